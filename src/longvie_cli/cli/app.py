@@ -1,0 +1,56 @@
+"""The `longvie` command: its sub-commands, and the exit code of the process."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+import typer
+
+from longvie_cli.cli import extend, extract_controls, generate, stitch
+from longvie_cli.cli.boundary import report_usage_error
+from longvie_cli.cli.options import EXIT_CODES, Version
+
+app = typer.Typer(
+    name="longvie",
+    help="Minutes of controllable video, clip after clip, on local disk.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def longvie(version: Version = False) -> None:
+    """Minutes of controllable video, clip after clip, on local disk."""
+
+
+def _add(name: str, command: Callable[..., None], epilog: str) -> None:
+    # Typer keeps the line breaks of a docstring; the help shall fill the width of the terminal.
+    paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
+    text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+    app.command(name, help=text, epilog=epilog)(command)
+
+
+_add("generate", generate.generate, generate.EPILOG)
+_add("extend", extend.extend, extend.EPILOG)
+_add("stitch", stitch.stitch, stitch.EPILOG)
+_add("extract-controls", extract_controls.extract_controls, extract_controls.EPILOG)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and leave the process with its exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = app(args=given, prog_name="longvie", standalone_mode=False)
+    except typer.TyperException as error:
+        code = report_usage_error(error.format_message(), json_result="--json" in given)
+    except BrokenPipeError:
+        # The reader of a help text left (`longvie --help | head -1`).
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        code = 0
+    sys.exit(code or 0)

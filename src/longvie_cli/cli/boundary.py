@@ -1,0 +1,179 @@
+"""The edge between the command line and the work: settings in, errors to exit codes out."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import shlex
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import typer
+
+from longvie_cli.cli.signals import Interrupted, stop_on_signals
+from longvie_cli.errors import LongVieError, ResumableError, StoppedBySignal
+
+if TYPE_CHECKING:
+    from longvie_cli.cli.console import Console
+    from longvie_cli.settings.requests import Request
+    from longvie_cli.workflows.result import JobResult
+
+SCHEMA_VERSION = 1
+_CONSOLE_PARAMETERS = {"json_result", "quiet", "verbose", "debug", "version", "config", "dry_run"}
+
+R = TypeVar("R", bound="Request")
+
+
+def execute(
+    context: typer.Context,
+    request_model: Callable[[], type[R]],
+    work: Callable[[R, Console], JobResult],
+) -> None:
+    """Run one command to its exit code: resolve the request, do the work, print the result.
+
+    Args:
+        context: Typer's context; its parameters are the flags by name.
+        request_model: Imports and returns the request of this command.
+        work: The workflow, called with the request and the console.
+    """
+    from longvie_cli.cli.console import Console
+
+    parameters = context.params
+    console = Console(json_result=parameters["json_result"], quiet=parameters["quiet"])
+    _quiet_libraries(parameters["verbose"])
+
+    def resolve_and_work() -> JobResult:
+        from longvie_cli.settings.resolve import resolve
+
+        request, notes = resolve(
+            request_model(),
+            {key: value for key, value in parameters.items() if key not in _CONSOLE_PARAMETERS},
+            config=parameters["config"],
+            environment=os.environ,
+            working_folder=Path.cwd(),
+        )
+        for note in notes:
+            console.warning(note)
+        return work(request, console)
+
+    with console.only_results_on_stdout():
+        code = _guarded(console, resolve_and_work, debug=parameters["debug"])
+    raise typer.Exit(code)
+
+
+def report_usage_error(message: str, *, json_result: bool) -> int:
+    """Say that the command line itself is wrong and return the exit code."""
+    from longvie_cli.cli.console import Console
+    from longvie_cli.errors import UsageError
+
+    console = Console(json_result=json_result, quiet=False)
+    error = UsageError(message, hint="Add --help to see what the command takes.")
+    return _fail(console, error, debug=False)
+
+
+def _guarded(console: Console, job: Callable[[], JobResult], *, debug: bool) -> int:
+    try:
+        with stop_on_signals():
+            result = job()
+    except Interrupted as error:
+        return _fail(console, _stopped(error.signal_number), debug=debug)
+    except Exception as error:
+        return _fail(console, _explained(error), debug=debug)
+    fields: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "status": result.status,
+        "output": str(result.output),
+        "run_dir": str(result.run_dir) if result.run_dir is not None else None,
+        "frames": result.frames,
+        "seconds": result.seconds,
+        "seed": result.seed,
+        "warnings": console.warnings,
+    }
+    if result.plan is not None:
+        fields["plan"] = dict(result.plan)
+    console.result(str(result.output), fields)
+    return 0
+
+
+def _fail(console: Console, error: LongVieError, *, debug: bool) -> int:
+    console.error(error, debug=debug)
+    if console.json_result:
+        stopped = isinstance(error, ResumableError | StoppedBySignal)
+        fields: Mapping[str, Any] = {
+            "schema_version": SCHEMA_VERSION,
+            "status": "stopped" if stopped else "error",
+            "output": None,
+            "run_dir": None,
+            "frames": None,
+            "seconds": None,
+            "seed": None,
+            "warnings": console.warnings,
+            "error": {
+                "code": error.exit_code,
+                "message": error.message,
+                "hint": error.hint,
+            },
+        }
+        console.result("", fields)
+    return error.exit_code
+
+
+def _stopped(signal_number: int) -> StoppedBySignal:
+    return StoppedBySignal(signal_number, hint=f"To go on: {_this_command()}")
+
+
+def _explained(error: Exception) -> LongVieError:
+    """Return the error in the words of our own tree; anything unforeseen is a plain failure."""
+    if isinstance(error, LongVieError):
+        return error
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        explained: LongVieError = ResumableError(
+            f"{error.filename or 'output'}: the disk is full.",
+            hint=f"Free some space, then: {_this_command()}",
+        )
+    elif _is_out_of_memory(error):
+        explained = ResumableError(
+            "Out of memory. Everything finished so far is saved.",
+            hint=f"Close other programs, then: {_this_command()}",
+        )
+    else:
+        text = " ".join(str(error).split())
+        explained = LongVieError(
+            f"Unexpected failure: {type(error).__name__}: {text}",
+            hint="Run again with --debug for the traceback.",
+        )
+    explained.__cause__ = error
+    return explained
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    if isinstance(error, MemoryError):
+        return True
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(error, torch.OutOfMemoryError):
+        return True
+    # PyTorch's CPU allocator has no exception type of its own.
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate" in str(error)
+
+
+def _this_command() -> str:
+    return shlex.join(["longvie", *sys.argv[1:]])
+
+
+def _quiet_libraries(verbosity: int) -> None:
+    for name, value in {
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "DIFFUSERS_VERBOSITY": "error",
+        "TOKENIZERS_PARALLELISM": "false",
+    }.items():
+        os.environ.setdefault(name, value)
+    levels = (logging.WARNING, logging.INFO, logging.DEBUG)
+    logging.basicConfig(format="%(name)s: %(message)s", level=logging.ERROR)
+    logging.getLogger("longvie_cli").setLevel(levels[min(verbosity, 2)])
+    if not verbosity:
+        warnings.simplefilter("ignore")

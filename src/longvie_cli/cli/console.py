@@ -1,0 +1,185 @@
+"""Everything the command prints: one result on stdout, the rest on stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console as RichConsole
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.progress import Progress as RichProgress
+
+from longvie_cli.errors import LongVieError
+
+# Stages inside a clip: drawn as a bar on a terminal, never as lines of their own.
+INNER_STAGES = {"steps"}
+PLAIN_LINE_INTERVAL_SECONDS = 30.0
+
+
+class Stage:
+    """How far one stage is, and the time its units took in this process."""
+
+    def __init__(self, total: int, done: int) -> None:
+        self.total = total
+        self.done = done
+        self.said_at = self.moved_at = time.monotonic()
+        self.unit_seconds: list[float] = []
+        self.task: TaskID | None = None
+
+    def advance(self, amount: int) -> None:
+        now = time.monotonic()
+        self.unit_seconds.append((now - self.moved_at) / max(1, amount))
+        self.moved_at = now
+        self.done += amount
+
+    def remaining(self) -> str:
+        """Return the time left from the median unit so far (the first one also warms up)."""
+        measured = self.unit_seconds[1:] or self.unit_seconds
+        left = self.total - self.done
+        if not measured or left <= 0:
+            return ""
+        return f"about {_duration(statistics.median(measured) * left)} left"
+
+
+class Console:
+    """Reports progress and results; one for the whole process.
+
+    Args:
+        json_result: Print the result as a JSON object.
+        quiet: Keep back everything but warnings and errors.
+    """
+
+    def __init__(self, *, json_result: bool, quiet: bool) -> None:
+        self.json_result = json_result
+        self.quiet = quiet
+        self.warnings: list[str] = []
+        self._stages: dict[str, Stage] = {}
+        self._stderr = RichConsole(stderr=True, highlight=False, markup=False, emoji=False)
+        self._bars: RichProgress | None = None
+        self._result_descriptor: int | None = None
+
+    @contextmanager
+    def only_results_on_stdout(self) -> Iterator[None]:
+        """Send to stderr whatever else this process and its children write to stdout."""
+        sys.stdout.flush()
+        saved = os.dup(1)
+        os.dup2(2, 1)
+        self._result_descriptor = saved
+        try:
+            yield
+        finally:
+            self._stop_bars()
+            sys.stdout.flush()
+            os.dup2(saved, 1)
+            os.close(saved)
+            self._result_descriptor = None
+
+    def result(self, output: str, fields: Mapping[str, Any]) -> None:
+        """Print the result: the path, or with --json the object made of these fields."""
+        self._stop_bars()
+        line = json.dumps(fields, ensure_ascii=False) if self.json_result else output
+        data = (line + "\n").encode(errors="surrogateescape")
+        try:
+            os.write(self._result_descriptor if self._result_descriptor is not None else 1, data)
+        except BrokenPipeError:
+            # The reader left; the work is done and saved all the same.
+            return
+
+    def error(self, error: LongVieError, *, debug: bool) -> None:
+        """Say what went wrong and what to do about it."""
+        self._stop_bars()
+        if debug:
+            self._line("".join(traceback.format_exception(error)).rstrip())
+        self._line(f"longvie: {error.message}")
+        if error.hint:
+            self._line(f"  {error.hint}")
+
+    def message(self, text: str) -> None:
+        if not self.quiet:
+            self._line(text)
+
+    def warning(self, text: str) -> None:
+        self.warnings.append(text)
+        self._line(f"warning: {text}")
+
+    def start(self, stage: str, total: int, *, done: int = 0) -> None:
+        state = self._stages[stage] = Stage(total, done)
+        if self.quiet:
+            return
+        if self._draws_bars():
+            if self._bars is None:
+                self._bars = RichProgress(
+                    TextColumn("{task.description}"),
+                    BarColumn(),
+                    MofNCompleteColumn(),
+                    TimeElapsedColumn(),
+                    TextColumn("{task.fields[detail]}"),
+                    console=self._stderr,
+                    transient=True,
+                )
+                self._bars.start()
+            state.task = self._bars.add_task(stage, total=total or None, completed=done, detail="")
+        elif stage not in INNER_STAGES and stage != "clips":
+            self._line(f"{stage}: {total}" + (f", {done} done before" if done else ""))
+
+    def advance(self, stage: str, amount: int = 1, *, detail: str = "") -> None:
+        state = self._stages.get(stage)
+        if state is None:
+            return
+        state.advance(amount)
+        if self.quiet:
+            return
+        if state.task is not None and self._bars is not None:
+            note = " ".join(part for part in (detail, state.remaining()) if part)
+            self._bars.update(state.task, completed=state.done, detail=note)
+            return
+        due = time.monotonic() - state.said_at >= PLAIN_LINE_INTERVAL_SECONDS
+        if stage == "clips" or (due and stage not in INNER_STAGES):
+            state.said_at = time.monotonic()
+            parts = [f"{stage} {state.done}/{state.total}", detail, state.remaining()]
+            self._line(", ".join(part for part in parts if part))
+
+    def finish(self, stage: str) -> None:
+        state = self._stages.pop(stage, None)
+        if state is not None and state.task is not None and self._bars is not None:
+            self._bars.remove_task(state.task)
+        if not self._stages:
+            self._stop_bars()
+
+    def _draws_bars(self) -> bool:
+        return self._stderr.is_terminal and not self.json_result
+
+    def _stop_bars(self) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+            self._bars = None
+
+    def _line(self, text: str) -> None:
+        try:
+            if self._bars is not None:
+                self._bars.console.print(text, soft_wrap=True)
+            else:
+                print(text, file=sys.stderr, flush=True)
+        except BrokenPipeError:
+            return
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

@@ -1,0 +1,78 @@
+"""`longvie extend`: more of a video that exists."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from longvie_cli.cli import options as o
+from longvie_cli.cli.boundary import execute
+
+if TYPE_CHECKING:
+    from longvie_cli.cli.console import Console
+    from longvie_cli.settings.requests import ExtendRequest
+    from longvie_cli.workflows.result import JobResult
+
+EPILOG = o.epilog(
+    "longvie extend out.mp4 --seconds 10 -o longer.mp4",
+    'longvie extend out.mp4 --prompt "night falls" --minutes 1 -o night.mp4',
+    'longvie extend phone.mp4 --video ref.mp4 --prompt "a forest in snow" --clips 2 -o on.mp4',
+)
+
+
+def extend(
+    context: typer.Context,
+    previous: Annotated[Path, typer.Argument(metavar="PREVIOUS.mp4", help="The video to continue.")],
+    output: o.Output,
+    prompt: o.Prompt = None,
+    prompt_file: o.PromptFile = None,
+    video: o.Video = None,
+    controls: o.Controls = None,
+    minutes: o.Minutes = None,
+    seconds: o.Seconds = None,
+    clips: o.Clips = None,
+    repeat: o.RepeatOption = None,
+    fit: o.FitOption = None,
+    dry_run: o.DryRun = False,
+    preset: o.PresetOption = None,
+    device: o.Device = None,
+    dtype: o.DTypeOption = None,
+    seed: o.Seed = None,
+    steps: o.Steps = None,
+    guidance: o.Guidance = None,
+    negative_prompt: o.NegativePrompt = None,
+    depth_strength: o.DepthStrength = None,
+    track_strength: o.TrackStrength = None,
+    crf: o.Crf = None,
+    overwrite: o.Overwrite = None,
+    no_clobber: o.NoClobber = None,
+    keep_clips: o.KeepClips = None,
+    embed_metadata: o.EmbedMetadata = None,
+    run_dir: o.RunDir = None,
+    config: o.Config = None,
+    json_result: o.Json = False,
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = 0,
+    debug: o.Debug = False,
+    version: o.Version = False,
+) -> None:
+    """Continue a video of ours without loss, or any other mp4 from its last frames.
+
+    Goes on with what is left of the run's source, or with a new --video or --controls. The length
+    is what is added. The earlier frames are copied, not encoded again; what is not said is as it
+    was when the earlier video was made.
+    """
+
+    def request_model() -> type[ExtendRequest]:
+        from longvie_cli.settings.requests import ExtendRequest
+
+        return ExtendRequest
+
+    def work(request: ExtendRequest, console: Console) -> JobResult:
+        from longvie_cli.workflows import extend as workflow
+
+        return workflow.plan(request, console) if dry_run else workflow.extend(request, console)
+
+    execute(context, request_model, work)

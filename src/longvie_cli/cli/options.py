@@ -1,0 +1,269 @@
+"""The flags that several commands share, each worded once.
+
+Every default is None: what a flag leaves out is looked up in variables, settings files and the
+preset (`settings/resolve.py`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+JOB = "The job"
+SAMPLING = "Model and sampling"
+DELIVERY = "The finished file"
+CONSOLE = "Settings and output"
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        from longvie_cli import __version__
+
+        typer.echo(f"longvie {__version__}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool,
+    typer.Option(
+        "--version",
+        callback=_show_version,
+        is_eager=True,
+        help="Show the version and stop.",
+        rich_help_panel=CONSOLE,
+    ),
+]
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        envvar="LONGVIE_CONFIG",
+        help="Settings file to use for ./longvie.yaml; its keys are the flag names.",
+        rich_help_panel=CONSOLE,
+    ),
+]
+Json = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        envvar="LONGVIE_JSON",
+        help="Print one JSON object on stdout for the path.",
+        rich_help_panel=CONSOLE,
+    ),
+]
+Quiet = Annotated[
+    bool,
+    typer.Option(
+        "-q",
+        "--quiet",
+        envvar="LONGVIE_QUIET",
+        help="Only warnings and errors on stderr.",
+        rich_help_panel=CONSOLE,
+    ),
+]
+Verbose = Annotated[
+    int,
+    typer.Option(
+        "-v",
+        "--verbose",
+        count=True,
+        envvar="LONGVIE_VERBOSE",
+        help="Log more; twice for details.",
+        rich_help_panel=CONSOLE,
+    ),
+]
+Debug = Annotated[
+    bool,
+    typer.Option(
+        "--debug",
+        envvar="LONGVIE_DEBUG",
+        help="Show the traceback of an error.",
+        rich_help_panel=CONSOLE,
+    ),
+]
+
+Output = Annotated[
+    Path,
+    typer.Option("-o", "--output", metavar="OUT.mp4", help="The file to make.", rich_help_panel=JOB),
+]
+Prompt = Annotated[
+    str | None,
+    typer.Option("-p", "--prompt", help="What the video shows.", rich_help_panel=JOB),
+]
+PromptFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--prompt-file",
+        metavar="FILE",
+        help="Prompts over time: `[0s-20s] text` lines, or YAML with from, to and text.",
+        rich_help_panel=JOB,
+    ),
+]
+Video = Annotated[
+    Path | None,
+    typer.Option(
+        "--video",
+        metavar="FILE",
+        help="Video to take depth and tracks from; any size, rate and rotation.",
+        rich_help_panel=JOB,
+    ),
+]
+Controls = Annotated[
+    Path | None,
+    typer.Option(
+        "--controls",
+        metavar="DIR|cond.json",
+        help="Controls made before, by extract-controls or in the released format.",
+        rich_help_panel=JOB,
+    ),
+]
+RepeatOption = Annotated[
+    Literal["pingpong"] | None,
+    typer.Option(
+        "--repeat",
+        help="Go back and forth through a source that is too short.",
+        rich_help_panel=JOB,
+    ),
+]
+FitOption = Annotated[
+    Literal["crop", "pad", "stretch"] | None,
+    typer.Option("--fit", help="How another aspect ratio is made to fit.", rich_help_panel=JOB),
+]
+Minutes = Annotated[
+    float | None,
+    typer.Option("--minutes", help="Length in minutes.", rich_help_panel=JOB),
+]
+Seconds = Annotated[
+    float | None,
+    typer.Option("--seconds", help="Length in seconds.", rich_help_panel=JOB),
+]
+Clips = Annotated[
+    int | None,
+    typer.Option("--clips", help="Length in clips of the model.", rich_help_panel=JOB),
+]
+
+PresetOption = Annotated[
+    str | None,
+    typer.Option("--preset", help="The model: tiny.", rich_help_panel=SAMPLING),
+]
+Device = Annotated[
+    str | None,
+    typer.Option("--device", help="auto, cpu, cuda or cuda:N.", rich_help_panel=SAMPLING),
+]
+DTypeOption = Annotated[
+    Literal["auto", "float32", "bfloat16", "float16"] | None,
+    typer.Option(
+        "--dtype",
+        help="Number format; auto is float32 on a CPU and bfloat16 on a GPU.",
+        rich_help_panel=SAMPLING,
+    ),
+]
+Seed = Annotated[
+    int | None,
+    typer.Option("--seed", help="Number the noise is drawn from; 0 if not given.", rich_help_panel=SAMPLING),
+]
+Steps = Annotated[
+    int | None,
+    typer.Option("--steps", help="Denoising steps a clip.", rich_help_panel=SAMPLING),
+]
+Guidance = Annotated[
+    float | None,
+    typer.Option(
+        "--guidance", help="How strongly the prompt pulls; 1 is off.", rich_help_panel=SAMPLING
+    ),
+]
+NegativePrompt = Annotated[
+    str | None,
+    typer.Option("--negative-prompt", help="What the video shall not show.", rich_help_panel=SAMPLING),
+]
+DepthStrength = Annotated[
+    float | None,
+    typer.Option(
+        "--depth-strength",
+        help="Scale of the depth control; 0 is off, 1 if not given.",
+        rich_help_panel=SAMPLING,
+    ),
+]
+TrackStrength = Annotated[
+    float | None,
+    typer.Option(
+        "--track-strength",
+        help="Scale of the point-track control; 0 is off, 1 if not given.",
+        rich_help_panel=SAMPLING,
+    ),
+]
+
+Crf = Annotated[
+    int | None,
+    typer.Option(
+        "--crf",
+        help="H.264 quality, 0 to 51, smaller is better; 18 if not given.",
+        rich_help_panel=DELIVERY,
+    ),
+]
+Audio = Annotated[
+    str | None,
+    typer.Option(
+        "--audio", metavar="none|source|FILE", help="Sound of the file.", rich_help_panel=DELIVERY
+    ),
+]
+AudioFile = Annotated[
+    str | None,
+    typer.Option("--audio", metavar="none|FILE", help="Sound of the file.", rich_help_panel=DELIVERY),
+]
+Overwrite = Annotated[
+    bool | None,
+    typer.Option(
+        "--overwrite", help="Replace the output, once the new one is done.", rich_help_panel=DELIVERY
+    ),
+]
+NoClobber = Annotated[
+    bool | None,
+    typer.Option(
+        "--no-clobber", help="Do nothing, successfully, if the output exists.", rich_help_panel=DELIVERY
+    ),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Say what would be done; write nothing.", rich_help_panel=JOB),
+]
+KeepClips = Annotated[
+    bool | None,
+    typer.Option(
+        "--keep-clips/--no-keep-clips",
+        help="Keep the single clips in the run folder (the last frames always stay, for extend).",
+        rich_help_panel=DELIVERY,
+    ),
+]
+EmbedMetadata = Annotated[
+    bool | None,
+    typer.Option(
+        "--embed-metadata/--no-embed-metadata",
+        help="Write the settings into the file's comment tag.",
+        rich_help_panel=DELIVERY,
+    ),
+]
+RunDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--run-dir",
+        metavar="DIR",
+        help="Run folder; OUT.longvie beside the output if not given.",
+        rich_help_panel=DELIVERY,
+    ),
+]
+
+EXIT_CODES = (
+    "[bold]Exit codes[/bold]: 0 done; 1 failure; 2 usage; 3 weights or an optional dependency "
+    "missing; 4 output exists or run locked; 5 bad input (media, controls, settings); 75 stopped, "
+    "the same command continues; 130 Ctrl-C; 143 SIGTERM."
+)
+
+
+def epilog(*examples: str) -> str:
+    """Return the end of a help text: examples, one a line, and the exit codes."""
+    lines = ["[bold]Examples[/bold]", *(f"  {example}" for example in examples)]
+    return "\n\n".join([*lines, EXIT_CODES])

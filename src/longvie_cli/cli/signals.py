@@ -1,0 +1,44 @@
+"""Ctrl-C and SIGTERM: the first ends the work cleanly, the second ends the process at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal asked the work to stop.
+
+    Not an Exception, so that no library mistakes it for a failure of its own. Nothing needs to be
+    saved when it arrives: a clip is either committed or it does not exist.
+    """
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__()
+        self.signal_number = signal_number
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[None]:
+    """Raise `Interrupted` in the main thread at the first signal, leave the process at the second.
+
+    Python runs a handler between two operations, so the work stops inside the denoising step, as
+    soon as the operation under way has returned.
+    """
+    received: list[int] = []
+
+    def handle(signal_number: int, frame: FrameType | None) -> None:
+        if received:
+            os._exit(128 + signal_number)
+        received.append(signal_number)
+        raise Interrupted(signal_number)
+
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

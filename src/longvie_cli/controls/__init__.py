@@ -1,0 +1,1 @@
+"""Dense (depth) and sparse (track) controls: extraction, rendering, files."""

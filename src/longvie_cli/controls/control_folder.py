@@ -1,0 +1,344 @@
+"""Making a folder of controls from whatever gives depth and tracks: two passes, resumable.
+
+Pass 1 asks the source for the disparity of every frame, stores it as float16 in a scratch folder and
+counts its values: that gives the percentiles of the whole video. Pass 2 writes the depth clip, reads
+it back, and draws the clip's tracks, coloured and ordered by the depth that was read (spec 6.2).
+
+    depth_0000.mp4 track_0000.mp4 ...   the controls of each clip
+    first.png                           frame 0 of the source
+    normalization.json                  percentiles, number of frames, what the controls are made from
+    cond.json                           written last: with it the folder is complete
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from longvie_cli.controls.depth_store import DepthStore
+from longvie_cli.controls.files import (
+    CONDITIONS_NAME,
+    FIRST_FRAME_NAME,
+    NORMALIZATION_NAME,
+    ControlFiles,
+    write_conditions,
+)
+from longvie_cli.controls.normalization import DepthRange, PercentileSketch
+from longvie_cli.controls.rendering import render_track_clip, track_grid
+from longvie_cli.controls.tracks import PointTracks
+from longvie_cli.durable import write_atomic
+from longvie_cli.errors import ControlError, OutputConflictError
+from longvie_cli.media.reader import read_frames
+from longvie_cli.media.writer import VideoWriter
+from longvie_cli.progress import Progress
+from longvie_cli.timeline import ClipGeometry
+
+# These pictures are read back as numbers, so they are stored finer than a video to look at.
+_CONTROL_CRF = 10
+
+_SCHEMA_VERSION = 1
+_SCRATCH_PREFIX = ".depth-"
+_OWN_FILES = re.compile(
+    r"((depth|track)_\d{4,}\.mp4|first\.png|normalization\.json|cond\.json)(\.part)?"
+)
+
+
+class ControlSource(Protocol):
+    """Where depth and tracks come from."""
+
+    @property
+    def expected_frames(self) -> int:
+        """Frames there will be, as far as is known before reading them."""
+
+    def settings(self) -> dict[str, Any]:
+        """Return everything that decides depth and tracks, as JSON without absolute paths."""
+
+    def first_frame(self) -> NDArray[np.uint8]:
+        """Return frame 0, [H, W, 3] RGB."""
+
+    def disparity(self, start_frame: int) -> Iterator[NDArray[np.float32]]:
+        """Yield the disparity of all frames from a whole batch on, larger is nearer.
+
+        Every batch is [DEPTH_BATCH_FRAMES, H, W]; only the last may be shorter.
+        """
+
+    def track(self, start_frame: int, num_frames: int, points: NDArray[np.float32]) -> PointTracks:
+        """Return where points [N, 2] of `start_frame` are in `num_frames` frames from it on."""
+
+    def text(self, start_frame: int, num_frames: int) -> str:
+        """Return the prompt of a clip for `cond.json`, empty where the source has none."""
+
+
+@dataclass(frozen=True)
+class ControlLayout:
+    """What the controls in a folder look like.
+
+    Args:
+        geometry: Clip length and fps.
+        height: Of the pictures.
+        width: Of the pictures.
+        track_columns: Points tracked across.
+        track_rows: Points tracked down.
+        depth_range: Use these percentiles and not the source's own, so that controls which continue
+            others keep their grey levels.
+    """
+
+    geometry: ClipGeometry
+    height: int
+    width: int
+    track_columns: int
+    track_rows: int
+    depth_range: DepthRange | None = None
+
+
+def make_control_folder(
+    source: ControlSource,
+    folder: Path,
+    layout: ControlLayout,
+    *,
+    overwrite: bool,
+    progress: Progress,
+) -> Path:
+    """Return the `cond.json` of a complete control folder, making what is missing of it.
+
+    Stopped at any instant, the same call goes on where it stopped and gives the same control
+    frames; a complete folder is left as it is. Memory does not grow with the length of the source.
+
+    Args:
+        source: Gives depth and tracks.
+        folder: Made where missing.
+        layout: Clips, size, track grid.
+        overwrite: Replace controls in the folder that were made with other settings.
+        progress: Told of the stages `depth` (frames) and `tracks` (clips).
+
+    Raises:
+        OutputConflictError: the folder holds other controls.
+        ControlError: the depth has the wrong shape, is not finite, or is one and the same.
+        MediaError: the source cannot be read.
+        ResumableError: the disk is full.
+    """
+    return _FolderMaker(source, folder, layout, progress).make(overwrite=overwrite)
+
+
+def read_depth_range(folder: Path) -> DepthRange:
+    """Return the percentiles a control folder was made with, for controls that continue it.
+
+    Raises:
+        ControlError: the folder has none, or they are malformed.
+    """
+    depth_range, _ = _parse_record(folder / NORMALIZATION_NAME)
+    return depth_range
+
+
+class _FolderMaker:
+    def __init__(
+        self, source: ControlSource, folder: Path, layout: ControlLayout, progress: Progress
+    ) -> None:
+        self._source = source
+        self._folder = folder
+        self._layout = layout
+        self._progress = progress
+        self._settings = {
+            "fps": layout.geometry.fps,
+            "clip_frames": layout.geometry.num_frames,
+            "height": layout.height,
+            "width": layout.width,
+            "track_grid": [layout.track_columns, layout.track_rows],
+            "depth_range": layout.depth_range and dataclasses.asdict(layout.depth_range),
+            **source.settings(),
+        }
+        digest = hashlib.sha256(json.dumps(self._settings, sort_keys=True).encode()).hexdigest()
+        self._scratch_folder = folder / f"{_SCRATCH_PREFIX}{digest[:16]}"
+
+    def make(self, *, overwrite: bool) -> Path:
+        self._claim(overwrite=overwrite)
+        conditions = self._folder / CONDITIONS_NAME
+        store = DepthStore(self._scratch_folder)
+        depth_range, num_frames = self._recorded() or self._measure(store)
+        clips = self._clips(num_frames)
+        missing = [index for index, clip in enumerate(clips) if not _is_made(clip)]
+        if missing and store.num_frames != num_frames:
+            self._fill(store, PercentileSketch())
+        self._write_tracks(store, depth_range, num_frames, clips, missing)
+        if not (self._folder / FIRST_FRAME_NAME).is_file():
+            write_atomic(self._folder / FIRST_FRAME_NAME, _png(self._source.first_frame()))
+        if not conditions.is_file():
+            write_conditions(conditions, clips)
+        self._remove_scratch()
+        return conditions
+
+    def _claim(self, *, overwrite: bool) -> None:
+        """Make the folder ours, or refuse to touch what something else made there."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        found = sorted(path.name for path in self._folder.iterdir() if _OWN_FILES.fullmatch(path.name))
+        path = self._folder / NORMALIZATION_NAME
+        made_with = _read_record(path).get("settings") if path.is_file() else None
+        if not found or made_with == self._settings:
+            return
+        if not overwrite:
+            raise OutputConflictError(
+                f"{self._folder}: it holds controls ({found[0]}) {self._difference(made_with)}.",
+                hint="Choose another folder, or pass --overwrite to replace them.",
+            )
+        # cond.json first: without it nobody takes the rest for complete.
+        for name in sorted(found, key=lambda name: name != CONDITIONS_NAME):
+            (self._folder / name).unlink()
+        self._remove_scratch()
+
+    def _difference(self, made_with: object) -> str:
+        if not isinstance(made_with, dict):
+            return "that longvie did not make or did not finish"
+        for key, wanted in self._settings.items():
+            if made_with.get(key) != wanted:
+                return f"made with {key} {made_with.get(key)}, not {wanted}"
+        return "made with settings this version does not know"
+
+    def _recorded(self) -> tuple[DepthRange, int] | None:
+        path = self._folder / NORMALIZATION_NAME
+        return _parse_record(path) if path.is_file() else None
+
+    def _measure(self, store: DepthStore) -> tuple[DepthRange, int]:
+        sketch = PercentileSketch()
+        self._fill(store, sketch)
+        depth_range = self._layout.depth_range or sketch.depth_range()
+        record = {
+            "schema_version": _SCHEMA_VERSION,
+            "low": depth_range.low,
+            "high": depth_range.high,
+            "num_frames": store.num_frames,
+            "settings": self._settings,
+        }
+        write_atomic(
+            self._folder / NORMALIZATION_NAME,
+            (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode(),
+        )
+        return depth_range, store.num_frames
+
+    def _fill(self, store: DepthStore, sketch: PercentileSketch) -> None:
+        """Store the depth of all frames, going on from what is stored; count every value."""
+        store.drop_short_batch()
+        for batch in store.batches():
+            sketch.add(batch)
+        expected = max(self._source.expected_frames, store.num_frames)
+        self._progress.start("depth", expected, done=store.num_frames)
+        for disparity in self._source.disparity(store.num_frames):
+            if disparity.shape[1:] != (self._layout.height, self._layout.width):
+                raise ControlError(
+                    f"The depth estimator gave {disparity.shape[2]}x{disparity.shape[1]} for frames "
+                    f"of {self._layout.width}x{self._layout.height}."
+                )
+            sketch.add(store.append(disparity))
+            self._progress.advance("depth", len(disparity))
+        self._progress.finish("depth")
+
+    def _clips(self, num_frames: int) -> list[ControlFiles]:
+        geometry = self._layout.geometry
+        clips = []
+        for index in range(geometry.num_clips(num_frames)):
+            start = index * geometry.stride
+            shown = min(geometry.num_frames, num_frames - start)
+            clips.append(
+                ControlFiles(
+                    self._source.text(start, shown),
+                    self._folder / f"depth_{index:04d}.mp4",
+                    self._folder / f"track_{index:04d}.mp4",
+                )
+            )
+        return clips
+
+    def _write_tracks(
+        self,
+        store: DepthStore,
+        depth_range: DepthRange,
+        num_frames: int,
+        clips: list[ControlFiles],
+        missing: list[int],
+    ) -> None:
+        layout, geometry = self._layout, self._layout.geometry
+        points = track_grid(layout.height, layout.width, layout.track_columns, layout.track_rows)
+        self._progress.start("tracks", len(clips), done=len(clips) - len(missing))
+        for index in missing:
+            start = index * geometry.stride
+            shown = min(geometry.num_frames, num_frames - start)
+            held = geometry.num_frames - shown
+            depth = depth_range.depth_bytes(store.read(start, shown).astype(np.float32))
+            self._write_video(clips[index].depth, _hold(depth, held)[..., None].repeat(3, axis=-1))
+            tracks = self._source.track(start, shown, points)
+            pictures = render_track_clip(
+                self._read_depth(clips[index].depth),
+                _hold(tracks.points, held),
+                _hold(tracks.visible, held),
+            )
+            self._write_video(clips[index].track, pictures)
+            self._progress.advance("tracks", detail=f"clip {index + 1} of {len(clips)}")
+        self._progress.finish("tracks")
+
+    def _write_video(self, path: Path, frames: NDArray[np.uint8]) -> None:
+        height, width = frames.shape[1:3]
+        fps = self._layout.geometry.fps
+        with VideoWriter(path, height=height, width=width, fps=fps, crf=_CONTROL_CRF) as writer:
+            for frame in frames:
+                writer.write(frame)
+
+    def _read_depth(self, path: Path) -> NDArray[np.uint8]:
+        layout = self._layout
+        depth = np.empty(
+            (layout.geometry.num_frames, layout.height, layout.width), dtype=np.uint8
+        )
+        frames = read_frames(
+            path, fps=None, height=layout.height, width=layout.width, fit="stretch"
+        )
+        for index, frame in enumerate(frames):
+            depth[index] = np.rint(frame.mean(axis=-1))
+        return depth
+
+    def _remove_scratch(self) -> None:
+        for path in self._folder.glob(f"{_SCRATCH_PREFIX}*"):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_made(clip: ControlFiles) -> bool:
+    return clip.depth.is_file() and clip.track.is_file()
+
+
+def _hold(frames: NDArray[Any], num_frames: int) -> NDArray[Any]:
+    """Return frames with the last one repeated `num_frames` times."""
+    return np.concatenate([frames, np.repeat(frames[-1:], num_frames, axis=0)])
+
+
+def _parse_record(path: Path) -> tuple[DepthRange, int]:
+    record = _read_record(path)
+    try:
+        depth_range = DepthRange(float(record["low"]), float(record["high"]))
+        return depth_range, int(record["num_frames"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ControlError(f"{path}: low, high or num_frames is missing or no number.") from error
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ControlError(f"{path}: it cannot be read: {error}.") from error
+    if not isinstance(record, dict):
+        raise ControlError(f"{path}: it must hold an object.")
+    return record
+
+
+def _png(frame: NDArray[np.uint8]) -> bytes:
+    from PIL import Image
+
+    data = io.BytesIO()
+    Image.fromarray(frame).save(data, format="PNG")
+    return data.getvalue()

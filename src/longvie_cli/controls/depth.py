@@ -1,0 +1,120 @@
+"""Depth estimators: how near each pixel is. One interface, one that runs transformers' models."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from longvie_cli.errors import ControlError, MissingResourceError
+
+if TYPE_CHECKING:
+    import torch
+
+# Relative estimators give disparity, metric ones metres; other model types say neither.
+_MODEL_TYPES = ("depth_anything", "dpt")
+_NEAREST_METRES = 1e-3
+
+
+class DepthEstimator(Protocol):
+    """Estimates depth frame by frame or batch by batch."""
+
+    @property
+    def name(self) -> str:
+        """What makes the depth, written beside it; other numbers have another name."""
+
+    def estimate(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the relative disparity [T, H, W] of [T, H, W, 3] RGB: larger is nearer."""
+
+
+class TransformersDepthEstimator:
+    """Runs a depth model of transformers (Depth Anything V1 and V2, DPT) from a local folder.
+
+    The folder holds `config.json`, `model.safetensors` and `preprocessor_config.json`. Of the
+    latter `size` (height, width), `keep_aspect_ratio`, `ensure_multiple_of`, `image_mean` and
+    `image_std` count; without `size` frames keep theirs, rounded to the multiple. The estimate is
+    resized back to the frame, bilinear.
+
+    Args:
+        folder: The model, already on disk: nothing is downloaded.
+        device: Where it runs.
+        batch_size: Frames estimated at once.
+
+    Raises:
+        MissingResourceError: a file of the model is missing.
+        ControlError: it is no relative or metric depth model of a known type.
+    """
+
+    def __init__(self, folder: Path, *, device: str = "cpu", batch_size: int = 8) -> None:
+        for name in ("config.json", "preprocessor_config.json"):
+            if not (folder / name).is_file():
+                raise MissingResourceError(f"{folder / name}: the depth model has no such file.")
+        from transformers import AutoModelForDepthEstimation
+
+        settings: dict[str, Any] = json.loads((folder / "preprocessor_config.json").read_text("utf-8"))
+        try:
+            model = AutoModelForDepthEstimation.from_pretrained(
+                folder, local_files_only=True, dtype="float32"
+            )
+        except (OSError, ValueError) as error:
+            raise MissingResourceError(f"{folder}: the depth model cannot be loaded: {error}") from error
+        if model.config.model_type not in _MODEL_TYPES:
+            raise ControlError(
+                f"{folder}: a depth model of type {model.config.model_type} is not supported.",
+                hint=f"Use one of {', '.join(_MODEL_TYPES)}.",
+            )
+        self._model = model.to(device).eval()
+        self._device = device
+        self._batch_size = batch_size
+        self._metric = getattr(model.config, "depth_estimation_type", "relative") == "metric"
+        self._mean = settings.get("image_mean", [0.485, 0.456, 0.406])
+        self._std = settings.get("image_std", [0.229, 0.224, 0.225])
+        self._size: dict[str, int] | None = settings.get("size")
+        self._keep_aspect_ratio = bool(settings.get("keep_aspect_ratio", False))
+        self._multiple = int(settings.get("ensure_multiple_of") or 1)
+        self.name = f"{model.config.model_type}:{folder.name}"
+
+    def estimate(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the relative disparity [T, H, W] of [T, H, W, 3] RGB: larger is nearer."""
+        import torch
+
+        disparity = np.empty(frames.shape[:3], dtype=np.float32)
+        with torch.inference_mode():
+            for start in range(0, len(frames), self._batch_size):
+                batch = frames[start : start + self._batch_size]
+                disparity[start : start + len(batch)] = self._estimate_batch(batch).cpu().numpy()
+        return disparity
+
+    def _estimate_batch(self, frames: NDArray[np.uint8]) -> torch.Tensor:
+        import torch
+        from torch.nn import functional
+
+        height, width = frames.shape[1:3]
+        pixels = torch.from_numpy(np.ascontiguousarray(frames)).to(self._device)
+        pixels = pixels.permute(0, 3, 1, 2).float() / 255
+        size = self._input_size(height, width)
+        if size != (height, width):
+            pixels = functional.interpolate(pixels, size, mode="bicubic", antialias=True).clamp(0, 1)
+        mean = torch.tensor(self._mean, device=pixels.device).view(1, 3, 1, 1)
+        std = torch.tensor(self._std, device=pixels.device).view(1, 3, 1, 1)
+        depth = self._model(pixel_values=(pixels - mean) / std).predicted_depth.float()
+        if self._metric:
+            depth = depth.clamp(min=_NEAREST_METRES).reciprocal()
+        if depth.shape[1:] == (height, width):
+            return depth
+        return functional.interpolate(depth[:, None], (height, width), mode="bilinear")[:, 0]
+
+    def _input_size(self, height: int, width: int) -> tuple[int, int]:
+        scale_y = scale_x = 1.0
+        if self._size is not None:
+            scale_y, scale_x = self._size["height"] / height, self._size["width"] / width
+            if self._keep_aspect_ratio:
+                # transformers' DPT rule: both sides take the scale that is nearer to 1.
+                scale_y = scale_x = min(scale_y, scale_x, key=lambda scale: abs(1 - scale))
+        return (
+            max(1, round(scale_y * height / self._multiple)) * self._multiple,
+            max(1, round(scale_x * width / self._multiple)) * self._multiple,
+        )

@@ -1,0 +1,90 @@
+"""The raw depth of a whole video on disk, between the two passes of an extraction."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from longvie_cli.durable import write_atomic
+
+# Frames in a file. Estimators are asked for as many at once, so that a resumed pass sees the same
+# batches as an uninterrupted one.
+DEPTH_BATCH_FRAMES = 16
+
+
+class DepthStore:
+    """Disparity of consecutive frames as float16, `DEPTH_BATCH_FRAMES` a file, appended in order.
+
+    A file exists only when it is whole, so a killed process leaves a shorter video.
+
+    Args:
+        folder: Made by the first `append`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._counts = [len(np.load(path, mmap_mode="r")) for path in self._paths()]
+
+    @property
+    def num_frames(self) -> int:
+        """Frames stored."""
+        return sum(self._counts)
+
+    def drop_short_batch(self) -> None:
+        """Remove the last file where it is not full, so that `append` can go on from a whole batch."""
+        if self._counts and self._counts[-1] < DEPTH_BATCH_FRAMES:
+            self._path(len(self._counts) - 1).unlink()
+            self._counts.pop()
+
+    def append(self, disparity: NDArray[np.floating]) -> NDArray[np.float16]:
+        """Store the next batch, [n, H, W], and return it as it is stored.
+
+        Values beyond float16 become infinite; whoever counts them refuses them.
+        """
+        if self._counts and self._counts[-1] != DEPTH_BATCH_FRAMES:
+            raise ValueError("a short batch ends the video, nothing can follow it")
+        if not 0 < len(disparity) <= DEPTH_BATCH_FRAMES:
+            raise ValueError(f"a batch has 1 to {DEPTH_BATCH_FRAMES} frames, not {len(disparity)}")
+        with np.errstate(over="ignore"):
+            stored = disparity.astype(np.float16)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        data = io.BytesIO()
+        np.save(data, stored, allow_pickle=False)
+        write_atomic(self._path(len(self._counts)), data.getvalue())
+        self._counts.append(len(stored))
+        return stored
+
+    def batches(self) -> Iterator[NDArray[np.float16]]:
+        """Yield what is stored, one file at a time."""
+        for index in range(len(self._counts)):
+            yield np.load(self._path(index))
+
+    def read(self, start_frame: int, num_frames: int) -> NDArray[np.float16]:
+        """Return frames `start_frame` to `start_frame + num_frames - 1`, [n, H, W]."""
+        end_frame = start_frame + num_frames
+        if not 0 <= start_frame < end_frame <= self.num_frames:
+            raise IndexError(f"frames {start_frame} to {end_frame - 1} of {self.num_frames}")
+        first, last = start_frame // DEPTH_BATCH_FRAMES, (end_frame - 1) // DEPTH_BATCH_FRAMES
+        parts = [np.load(self._path(index), mmap_mode="r") for index in range(first, last + 1)]
+        parts[-1] = parts[-1][: end_frame - last * DEPTH_BATCH_FRAMES]
+        parts[0] = parts[0][start_frame - first * DEPTH_BATCH_FRAMES :]
+        return np.concatenate(parts)
+
+    def remove(self) -> None:
+        """Delete everything stored."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self._counts = []
+
+    def _path(self, index: int) -> Path:
+        return self.folder / f"{index:06d}.npy"
+
+    def _paths(self) -> Iterator[Path]:
+        index = 0
+        while self._path(index).is_file():
+            yield self._path(index)
+            index += 1

@@ -1,0 +1,209 @@
+"""Controls out of a video: estimated depth, tracked points."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from longvie_cli.controls.control_folder import ControlLayout, make_control_folder
+from longvie_cli.controls.depth import DepthEstimator
+from longvie_cli.controls.depth_store import DEPTH_BATCH_FRAMES
+from longvie_cli.controls.tracks import PointTracker, PointTracks
+from longvie_cli.errors import MediaError
+from longvie_cli.media.frames import Fit
+from longvie_cli.media.probe import SourceVideo, probe_video
+from longvie_cli.media.reader import count_frames, read_frames
+from longvie_cli.progress import Progress
+
+MIN_FRAMES = 5
+
+
+def extract_controls(
+    source: Path,
+    folder: Path,
+    *,
+    layout: ControlLayout,
+    fit: Fit,
+    estimator: DepthEstimator,
+    tracker: PointTracker,
+    progress: Progress,
+    start_frame: int = 0,
+    num_frames: int | None = None,
+    text: str = "",
+    overwrite: bool = False,
+) -> Path:
+    """Return the `cond.json` of a folder with the controls of a video.
+
+    What happens to the video's rate and size is said first. Stopped at any instant, the same call
+    goes on; see `make_control_folder`.
+
+    Args:
+        source: Any video; read at the fps and size of `layout`.
+        folder: Made where missing.
+        layout: Clips, size, track grid, and the depth range where it is given.
+        fit: How frames are brought to the size of `layout`.
+        estimator: Gives depth.
+        tracker: Follows the points, per clip.
+        progress: Told of everything.
+        start_frame: First frame used, counted at the fps of `layout`.
+        num_frames: Frames used from there on, all where None. The depth percentiles are over these.
+        text: Prompt of every clip in `cond.json`.
+        overwrite: Replace controls in the folder that were made with other settings.
+
+    Raises:
+        MediaError: the video cannot be read or has fewer than 5 frames to use.
+        OutputConflictError, ControlError, ResumableError: as `make_control_folder`.
+    """
+    video = probe_video(source)
+    fps = layout.geometry.fps
+    expected = max(0, round(video.duration_seconds * fps) - start_frame)
+    if expected <= 2 * MIN_FRAMES:
+        expected = max(0, count_frames(source, fps=fps) - start_frame)
+    if num_frames is not None:
+        expected = min(expected, num_frames)
+    if expected < MIN_FRAMES:
+        place = f" from frame {start_frame} on" if start_frame else ""
+        raise MediaError(
+            f"{source}: {expected} frames at {fps} fps{place}; controls need at least {MIN_FRAMES}.",
+            hint="Pass a longer video, or a still picture with --image.",
+        )
+    for line in describe_conversion(video, layout, fit):
+        progress.message(line)
+    controls = _VideoSource(
+        source,
+        layout,
+        fit=fit,
+        estimator=estimator,
+        tracker=tracker,
+        start_frame=start_frame,
+        num_frames=num_frames,
+        expected_frames=expected,
+        text=text,
+    )
+    return make_control_folder(controls, folder, layout, overwrite=overwrite, progress=progress)
+
+
+def describe_conversion(video: SourceVideo, layout: ControlLayout, fit: Fit) -> list[str]:
+    """Return one line for each thing that happens to a video on its way to the controls."""
+    name, fps = video.path.name, layout.geometry.fps
+    lines = []
+    if abs(video.fps - fps) > 0.01:
+        lines.append(f"{name}: {video.fps:.4g} fps is resampled to {fps} fps.")
+    if (video.height, video.width) == (layout.height, layout.width):
+        return lines
+    sizes = f"{name}: {video.width}x{video.height} is resized to {layout.width}x{layout.height}"
+    # Above 1 the video is wider than the controls.
+    relative = (video.width / video.height) / (layout.width / layout.height)
+    share = round(100 * (1 - min(relative, 1 / relative)))
+    if share == 0:
+        lines.append(f"{sizes}.")
+    elif fit == "crop":
+        side = "width" if relative > 1 else "height"
+        lines.append(f"{sizes}; {share} % of its {side} is cropped.")
+    elif fit == "pad":
+        side = "height" if relative > 1 else "width"
+        lines.append(f"{sizes}; {share} % of the {side} is padded with black.")
+    else:
+        lines.append(f"{sizes}; its aspect is stretched by {share} %.")
+    return lines
+
+
+class _VideoSource:
+    """A `ControlSource` that estimates depth and tracks of a video file."""
+
+    def __init__(
+        self,
+        path: Path,
+        layout: ControlLayout,
+        *,
+        fit: Fit,
+        estimator: DepthEstimator,
+        tracker: PointTracker,
+        start_frame: int,
+        num_frames: int | None,
+        expected_frames: int,
+        text: str,
+    ) -> None:
+        self.expected_frames = expected_frames
+        self._path = path
+        self._layout = layout
+        self._fit = fit
+        self._estimator = estimator
+        self._tracker = tracker
+        self._start_frame = start_frame
+        self._num_frames = num_frames
+        self._text = text
+        self._reader = _ForwardReader(self)
+
+    def settings(self) -> dict[str, Any]:
+        """Return what decides depth and tracks."""
+        with self._path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return {
+            "source": self._path.name,
+            "source_sha256": digest,
+            "fit": self._fit,
+            "start_frame": self._start_frame,
+            "max_frames": self._num_frames,
+            "depth": self._estimator.name,
+            "tracks": self._tracker.name,
+        }
+
+    def first_frame(self) -> NDArray[np.uint8]:
+        """Return frame 0, [H, W, 3] RGB."""
+        return next(self.frames(0))
+
+    def disparity(self, start_frame: int) -> Iterator[NDArray[np.float32]]:
+        """Yield the estimated disparity, a batch at a time."""
+        frames = self.frames(start_frame)
+        while batch := list(islice(frames, DEPTH_BATCH_FRAMES)):
+            yield self._estimator.estimate(np.stack(batch))
+
+    def track(self, start_frame: int, num_frames: int, points: NDArray[np.float32]) -> PointTracks:
+        """Return tracked points."""
+        return self._tracker.track(self._reader.read(start_frame, num_frames), points)
+
+    def text(self, start_frame: int, num_frames: int) -> str:
+        """Return the prompt of every clip."""
+        return self._text
+
+    def frames(self, start_frame: int) -> Iterator[NDArray[np.uint8]]:
+        """Yield the frames used, from one of them on."""
+        frames = read_frames(
+            self._path,
+            fps=self._layout.geometry.fps,
+            height=self._layout.height,
+            width=self._layout.width,
+            fit=self._fit,
+            start_frame=self._start_frame + start_frame,
+        )
+        if self._num_frames is None:
+            return frames
+        return islice(frames, self._num_frames - start_frame)
+
+
+class _ForwardReader:
+    """Reads ranges that share a frame with the one before, decoding the video only once."""
+
+    def __init__(self, source: _VideoSource) -> None:
+        self._source = source
+        self._frames: Iterator[NDArray[np.uint8]] = iter(())
+        self._next_frame = -1
+        self._last: NDArray[np.uint8] | None = None
+
+    def read(self, start_frame: int, num_frames: int) -> NDArray[np.uint8]:
+        """Return frames [num_frames, H, W, 3] from `start_frame` on."""
+        if self._last is not None and start_frame == self._next_frame - 1:
+            frames = [self._last, *islice(self._frames, num_frames - 1)]
+        else:
+            self._frames = self._source.frames(start_frame)
+            frames = list(islice(self._frames, num_frames))
+        self._next_frame = start_frame + len(frames)
+        self._last = frames[-1]
+        return np.stack(frames)

@@ -1,0 +1,333 @@
+"""Control files: `cond.json` in the released format, and the clips a generation reads from it.
+
+`cond.json` is a list of `{"text", "depth", "track"}`, one a clip; the two are names of mp4 files.
+Neighbouring files share one frame: frame 0 of each repeats the last frame of the one before.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from longvie_cli.durable import write_atomic
+from longvie_cli.errors import ControlError
+from longvie_cli.media.frames import Fit
+from longvie_cli.media.probe import probe_video
+from longvie_cli.media.reader import count_frames, read_frames
+from longvie_cli.progress import Progress, SilentProgress
+from longvie_cli.timeline import ClipGeometry
+
+CONDITIONS_NAME = "cond.json"
+FIRST_FRAME_NAME = "first.png"
+NORMALIZATION_NAME = "normalization.json"
+
+
+@dataclass(frozen=True)
+class ControlFiles:
+    """The files of one clip.
+
+    Args:
+        text: Prompt of the clip; empty where the file gives none.
+        depth: Dense control, mp4.
+        track: Sparse control, mp4.
+    """
+
+    text: str
+    depth: Path
+    track: Path
+
+
+@dataclass(frozen=True)
+class ClipControls:
+    """The control frames of one clip.
+
+    Args:
+        dense: Depth pictures, uint8 [T, H, W, 3].
+        sparse: Track pictures, uint8 [T, H, W, 3].
+    """
+
+    dense: NDArray[np.uint8]
+    sparse: NDArray[np.uint8]
+
+
+def read_conditions(path: Path) -> list[ControlFiles]:
+    """Return the clips a `cond.json` names, in order; every file named exists.
+
+    A name is looked for beside the json, then from the folder that holds the released `example/`
+    (`./example/horse/depth_00.mp4` in `example/horse/cond.json`), then by its last part alone.
+
+    Raises:
+        ControlError: the file is missing or malformed, or a clip it names is missing.
+    """
+    try:
+        entries = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise ControlError(f"{path}: there is no such file.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ControlError(f"{path}: cannot be read: {error}.") from error
+    except json.JSONDecodeError as error:
+        raise ControlError(f"{path}: not JSON, line {error.lineno}: {error.msg}.") from error
+    if not isinstance(entries, list) or not entries:
+        raise ControlError(
+            f"{path}: it must hold a list of at least one clip, each with text, depth and track."
+        )
+    return [_read_entry(path, index, entry) for index, entry in enumerate(entries)]
+
+
+def write_conditions(path: Path, clips: Sequence[ControlFiles]) -> None:
+    """Write a `cond.json`, atomically, with names relative to its own folder."""
+    entries = [
+        {
+            "text": clip.text,
+            "depth": clip.depth.relative_to(path.parent).as_posix(),
+            "track": clip.track.relative_to(path.parent).as_posix(),
+        }
+        for clip in clips
+    ]
+    write_atomic(path, (json.dumps(entries, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def load_control_clips(
+    path: Path, geometry: ClipGeometry, *, progress: Progress | None = None
+) -> ControlClips:
+    """Return the controls in a folder, or in a `cond.json`, after checking every file.
+
+    Every file is decoded once to count its frames, so that nothing is found out after a model has
+    been loaded.
+
+    Args:
+        path: The folder or the json.
+        geometry: The clips wanted. Files of another length are cut anew into these.
+        progress: Told when files are cut anew.
+
+    Raises:
+        ControlError: something is missing, depth and track of a clip differ in length, or sizes
+            differ.
+        MediaError: a file is no readable video.
+    """
+    conditions = path / CONDITIONS_NAME if path.is_dir() else path
+    if path.is_dir() and not conditions.is_file():
+        raise ControlError(
+            f"{path}: the folder has no {CONDITIONS_NAME}.",
+            hint="Make one with `longvie extract-controls VIDEO -o DIR`.",
+        )
+    clips = read_conditions(conditions)
+    frame_counts, height, width = _check_videos(clips)
+    total = sum(frame_counts) - (len(frame_counts) - 1)
+    total = _recorded_num_frames(conditions.parent, total)
+    first_image = conditions.parent / FIRST_FRAME_NAME
+    controls = ControlClips(
+        clips=tuple(clips),
+        frame_counts=tuple(frame_counts),
+        geometry=geometry,
+        num_frames=total,
+        height=height,
+        width=width,
+        first_image=first_image if first_image.is_file() else None,
+    )
+    if controls.is_recut:
+        (progress or SilentProgress()).message(
+            f"{conditions.parent.name}: {len(clips)} control files of {_counts_text(frame_counts)} "
+            f"frames are cut anew into {controls.num_clips} clips of {geometry.num_frames} frames."
+        )
+    return controls
+
+
+@dataclass(frozen=True)
+class ControlClips:
+    """The controls of a whole video, read clip by clip. Made by `load_control_clips`.
+
+    The files are one timeline: frame 0 of each but the first repeats the frame before it and is
+    dropped. Clip k of the geometry is frames stride * k to stride * k + num_frames - 1 of it; past
+    the end the last frame is held.
+
+    Args:
+        clips: The files, in order.
+        frame_counts: Frames in each.
+        geometry: The clips they are read as.
+        num_frames: Frames of the timeline that show something (held frames at its end do not).
+        height: Of the stored pictures.
+        width: Of the stored pictures.
+        first_image: The picture the controls were made from, where the folder has one.
+    """
+
+    clips: tuple[ControlFiles, ...]
+    frame_counts: tuple[int, ...]
+    geometry: ClipGeometry
+    num_frames: int
+    height: int
+    width: int
+    first_image: Path | None
+
+    @property
+    def num_clips(self) -> int:
+        """Clips of the geometry that cover all frames."""
+        return self.geometry.num_clips(self.num_frames)
+
+    @property
+    def is_recut(self) -> bool:
+        """Whether files and clips are not one to one."""
+        return any(count != self.geometry.num_frames for count in self.frame_counts)
+
+    def text(self, clip_index: int) -> str:
+        """Return the prompt of a clip: that of the file with the first frame the clip adds.
+
+        That is the frame after the one it shares with the clip before.
+        """
+        return self.text_at(self.geometry.stride * self._checked(clip_index) + 1)
+
+    def text_at(self, frame: int) -> str:
+        """Return the prompt of the file that holds a frame of the timeline, the last one's past it."""
+        file_index, _ = self._locate(min(frame, self._timeline_length - 1))
+        return self.clips[file_index].text
+
+    def read(self, clip_index: int, height: int, width: int, fit: Fit) -> ClipControls:
+        """Return the control frames of a clip, `read_range` of its frames."""
+        first_frame = self.geometry.stride * self._checked(clip_index)
+        return self.read_range(first_frame, self.geometry.num_frames, height, width, fit)
+
+    def read_range(
+        self, first_frame: int, num_frames: int, height: int, width: int, fit: Fit
+    ) -> ClipControls:
+        """Return control frames from any frame of the timeline on.
+
+        Args:
+            first_frame: Of the timeline.
+            num_frames: How many; past the end the last frame is held.
+            height: Of the frames returned.
+            width: Of the frames returned.
+            fit: How the stored pictures are brought to this size.
+
+        Raises:
+            MediaError: a file has changed since it was checked.
+        """
+        if not 0 <= first_frame < self._timeline_length:
+            raise IndexError(f"frame {first_frame} of {self._timeline_length}")
+        dense = self._read("depth", first_frame, num_frames, height, width, fit)
+        sparse = self._read("track", first_frame, num_frames, height, width, fit)
+        return ClipControls(dense, sparse)
+
+    @property
+    def _timeline_length(self) -> int:
+        return sum(self.frame_counts) - (len(self.frame_counts) - 1)
+
+    def _checked(self, clip_index: int) -> int:
+        if not 0 <= clip_index < self.num_clips:
+            raise IndexError(f"clip {clip_index} of {self.num_clips}")
+        return clip_index
+
+    def _locate(self, frame: int) -> tuple[int, int]:
+        """Return the file that holds a frame of the timeline, and its index in the file."""
+        begin = 0
+        for file_index, count in enumerate(self.frame_counts):
+            if frame < begin + count:
+                return file_index, frame - begin
+            begin += count - 1
+        raise IndexError(f"frame {frame} of {self._timeline_length}")
+
+    def _read(
+        self, kind: str, start: int, num_frames: int, height: int, width: int, fit: Fit
+    ) -> NDArray[np.uint8]:
+        frames = np.empty((num_frames, height, width, 3), dtype=np.uint8)
+        filled = 0
+        while filled < num_frames and start + filled < self._timeline_length:
+            file_index, local = self._locate(start + filled)
+            path: Path = getattr(self.clips[file_index], kind)
+            reader = read_frames(
+                path,
+                fps=None,
+                height=height,
+                width=width,
+                fit=fit,
+                start_frame=local,
+                num_frames=min(num_frames - filled, self.frame_counts[file_index] - local),
+            )
+            for frame in reader:
+                frames[filled] = frame
+                filled += 1
+        frames[filled:] = frames[filled - 1]
+        return frames
+
+
+def _read_entry(path: Path, index: int, entry: object) -> ControlFiles:
+    where = f"{path}: clip {index}"
+    if not isinstance(entry, dict):
+        raise ControlError(f"{where}: it must be an object with text, depth and track.")
+    fields = cast(dict[str, Any], entry)
+    for key in ("depth", "track"):
+        if not isinstance(fields.get(key), str) or not fields[key]:
+            raise ControlError(f'{where}: it has no "{key}", the name of an mp4 file.')
+    text = fields.get("text", "")
+    if not isinstance(text, str):
+        raise ControlError(f'{where}: its "text" must be a string.')
+    return ControlFiles(
+        text, _find(path, index, "depth", fields["depth"]), _find(path, index, "track", fields["track"])
+    )
+
+
+def _find(path: Path, index: int, key: str, name: str) -> Path:
+    folder = path.absolute().parent
+    named = Path(name)
+    candidates = [folder / named]
+    if not named.is_absolute():
+        # From the folder above as many levels as the name has: where `example/` was published.
+        levels = len(named.parts) - 1
+        if 0 < levels <= len(folder.parents):
+            candidates.append(folder.parents[levels - 1] / named)
+    candidates.append(folder / named.name)
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    raise ControlError(f'{path}: clip {index}: "{key}" names {name}, and there is no such file.')
+
+
+def _check_videos(clips: Sequence[ControlFiles]) -> tuple[list[int], int, int]:
+    frame_counts: list[int] = []
+    size: tuple[int, int] | None = None
+    for index, clip in enumerate(clips):
+        counts: dict[Path, int] = {}
+        for path in (clip.depth, clip.track):
+            video = probe_video(path)
+            size = size or (video.height, video.width)
+            if (video.height, video.width) != size:
+                raise ControlError(
+                    f"{path}: it is {video.width}x{video.height}, but {clips[0].depth.name} is "
+                    f"{size[1]}x{size[0]}. All control files must have one size."
+                )
+            counts[path] = count_frames(path, fps=None)
+        depth_count, track_count = counts[clip.depth], counts[clip.track]
+        if depth_count != track_count:
+            raise ControlError(
+                f"clip {index}: {clip.depth.name} has {depth_count} frames and {clip.track.name} "
+                f"has {track_count}. Depth and track of a clip must have equally many."
+            )
+        if depth_count < 2:
+            raise ControlError(f"{clip.depth}: it has {depth_count} frame; a control clip needs 2.")
+        frame_counts.append(depth_count)
+    assert size is not None
+    return frame_counts, *size
+
+
+def _recorded_num_frames(folder: Path, total: int) -> int:
+    """Return the frames that show something: what `extract_controls` recorded, at most `total`."""
+    path = folder / NORMALIZATION_NAME
+    if not path.is_file():
+        return total
+    try:
+        recorded = json.loads(path.read_text("utf-8"))["num_frames"]
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ControlError(f"{path}: it does not say num_frames: {error}.") from error
+    if not isinstance(recorded, int) or recorded < 1:
+        raise ControlError(f"{path}: num_frames must be a whole number from 1 up, not {recorded!r}.")
+    return min(total, recorded)
+
+
+def _counts_text(frame_counts: Sequence[int]) -> str:
+    shortest, longest = min(frame_counts), max(frame_counts)
+    return str(shortest) if shortest == longest else f"{shortest} to {longest}"

@@ -1,0 +1,1 @@
+"""Videos, images and sound in and out, through the ffmpeg that imageio-ffmpeg brings."""

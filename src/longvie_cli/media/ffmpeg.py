@@ -1,0 +1,197 @@
+"""Running ffmpeg: its own process group, never a shell, never a question, its last words kept."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import cache
+from pathlib import Path
+from typing import IO
+
+from longvie_cli.durable import disk_full_error
+from longvie_cli.errors import LongVieError, MediaError, MissingResourceError
+
+# Only local files and our own pipes: a playlist or a crafted container must not reach the network.
+_PROTOCOLS = ("-protocol_whitelist", "file,pipe")
+_KEPT_ERROR_BYTES = 16_384
+_LOG_PREFIX = re.compile(r"^(\[[^\]]* @ 0x[0-9a-f]+\] )+")
+
+# Names that ffmpeg's image reader would take for a numbered sequence if they hold a '%'.
+_NUMBERED_SUFFIXES = (".bmp", ".exr", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+
+# What ffmpeg says, with exit status 0, when a file ends in the middle or holds damaged frames.
+_CUT_OFF_SIGNS = ("partial file", "File ended prematurely")
+_DAMAGE_SIGNS = ("Decoding error", "Error during demuxing")
+
+_DISK_FULL_SIGNS = ("No space left on device", "Disk quota exceeded")
+
+
+@cache
+def ffmpeg_executable() -> str:
+    """Return the path of the bundled ffmpeg, or of the one `IMAGEIO_FFMPEG_EXE` names.
+
+    Raises:
+        MissingResourceError: There is none.
+    """
+    import imageio_ffmpeg
+
+    try:
+        return str(imageio_ffmpeg.get_ffmpeg_exe())
+    except RuntimeError as reason:
+        raise MissingResourceError(
+            "ffmpeg was not found.", hint="pip install --force-reinstall imageio-ffmpeg"
+        ) from reason
+
+
+def input_arguments(path: Path) -> list[str]:
+    """Return the arguments that make ffmpeg read exactly the file `path`, whatever its name."""
+    single_image: list[str] = []
+    if "%" in str(path) and path.suffix.lower() in _NUMBERED_SUFFIXES:
+        single_image = ["-f", "image2", "-pattern_type", "none"]
+    return [*_PROTOCOLS, *single_image, "-i", f"file:{path}"]
+
+
+def concat_arguments(list_file: Path) -> list[str]:
+    """Return the arguments that make ffmpeg read the files of a concat list one after another."""
+    return [*_PROTOCOLS, "-f", "concat", "-safe", "0", "-i", f"file:{list_file}"]
+
+
+def metadata_arguments(metadata_file: Path) -> list[str]:
+    """Return the arguments that make ffmpeg read an ffmetadata file."""
+    return [*_PROTOCOLS, "-f", "ffmetadata", "-i", f"file:{metadata_file}"]
+
+
+def check_readable(path: Path) -> None:
+    """Do nothing if `path` is a file with bytes in it.
+
+    Raises:
+        MediaError: It is missing, a folder, empty or not permitted.
+    """
+    try:
+        if path.is_dir():
+            raise MediaError(f"{path}: is a folder, not a file.")
+        with open(path, "rb") as file:
+            if not file.read(1):
+                raise MediaError(f"{path}: the file is empty (0 bytes).")
+    except FileNotFoundError as reason:
+        raise MediaError(f"{path}: there is no such file.") from reason
+    except OSError as reason:
+        raise MediaError(f"{path}: cannot be read ({reason.strerror or reason}).") from reason
+
+
+class FfmpegProcess:
+    """A running ffmpeg.
+
+    It has a session of its own: a Ctrl-C at the terminal must not reach it, or it would close its
+    file early and leave something short that plays.
+    """
+
+    def __init__(self, arguments: Sequence[str], *, feed: bool = False) -> None:
+        self._resources = ExitStack()
+        self._errors = self._resources.enter_context(tempfile.TemporaryFile())
+        command = [ffmpeg_executable(), "-hide_banner", "-nostdin", "-v", "error", *arguments]
+        try:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE if feed else subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL if feed else subprocess.PIPE,
+                stderr=self._errors,
+                start_new_session=True,
+            )
+        except OSError as reason:
+            self._resources.close()
+            raise MissingResourceError(
+                f"{command[0]}: cannot be started ({reason.strerror}).",
+                hint="pip install --force-reinstall imageio-ffmpeg",
+            ) from reason
+
+    @property
+    def stdin(self) -> IO[bytes]:
+        assert self._process.stdin is not None
+        return self._process.stdin
+
+    @property
+    def stdout(self) -> IO[bytes]:
+        assert self._process.stdout is not None
+        return self._process.stdout
+
+    def wait(self) -> int:
+        """Return the exit status, once ffmpeg has ended by itself."""
+        return self._process.wait()
+
+    def complaints(self) -> list[str]:
+        """Return what ffmpeg wrote to stderr, line by line, without its internal addresses."""
+        size = self._errors.seek(0, 2)
+        self._errors.seek(max(0, size - _KEPT_ERROR_BYTES))
+        text = self._errors.read().decode("utf-8", "replace")
+        return [_LOG_PREFIX.sub("", line).strip() for line in text.splitlines() if line.strip()]
+
+    def close(self) -> None:
+        """Kill ffmpeg if it still runs, and let go of its pipes."""
+        if self._process.poll() is None:
+            self._process.kill()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                try:
+                    pipe.close()
+                except BrokenPipeError:
+                    continue
+        self._process.wait()
+        self._resources.close()
+
+    def __enter__(self) -> FfmpegProcess:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def run_reading(path: Path, arguments: Sequence[str]) -> bytes:
+    """Return what ffmpeg writes to stdout while it reads `path`; for small outputs.
+
+    Raises:
+        MediaError: ffmpeg failed or the file ends in the middle.
+    """
+    with FfmpegProcess(arguments) as process:
+        output = process.stdout.read()
+        check_read_to_the_end(path, process)
+    return output
+
+
+def check_read_to_the_end(path: Path, process: FfmpegProcess) -> None:
+    """Wait for a process that read `path`, and do nothing if all went well.
+
+    Raises:
+        MediaError: ffmpeg failed or the file ends in the middle.
+    """
+    status = process.wait()
+    complaints = process.complaints()
+    if said := _line_with(_CUT_OFF_SIGNS, complaints):
+        raise MediaError(f"{path}: the file is cut off ({said}).", hint="Copy or download it again.")
+    if status != 0:
+        raise MediaError(f"{path}: cannot be read as a video ({_reason(complaints, status)}).")
+    if said := _line_with(_DAMAGE_SIGNS, complaints):
+        raise MediaError(
+            f"{path}: some frames are damaged ({said}).",
+            hint="Encode the video again with a player or editor that repairs it.",
+        )
+
+
+def writing_error(path: Path, process: FfmpegProcess) -> LongVieError:
+    """Return the error to raise after a process that should write `path` has failed."""
+    status = process.wait()
+    complaints = process.complaints()
+    if _line_with(_DISK_FULL_SIGNS, complaints):
+        return disk_full_error(path)
+    return MediaError(f"{path}: cannot be written ({_reason(complaints, status)}).")
+
+
+def _line_with(signs: tuple[str, ...], complaints: list[str]) -> str | None:
+    return next((line for line in complaints if any(sign in line for sign in signs)), None)
+
+
+def _reason(complaints: list[str], status: int) -> str:
+    return complaints[0] if complaints else f"ffmpeg ended with status {status} and said nothing"

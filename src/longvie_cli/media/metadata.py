@@ -1,0 +1,56 @@
+"""The settings of a run, as JSON in the `comment` tag of its video."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from longvie_cli.media.ffmpeg import check_readable, input_arguments, run_reading
+
+_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
+_LINE = re.compile(r"(?:\\[\s\S]|[^\\\n])+")
+_SPECIAL = re.compile(r"([=;#\\\n])")
+
+
+def encode_settings(settings: Mapping[str, Any]) -> str:
+    """Return settings as one line of JSON with sorted keys, for a writer's `metadata`."""
+    return json.dumps(settings, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+
+
+def read_settings(path: Path) -> dict[str, Any] | None:
+    """Return the settings stored in a video, None if its comment is missing or is something else.
+
+    Raises:
+        MediaError: The file cannot be read.
+    """
+    check_readable(path)
+    report = run_reading(path, [*input_arguments(path), "-f", "ffmetadata", "pipe:1"]).decode()
+    comment = _global_tags(report).get("comment")
+    if comment is None:
+        return None
+    try:
+        settings = json.loads(comment)
+    except ValueError:
+        return None
+    return settings if isinstance(settings, dict) else None
+
+
+def write_ffmetadata(path: Path, comment: str) -> None:
+    """Write `comment` to an ffmetadata file: of any length, unlike an argument of a command."""
+    escaped = _SPECIAL.sub(r"\\\1", comment)
+    path.write_text(f";FFMETADATA1\ncomment={escaped}\n", "utf-8")
+
+
+def _global_tags(report: str) -> dict[str, str]:
+    # "key=value" lines up to the first section; a line break inside a value follows a backslash.
+    tags: dict[str, str] = {}
+    for line in _LINE.findall(report):
+        if line.startswith("["):
+            break
+        key, equals, value = line.partition("=")
+        if equals and not line.startswith(";"):
+            tags[key.lower()] = _ESCAPED.sub(r"\1", value)
+    return tags

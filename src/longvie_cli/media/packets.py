@@ -1,0 +1,132 @@
+"""What a video file stores, packet by packet, read without decoding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+
+from longvie_cli.errors import MediaError
+from longvie_cli.media.ffmpeg import (
+    FfmpegProcess,
+    check_read_to_the_end,
+    check_readable,
+    input_arguments,
+    run_reading,
+)
+
+_NO_TIMESTAMP = -(1 << 63)
+_DISCARD_FLAG = 4
+
+
+@dataclass(frozen=True)
+class VideoPackets:
+    """The stored packets of the first video stream of a file.
+
+    Args:
+        codec: ffmpeg's name of the codec, `h264` for instance.
+        height: Stored rows, before rotation and pixel aspect.
+        width: Stored columns, before rotation and pixel aspect.
+        time_base: Seconds of one tick of the timestamps.
+        timestamps: Presentation ticks of every frame, ascending.
+        in_decoding_order: Whether frames are stored in the order they are shown (no B-frames).
+        end: Tick at which the last frame ends.
+        extradata: Size and checksum of the codec's parameter sets; equal for streams that one
+            decoder set-up can play.
+        audio_codec: Codec of the first sound stream, None without sound.
+    """
+
+    codec: str
+    height: int
+    width: int
+    time_base: Fraction
+    timestamps: tuple[int, ...]
+    in_decoding_order: bool
+    end: int
+    extradata: str
+    audio_codec: str | None
+
+    @property
+    def duration(self) -> Fraction:
+        """Seconds from the first frame to the end of the last."""
+        return (self.end - self.timestamps[0]) * self.time_base
+
+    @property
+    def average_fps(self) -> Fraction | None:
+        """Frames per second between the first and the last frame; None for a single instant."""
+        span = (self.timestamps[-1] - self.timestamps[0]) * self.time_base
+        return (len(self.timestamps) - 1) / span if span else None
+
+    def is_constant(self, fps: int) -> bool:
+        """Return whether every frame lasts exactly 1/fps, to the tick, the last one too."""
+        ticks = Fraction(1, fps) / self.time_base
+        edges = (*self.timestamps, self.end)
+        return all(later - earlier == ticks for earlier, later in pairwise(edges))
+
+
+def read_packets(path: Path) -> VideoPackets:
+    """Return the packets of a file's first video stream (cover pictures do not count).
+
+    Raises:
+        MediaError: The file is missing, empty, cut off or holds no video.
+    """
+    check_readable(path)
+    arguments = [
+        *input_arguments(path),
+        *("-map", "0:V:0", "-map", "0:a:0?", "-c", "copy", "-f", "framecrc", "pipe:1"),
+    ]
+    with FfmpegProcess(arguments) as process:
+        header, packets = _parse(line.decode() for line in process.stdout)
+        check_read_to_the_end(path, process)
+    if not packets:
+        raise MediaError(f"{path}: there is no picture in this video.")
+    if header["codec_id 0"] == "ansi":  # ffmpeg draws plain text files as terminal screens
+        raise MediaError(f"{path}: this is a text file, not a video.")
+    width, height = header["dimensions 0"].split("x")
+    shown = [shown_at for shown_at, _ in packets]
+    return VideoPackets(
+        codec=header["codec_id 0"],
+        height=int(height),
+        width=int(width),
+        time_base=Fraction(header["tb 0"]),
+        timestamps=tuple(sorted(shown)),
+        in_decoding_order=shown == sorted(shown),
+        end=max(shown_at + lasts for shown_at, lasts in packets),
+        extradata=header.get("extradata 0", ""),
+        audio_codec=header.get("codec_id 1"),
+    )
+
+
+def read_audio_codec(path: Path) -> str:
+    """Return ffmpeg's name of the codec of a file's first sound stream.
+
+    Raises:
+        MediaError: The file cannot be read or has no sound.
+    """
+    check_readable(path)
+    arguments = ("-map", "0:a:0?", "-map", "0:V:0?", "-frames", "1", "-c", "copy")
+    report = run_reading(path, [*input_arguments(path), *arguments, "-f", "framecrc", "pipe:1"])
+    header, _ = _parse(iter(report.decode().splitlines()))
+    if header.get("media_type 0") != "audio":
+        raise MediaError(f"{path}: there is no sound in this file.")
+    return header["codec_id 0"]
+
+
+def _parse(lines: Iterator[str]) -> tuple[dict[str, str], list[tuple[int, int]]]:
+    # framecrc: "#key stream: value" lines, then "stream, dts, pts, duration, size, crc[, F=flags]".
+    header: dict[str, str] = {}
+    packets: list[tuple[int, int]] = []
+    for line in lines:
+        if line.startswith("#"):
+            key, _, value = line[1:].partition(":")
+            header[key] = value.strip()
+            continue
+        fields = [field.strip() for field in line.split(",")]
+        flags = next((int(field[2:], 16) for field in fields[6:] if field.startswith("F=")), 0)
+        if fields[0] != "0" or flags & _DISCARD_FLAG:
+            continue
+        decoded_at, shown_at, lasts = (int(field) for field in fields[1:4])
+        packets.append((decoded_at if shown_at == _NO_TIMESTAMP else shown_at, lasts))
+    return header, packets

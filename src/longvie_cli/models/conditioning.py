@@ -1,0 +1,78 @@
+"""What the transformer is given besides noise: masks, condition latents, history, guidance.
+
+Pure functions on latents [batch, channel, frame, height, width], normalised VAE posterior means.
+Layouts as in spec 3.2-3.8 and 4.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+# Released inference blends history into the first latent frame at this sigma
+# (LongVie:diffsynth/pipelines/wan_video_new_longvie.py). The release gives no reason; the value
+# equals flow_shift 5 applied to 35/49, step 14 of a 50-point schedule.
+FIRST_LATENT_SIGMA = 0.925926
+
+
+def first_frame_mask(latents: Tensor, *, mask_channels: int = 4, has_image: bool = True) -> Tensor:
+    """Return the mask [batch, mask_channels, frame, height, width] that says what is given.
+
+    1 in the first latent frame, 0 elsewhere; 0 everywhere when no image is given.
+
+    Args:
+        latents: Gives batch, frames, height, width, type and device.
+        mask_channels: Video frames of one latent frame, i.e. the VAE's temporal factor.
+        has_image: Whether the first frame is given.
+    """
+    batch, _, frames, height, width = latents.shape
+    mask = latents.new_zeros(batch, mask_channels, frames, height, width)
+    if has_image:
+        mask[:, :, 0] = 1
+    return mask
+
+
+def image_condition(first_frame_latents: Tensor, *, mask_channels: int = 4, has_image: bool = True) -> Tensor:
+    """Return the condition channels of the main input: mask, then latents.
+
+    Args:
+        first_frame_latents: The VAE of the first frame followed by mid-grey frames; of mid-grey
+            frames alone without an image.
+        mask_channels: The VAE's temporal factor.
+        has_image: Whether the first frame is given.
+    """
+    mask = first_frame_mask(first_frame_latents, mask_channels=mask_channels, has_image=has_image)
+    return torch.cat((mask, first_frame_latents), dim=1)
+
+
+def control_input(video_latents: Tensor, first_frame_latents: Tensor, *, mask_channels: int = 4) -> Tensor:
+    """Return a control branch's input: the control video where the noisy latents would be.
+
+    Args:
+        video_latents: The VAE of the control video.
+        first_frame_latents: The VAE of its first frame followed by mid-grey frames.
+        mask_channels: The VAE's temporal factor.
+    """
+    condition = image_condition(first_frame_latents, mask_channels=mask_channels)
+    return torch.cat((video_latents, condition), dim=1)
+
+
+def history_input(history_latents: Tensor, *, mask_channels: int = 4) -> Tensor:
+    """Return the history's input: ones for noise and mask, then the history latents."""
+    batch, channels, *rest = history_latents.shape
+    ones = history_latents.new_ones(batch, channels + mask_channels, *rest)
+    return torch.cat((ones, history_latents), dim=1)
+
+
+def mix_first_latent(noise: Tensor, history_latents: Tensor) -> Tensor:
+    """Return the noise with its first frame blended with the last history latent; `noise` is kept."""
+    latents = noise.clone()
+    latents[:, :, 0] = (1 - FIRST_LATENT_SIGMA) * history_latents[:, :, -1] + (
+        FIRST_LATENT_SIGMA * noise[:, :, 0]
+    )
+    return latents
+
+
+def guide(velocity: Tensor, negative_velocity: Tensor, guidance_scale: float) -> Tensor:
+    """Return the velocity led away from the negative prompt's: neg + scale * (pos - neg)."""
+    return negative_velocity + guidance_scale * (velocity - negative_velocity)

@@ -1,0 +1,475 @@
+"""LongVie 2 as a diffusers pipeline: prompt, first frame, controls and history in, one clip out.
+
+    pipeline = LongViePipeline.from_pretrained(folder)
+    first = pipeline("a valley at dawn", image, dense, sparse).frames
+    second = pipeline("a valley at dawn", first[-1], dense2, sparse2, history=first[-8:]).frames
+
+Frames outside are uint8 [frames, height, width, 3]; pixels are float [-1, 1]; latents are the VAE's
+posterior mean, normalised per channel. Behaviour: spec 1.2-1.4, 3 and 4.
+"""
+
+from __future__ import annotations
+
+import html
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import ftfy
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKLWan, DiffusionPipeline, FlowMatchEulerDiscreteScheduler
+from diffusers.loaders import WanLoraLoaderMixin
+from diffusers.utils import BaseOutput
+from torch import Tensor
+from transformers import CLIPVisionModel, PreTrainedTokenizerBase, UMT5EncoderModel
+
+from longvie_cli.errors import ControlError, InputError
+from longvie_cli.media.frames import frames_from_pixels, pixels_from_frames
+from longvie_cli.models.conditioning import (
+    control_input,
+    guide,
+    history_input,
+    image_condition,
+    mix_first_latent,
+)
+from longvie_cli.models.flow_matching import unshifted_sigmas
+from longvie_cli.models.longvie import LongVieTransformer3DModel
+
+logger = logging.getLogger(__name__)
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+StepCallback = Callable[["LongViePipeline", int, Tensor, dict[str, Any]], dict[str, Any] | None]
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """All that the transformer is given for one clip besides noise and timestep.
+
+    Args:
+        prompt_embeds: [1, text_tokens, text_dim], zero rows past the prompt's end.
+        negative_prompt_embeds: Likewise; None where guidance is off.
+        image_embeds: [1, image tokens, image_dim], or None for a model without image tokens.
+        image_condition: [1, mask and latent channels, frames, height, width].
+        dense: [1, in_channels, frames, height, width] or None.
+        sparse: Likewise.
+        history_latents: [1, latent channels, history frames, height, width] or None.
+    """
+
+    prompt_embeds: Tensor
+    negative_prompt_embeds: Tensor | None
+    image_embeds: Tensor | None
+    image_condition: Tensor
+    dense: Tensor | None = None
+    sparse: Tensor | None = None
+    history_latents: Tensor | None = None
+
+
+@dataclass
+class LongViePipelineOutput(BaseOutput):
+    """One clip.
+
+    Args:
+        frames: uint8 [frames, height, width, 3], or a tensor for the other output types.
+    """
+
+    frames: np.ndarray | Tensor
+
+
+class LongViePipeline(DiffusionPipeline, WanLoraLoaderMixin):
+    """Makes one clip under dense and sparse control, continuing the history it is given.
+
+    Args:
+        tokenizer: Of the text encoder.
+        text_encoder: UMT5 encoder.
+        image_encoder: CLIP vision model; its last layer but one is read.
+        vae: Causal video VAE; sizes and normalisation come from its config.
+        transformer: The denoiser.
+        scheduler: Euler flow matching; its `shift` is the flow shift.
+        timestep_dtype: The model reads timesteps rounded to this type: `bfloat16` as LongVie 2
+            was trained and released (937.5 becomes 936), or `float32`.
+    """
+
+    model_cpu_offload_seq = "text_encoder->image_encoder->transformer->vae"
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        text_encoder: UMT5EncoderModel,
+        image_encoder: CLIPVisionModel,
+        vae: AutoencoderKLWan,
+        transformer: LongVieTransformer3DModel,
+        scheduler: FlowMatchEulerDiscreteScheduler,
+        timestep_dtype: Literal["float32", "bfloat16"] = "float32",
+    ) -> None:
+        super().__init__()
+        self.register_modules(
+            tokenizer=tokenizer,
+            text_encoder=text_encoder,
+            image_encoder=image_encoder,
+            vae=vae,
+            transformer=transformer,
+            scheduler=scheduler,
+        )
+        self.register_to_config(timestep_dtype=timestep_dtype)
+
+    @property
+    def size_multiple(self) -> tuple[int, int]:
+        """What height and width must be multiples of: VAE factor times patch."""
+        _, rows, columns = self.transformer.config.patch_size
+        factor = self.vae.config.scale_factor_spatial
+        return factor * rows, factor * columns
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        prompt: str | None = None,
+        image: np.ndarray | None = None,
+        dense: np.ndarray | None = None,
+        sparse: np.ndarray | None = None,
+        history: np.ndarray | None = None,
+        *,
+        negative_prompt: str = "",
+        num_frames: int | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        num_inference_steps: int = 50,
+        guidance_scale: float = 5.0,
+        dense_scale: float = 1.0,
+        sparse_scale: float = 1.0,
+        noise: Tensor | None = None,
+        seed: int = 0,
+        prompt_embeds: Tensor | None = None,
+        negative_prompt_embeds: Tensor | None = None,
+        image_embeds: Tensor | None = None,
+        callback_on_step_end: StepCallback | None = None,
+        output_type: Literal["uint8", "pt", "latent"] = "uint8",
+        return_dict: bool = True,
+    ) -> LongViePipelineOutput | tuple[np.ndarray | Tensor]:
+        """Return one clip.
+
+        Args:
+            prompt: Text; or give `prompt_embeds`.
+            image: First frame, uint8 [height, width, 3]. None lets the model make it, which only a
+                model trained for it can.
+            dense: Depth control frames, uint8 [frames, height, width, 3].
+            sparse: Track control frames, likewise.
+            history: Last frames of the clip before, oldest first, uint8 [n, height, width, 3];
+                the VAE reads the first 4k+1 of them (5 of 8).
+            negative_prompt: What to lead away from; read when `guidance_scale` is not 1.
+            num_frames: Frames of the clip, 4k+1; needed only without controls.
+            height: Rows; needed only without controls and image.
+            width: Columns, likewise.
+            num_inference_steps: Evaluations of the prompt.
+            guidance_scale: 1 skips the evaluations of the negative prompt.
+            dense_scale: Strength of the dense control; 0 skips its branch.
+            sparse_scale: Strength of the sparse control, likewise.
+            noise: Starting noise as `prepare_noise` makes it; never changed. One noise for all
+                clips of a video keeps their looks together (spec 4.5).
+            seed: Draws the noise where none is given.
+            prompt_embeds: [1, text_tokens, text_dim], instead of `prompt`.
+            negative_prompt_embeds: Likewise.
+            image_embeds: [1, image tokens, image_dim], instead of those of `image`.
+            callback_on_step_end: Called after every step with this pipeline, the step index, the
+                timestep and `{"latents": ...}`; what it raises ends the call, `latents` in a
+                dict it returns replaces ours.
+            output_type: `uint8` frames, `pt` pixels [1, 3, frames, height, width], or `latent`.
+            return_dict: False returns a tuple.
+
+        Raises:
+            ControlError: a control has another length or size than the clip.
+            InputError: sizes the model cannot make, or no prompt.
+        """
+        # 1. One shape for all inputs
+        shape = self._clip_shape(image, dense, sparse, history, num_frames, height, width)
+
+        # 2. Everything the transformer is told
+        conditioning = self.prepare_conditioning(
+            shape,
+            prompt=prompt,
+            image=image,
+            dense=dense if dense_scale > 0 else None,
+            sparse=sparse if sparse_scale > 0 else None,
+            history=history,
+            negative_prompt=negative_prompt if guidance_scale != 1 else None,
+            prompt_embeds=prompt_embeds,
+            negative_prompt_embeds=negative_prompt_embeds,
+            image_embeds=image_embeds,
+        )
+
+        # 3. Denoise and decode
+        latents = self.denoise(
+            self.prepare_noise(seed, *shape) if noise is None else noise,
+            conditioning,
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+            dense_scale=dense_scale,
+            sparse_scale=sparse_scale,
+            callback_on_step_end=callback_on_step_end,
+        )
+        result: np.ndarray | Tensor = latents
+        if output_type != "latent":
+            pixels = self.decode_latents(latents)
+            result = pixels if output_type == "pt" else frames_from_pixels(pixels[0])
+        self.maybe_free_model_hooks()
+        return LongViePipelineOutput(frames=result) if return_dict else (result,)
+
+    @torch.no_grad()
+    def prepare_conditioning(
+        self,
+        shape: tuple[int, int, int],
+        *,
+        prompt: str | None = None,
+        image: np.ndarray | None = None,
+        dense: np.ndarray | None = None,
+        sparse: np.ndarray | None = None,
+        history: np.ndarray | None = None,
+        negative_prompt: str | None = None,
+        prompt_embeds: Tensor | None = None,
+        negative_prompt_embeds: Tensor | None = None,
+        image_embeds: Tensor | None = None,
+    ) -> Conditioning:
+        """Return what the transformer is given for a clip of `shape` (frames, height, width).
+
+        Arguments as in `__call__`; `negative_prompt` None leaves the negative embeds out unless
+        they are given.
+        """
+        if prompt_embeds is None:
+            if prompt is None:
+                raise InputError("A clip needs a prompt or prompt_embeds.")
+            prompt_embeds = self.encode_prompt([prompt])
+        if negative_prompt_embeds is None and negative_prompt is not None:
+            negative_prompt_embeds = self.encode_prompt([negative_prompt])
+        if image_embeds is None and self.transformer.config.image_dim is not None:
+            image_embeds = self.encode_image(image)
+
+        # All videos of the clip's length in one batch: a small video alone is slow on the CPU.
+        grey = torch.zeros(3, *shape)
+        videos = [grey if image is None else _first_frame_then_grey(image, grey)]
+        for control in (dense, sparse):
+            if control is not None:
+                videos += [pixels_from_frames(control), _first_frame_then_grey(control[0], grey)]
+        encoded = list(self.encode_video(torch.stack(videos)).split(1))
+        mask_channels = self.vae.config.scale_factor_temporal
+        first = encoded.pop(0)
+        inputs = [
+            None
+            if control is None
+            else control_input(encoded.pop(0), encoded.pop(0), mask_channels=mask_channels)
+            for control in (dense, sparse)
+        ]
+        return Conditioning(
+            prompt_embeds=prompt_embeds,
+            negative_prompt_embeds=negative_prompt_embeds,
+            image_embeds=image_embeds,
+            image_condition=image_condition(
+                first, mask_channels=mask_channels, has_image=image is not None
+            ),
+            dense=inputs[0],
+            sparse=inputs[1],
+            history_latents=None
+            if history is None
+            else self.encode_video(pixels_from_frames(history)[None]),
+        )
+
+    @torch.no_grad()
+    def denoise(
+        self,
+        noise: Tensor,
+        conditioning: Conditioning,
+        *,
+        num_inference_steps: int,
+        guidance_scale: float,
+        dense_scale: float = 1.0,
+        sparse_scale: float = 1.0,
+        callback_on_step_end: StepCallback | None = None,
+    ) -> Tensor:
+        """Return the latents [1, channels, frames, height, width] that the noise becomes.
+
+        With history the first latent frame starts from a blend of history and noise (spec 4.5).
+        Arguments as in `__call__`; `noise` is not changed.
+        """
+        device = self._execution_device
+        latents = noise.to(device, torch.float32)
+        history = None
+        if conditioning.history_latents is not None:
+            latents = mix_first_latent(latents, conditioning.history_latents)
+            history = history_input(
+                conditioning.history_latents, mask_channels=self.vae.config.scale_factor_temporal
+            )
+        if guidance_scale != 1 and conditioning.negative_prompt_embeds is None:
+            raise InputError(
+                f"guidance_scale {guidance_scale} needs a negative prompt; 1 goes without."
+            )
+        dtype = self.transformer.dtype
+
+        def velocity(timestep: Tensor, prompt_embeds: Tensor) -> Tensor:
+            rounded = timestep.to(getattr(torch, self.config.timestep_dtype))
+            output = self.transformer(
+                torch.cat((latents, conditioning.image_condition), dim=1).to(dtype),
+                rounded.expand(latents.shape[0]),
+                prompt_embeds.to(device, dtype),
+                _to(conditioning.image_embeds, device, dtype),
+                dense=_to(conditioning.dense, device, dtype),
+                sparse=_to(conditioning.sparse, device, dtype),
+                history=_to(history, device, dtype),
+                dense_scale=dense_scale,
+                sparse_scale=sparse_scale,
+                return_dict=False,
+            )
+            return output[0].float()
+
+        self.scheduler.set_timesteps(sigmas=unshifted_sigmas(num_inference_steps), device=device)
+        for step_index, timestep in enumerate(self.scheduler.timesteps):
+            guided = velocity(timestep, conditioning.prompt_embeds)
+            if guidance_scale != 1:
+                negative = velocity(timestep, conditioning.negative_prompt_embeds)
+                guided = guide(guided, negative, guidance_scale)
+            latents = self.scheduler.step(guided, timestep, latents, return_dict=False)[0]
+            if callback_on_step_end is not None:
+                changed = callback_on_step_end(self, step_index, timestep, {"latents": latents})
+                latents = (changed or {}).get("latents", latents)
+        return latents
+
+    def prepare_noise(self, seed: int, num_frames: int, height: int, width: int) -> Tensor:
+        """Return the noise [1, channels, frames, height, width] of a seed, float32 on the CPU.
+
+        Drawn on the CPU, so that a seed means the same video on every device (spec 4.4).
+        """
+        factor = self.vae.config.scale_factor_spatial
+        shape = (
+            1,
+            self.vae.config.z_dim,
+            (num_frames - 1) // self.vae.config.scale_factor_temporal + 1,
+            height // factor,
+            width // factor,
+        )
+        return torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed))
+
+    def encode_prompt(self, prompts: Sequence[str]) -> Tensor:
+        """Return [prompt, text_tokens, text_dim]; rows past a prompt's end are zero (spec 1.3)."""
+        text_tokens = self.transformer.config.text_tokens
+        cleaned = [clean_prompt(prompt) for prompt in prompts]
+        tokens = self.tokenizer(
+            cleaned,
+            padding="max_length",
+            max_length=text_tokens,
+            truncation=True,
+            return_attention_mask=True,
+            return_tensors="pt",
+        )
+        for prompt in cleaned:
+            length = len(self.tokenizer(prompt).input_ids)
+            if length > text_tokens:
+                logger.warning(
+                    "The prompt has %d tokens; the model reads the first %d: %.60s...",
+                    length,
+                    text_tokens,
+                    prompt,
+                )
+        device = self._execution_device
+        mask = tokens.attention_mask.to(device)
+        embeds = self.text_encoder(tokens.input_ids.to(device), mask).last_hidden_state
+        return embeds * mask.unsqueeze(-1)
+
+    def encode_image(self, image: np.ndarray | None) -> Tensor:
+        """Return the image tokens [1, tokens, image_dim] of a frame uint8 [height, width, 3].
+
+        The whole picture is squeezed to the encoder's square, aspect not kept (spec 1.4). None
+        stands for a mid-grey picture.
+        """
+        device, dtype = self._execution_device, self.image_encoder.dtype
+        size = self.image_encoder.config.image_size
+        if image is None:
+            pixels = torch.zeros(1, 3, size, size, device=device)
+        else:
+            pixels = pixels_from_frames(image[None])[:, 0][None].to(device)
+            pixels = F.interpolate(pixels, (size, size), mode="bicubic", align_corners=False)
+        mean, std = (pixels.new_tensor(value).view(1, 3, 1, 1) for value in (CLIP_MEAN, CLIP_STD))
+        normalised = ((pixels + 1) / 2 - mean) / std
+        return self.image_encoder(normalised.to(dtype), output_hidden_states=True).hidden_states[-2]
+
+    def encode_video(self, pixels: Tensor) -> Tensor:
+        """Return normalised latents [B, channels, frames, height, width], float32.
+
+        Args:
+            pixels: [B, 3, frames, height, width] in [-1, 1]. Of n frames the first
+                1 + 4 * ((n - 1) // 4) are read.
+        """
+        posterior = self.vae.encode(pixels.to(self._execution_device, self.vae.dtype)).latent_dist
+        mean, std = self._latent_statistics()
+        return (posterior.mean.float() - mean) / std
+
+    def decode_latents(self, latents: Tensor) -> Tensor:
+        """Return pixels [B, 3, frames, height, width] in [-1, 1], float32, of normalised latents."""
+        mean, std = self._latent_statistics()
+        latents = latents.to(self._execution_device, torch.float32) * std + mean
+        return self.vae.decode(latents.to(self.vae.dtype), return_dict=False)[0].float()
+
+    def _latent_statistics(self) -> tuple[Tensor, Tensor]:
+        config, device = self.vae.config, self._execution_device
+        mean, std = (
+            torch.tensor(values, device=device).view(1, -1, 1, 1, 1)
+            for values in (config.latents_mean, config.latents_std)
+        )
+        return mean, std
+
+    def _clip_shape(
+        self,
+        image: np.ndarray | None,
+        dense: np.ndarray | None,
+        sparse: np.ndarray | None,
+        history: np.ndarray | None,
+        num_frames: int | None,
+        height: int | None,
+        width: int | None,
+    ) -> tuple[int, int, int]:
+        """Return (frames, height, width), the same for all inputs and possible for the model."""
+        controls = [("dense", dense), ("sparse", sparse)]
+        given = [control for _, control in controls if control is not None]
+        sizes = [frames.shape[-3:-1] for frames in (*given, image, history) if frames is not None]
+        num_frames = num_frames or (len(given[0]) if given else None)
+        height, width = (height, width) if height and width else sizes[0] if sizes else (None, None)
+        if num_frames is None or height is None or width is None:
+            raise InputError("Without controls a clip needs num_frames, and an image or its size.")
+        for name, control in controls:
+            if control is not None and control.shape != (num_frames, height, width, 3):
+                raise ControlError(
+                    f"{name} control: {_describe(control)}, but the clip has {num_frames} frames "
+                    f"of {width}x{height}."
+                )
+        for name, frames in (("image", image), ("history", history)):
+            if frames is not None and frames.shape[-3:] != (height, width, 3):
+                raise InputError(f"{name}: {_describe(frames)}, but the clip is {width}x{height}.")
+        temporal = self.vae.config.scale_factor_temporal
+        rows, columns = self.size_multiple
+        if num_frames % temporal != 1 or height % rows or width % columns:
+            raise InputError(
+                f"A clip of {num_frames} frames of {width}x{height} cannot be made: frames must be "
+                f"{temporal}k+1, width a multiple of {columns} and height of {rows}."
+            )
+        return num_frames, height, width
+
+
+def clean_prompt(prompt: str) -> str:
+    """Return the prompt with broken Unicode mended, HTML unescaped, and single spaces (spec 1.3)."""
+    return " ".join(html.unescape(html.unescape(ftfy.fix_text(prompt))).split())
+
+
+def _first_frame_then_grey(frame: np.ndarray, grey: Tensor) -> Tensor:
+    pixels = grey.clone()
+    pixels[:, :1] = pixels_from_frames(frame[None])
+    return pixels
+
+
+def _to(tensor: Tensor | None, device: torch.device, dtype: torch.dtype) -> Tensor | None:
+    return None if tensor is None else tensor.to(device, dtype)
+
+
+def _describe(frames: np.ndarray) -> str:
+    *count, height, width, _ = frames.shape
+    return f"{count[0]} frames of {width}x{height}" if count else f"{width}x{height}"

@@ -1,0 +1,38 @@
+"""The protocol through which the library reports how far it is; the CLI draws it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """Receives progress. Implementations never raise and never write to stdout."""
+
+    def message(self, text: str) -> None:
+        """Say one line: a decision, a conversion, a warning already worded for people."""
+
+    def warning(self, text: str) -> None:
+        """Say one line that the user should act on; it also ends up in the JSON result."""
+
+    def start(self, stage: str, total: int, *, done: int = 0) -> None:
+        """Begin a stage (`depth`, `tracks`, `clips` ...) of `total` units, `done` of them already."""
+
+    def advance(self, stage: str, amount: int = 1, *, detail: str = "") -> None:
+        """Move a stage on by `amount` units."""
+
+    def finish(self, stage: str) -> None:
+        """End a stage."""
+
+
+class SilentProgress:
+    """Reports nothing."""
+
+    def message(self, text: str) -> None: ...
+
+    def warning(self, text: str) -> None: ...
+
+    def start(self, stage: str, total: int, *, done: int = 0) -> None: ...
+
+    def advance(self, stage: str, amount: int = 1, *, detail: str = "") -> None: ...
+
+    def finish(self, stage: str) -> None: ...

@@ -1,0 +1,1 @@
+"""A run on disk: where everything lies, when a clip exists, and who may write."""

@@ -1,0 +1,105 @@
+"""Every path of a run folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from longvie_cli.durable import storage_error
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The paths of one run.
+
+    run.json             the request, versions, model hashes, fingerprint
+    events.jsonl         one line an event, append only
+    controls/            control clips as rendered
+    clips/0000.mp4       only the frames a clip adds
+    clips/0000.json      its record, written last: with it the clip exists
+    tails/0000.safetensors   the clip's last frames, lossless
+    first.png            the picture clip 0 starts from, where the model made it
+    earlier.mp4          what `extend` goes on from, where it had to be encoded again
+    joined.mp4           the whole video, until it is moved to the output
+    delivery.json        hash of the output and where its source stands: the run is finished
+    .lock, .lock.holder  who works here
+
+    Args:
+        root: The folder itself.
+    """
+
+    root: Path
+
+    @classmethod
+    def beside(cls, output: Path) -> RunFolder:
+        """Return the run folder of an output unless told otherwise: `OUT.longvie` for `OUT.mp4`."""
+        return cls(output.with_suffix(".longvie"))
+
+    @property
+    def run_json(self) -> Path:
+        return self.root / "run.json"
+
+    @property
+    def events(self) -> Path:
+        return self.root / "events.jsonl"
+
+    @property
+    def controls_dir(self) -> Path:
+        return self.root / "controls"
+
+    @property
+    def clips_dir(self) -> Path:
+        return self.root / "clips"
+
+    @property
+    def tails_dir(self) -> Path:
+        return self.root / "tails"
+
+    @property
+    def earlier_video(self) -> Path:
+        return self.root / "earlier.mp4"
+
+    @property
+    def first_picture(self) -> Path:
+        return self.root / "first.png"
+
+    @property
+    def joined_video(self) -> Path:
+        return self.root / "joined.mp4"
+
+    @property
+    def delivery(self) -> Path:
+        return self.root / "delivery.json"
+
+    @property
+    def lock(self) -> Path:
+        return self.root / ".lock"
+
+    @property
+    def lock_holder(self) -> Path:
+        return self.root / ".lock.holder"
+
+    def clip_video(self, clip_index: int) -> Path:
+        """Return where the frames that a clip adds are stored."""
+        return self.clips_dir / f"{clip_index:04d}.mp4"
+
+    def clip_record(self, clip_index: int) -> Path:
+        """Return where a clip's record is stored."""
+        return self.clips_dir / f"{clip_index:04d}.json"
+
+    def tail(self, clip_index: int) -> Path:
+        """Return where a clip's last frames are stored without loss."""
+        return self.tails_dir / f"{clip_index:04d}.safetensors"
+
+    def create(self) -> None:
+        """Make the folders that do not exist yet.
+
+        Raises:
+            OutputConflictError: They cannot be made.
+            ResumableError: The disk is full.
+        """
+        try:
+            for folder in (self.root, self.controls_dir, self.clips_dir, self.tails_dir):
+                folder.mkdir(parents=True, exist_ok=True)
+        except OSError as reason:
+            raise storage_error(self.root, reason) from reason

@@ -1,0 +1,165 @@
+"""What a run was asked for, and what each of its clips is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import xxhash
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from longvie_cli.durable import write_atomic
+from longvie_cli.errors import OutputConflictError
+from longvie_cli.timeline import ClipSpec
+
+SCHEMA_VERSION = 1
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class RunManifest(_Record):
+    """`run.json`: everything that decides a run's frames, and where they came from.
+
+    Args:
+        schema_version: Version of this format.
+        request: The resolved request as JSON values.
+        fingerprint: `fingerprint(...)` of what decides the frames; another one is another run.
+        plan: The clips, in order.
+        seed: Seed of the run's one noise.
+        preset: Name of the preset.
+        model_hashes: Hash of each weights file, by name.
+        versions: Version of each package that shapes the frames.
+        created: When the run began, ISO 8601 in UTC.
+    """
+
+    schema_version: int = Field(default=SCHEMA_VERSION, ge=1)
+    request: dict[str, Any]
+    fingerprint: str
+    plan: tuple[ClipSpec, ...]
+    seed: int
+    preset: str
+    model_hashes: dict[str, str]
+    versions: dict[str, str]
+    created: str
+
+
+class ClipRecord(_Record):
+    """`clips/0000.json`: a finished clip.
+
+    Args:
+        index: Number of the clip in its run, from 0.
+        frames: Frames in its video: those it adds.
+        video_hash: `hash_file` of its video.
+        tail_hash: `hash_file` of its tail.
+        seconds: How long it took to make.
+        seed: Seed it was made with.
+        prompt: Prompt it was made with.
+    """
+
+    index: int = Field(ge=0)
+    frames: int = Field(ge=1)
+    video_hash: str
+    tail_hash: str
+    seconds: float = Field(ge=0)
+    seed: int
+    prompt: str
+
+
+def fingerprint(facts: Mapping[str, Any]) -> str:
+    """Return a hash of JSON values that does not depend on the order of keys."""
+    text = json.dumps(facts, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return xxhash.xxh3_128_hexdigest(text.encode())
+
+
+def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """Return in words how two requests differ, `seed 7, not 8`, one item a key, sorted by key."""
+    missing = object()
+    words = []
+    for key in sorted({*stored, *wanted}):
+        old, new = stored.get(key, missing), wanted.get(key, missing)
+        if old != new:
+            shown = ["nothing" if value is missing else _short(value) for value in (old, new)]
+            words.append(f"{key} {shown[0]}, not {shown[1]}")
+    return words
+
+
+def write_manifest(path: Path, manifest: RunManifest) -> None:
+    """Write `run.json` in one step.
+
+    Raises:
+        ResumableError: The disk is full.
+        OutputConflictError: The folder cannot be written.
+    """
+    write_atomic(path, _json_bytes(manifest))
+
+
+def read_manifest(path: Path) -> RunManifest:
+    """Return what `run.json` says.
+
+    Raises:
+        OutputConflictError: It is missing, damaged, or of a newer version.
+    """
+    return _read(path, RunManifest)
+
+
+def write_record(path: Path, record: ClipRecord) -> None:
+    """Write a clip's record in one step: with it the clip exists.
+
+    Raises:
+        ResumableError: The disk is full.
+        OutputConflictError: The folder cannot be written.
+    """
+    write_atomic(path, _json_bytes(record))
+
+
+def read_record(path: Path) -> ClipRecord:
+    """Return a clip's record.
+
+    Raises:
+        OutputConflictError: It is missing or damaged.
+    """
+    return _read(path, ClipRecord)
+
+
+_Stored = TypeVar("_Stored", RunManifest, ClipRecord)
+
+
+def _read(path: Path, kind: type[_Stored]) -> _Stored:
+    try:
+        data = path.read_bytes()
+    except OSError as reason:
+        raise OutputConflictError(f"{path}: cannot be read ({reason.strerror}).") from reason
+    try:
+        version = json.loads(data).get("schema_version", SCHEMA_VERSION)
+        if isinstance(version, int) and version > SCHEMA_VERSION:
+            raise OutputConflictError(
+                f"{path}: written by a newer longvie (format {version}, this one reads up to "
+                f"{SCHEMA_VERSION})."
+            )
+        return kind.model_validate_json(data)
+    except ValidationError as reason:
+        first = reason.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        raise _damaged(path, f"{where}: {first['msg']}") from reason
+    except (ValueError, AttributeError, RecursionError) as reason:
+        raise _damaged(path, "not a JSON object") from reason
+
+
+def _damaged(path: Path, why: str) -> OutputConflictError:
+    return OutputConflictError(
+        f"{path}: not a file this longvie wrote, or damaged ({why}).",
+        hint="Choose another --run-dir, or remove the run folder to start again.",
+    )
+
+
+def _json_bytes(stored: BaseModel) -> bytes:
+    return (stored.model_dump_json(indent=2) + "\n").encode()
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,102 @@
+"""The presets: one model, its clip geometry and the sampling settings it was trained for."""
+
+from __future__ import annotations
+
+import difflib
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from longvie_cli.errors import MissingResourceError, SettingsError
+from longvie_cli.timeline import ClipGeometry
+
+PRESET_NAMES = ("tiny",)
+DEFAULT_PRESET = "tiny"
+
+Fit = Literal["crop", "pad", "stretch"]
+
+
+class TrackGrid(BaseModel):
+    """How many points are tracked in a clip: a grid of columns x rows over the first frame."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    columns: int = Field(ge=2, le=256)
+    rows: int = Field(ge=2, le=256)
+
+
+class Preset(BaseModel):
+    """One model and the numbers that belong to it.
+
+    Heights and widths are in pixels; `control_height` and `control_width` are the size at which
+    controls are extracted and stored, the same as the video's where not given.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    num_frames: int
+    fps: int
+    height: int = Field(ge=16)
+    width: int = Field(ge=16)
+    history_frames: int = Field(default=8, ge=1)
+    num_inference_steps: int = Field(ge=1)
+    guidance_scale: float = Field(ge=1.0)
+    flow_shift: float = Field(gt=0.0)
+    negative_prompt: str = ""
+    max_text_tokens: int = Field(ge=1)
+    timestep_dtype: Literal["float32", "bfloat16"] = "float32"
+    fit: Fit = "crop"
+    control_height: int = Field(default=0, ge=0)
+    control_width: int = Field(default=0, ge=0)
+    track_grid: TrackGrid
+
+    @property
+    def geometry(self) -> ClipGeometry:
+        """Frames of a clip and frames per second."""
+        return ClipGeometry(num_frames=self.num_frames, fps=self.fps)
+
+    @property
+    def control_size(self) -> tuple[int, int]:
+        """Height and width at which controls are stored."""
+        return self.control_height or self.height, self.control_width or self.width
+
+
+def preset_folder(name: str) -> Path:
+    """Return the folder that holds the weights and `preset.json` of a preset.
+
+    Raises:
+        SettingsError: There is no preset of this name.
+        MissingResourceError: The preset's files are not installed.
+    """
+    if name not in PRESET_NAMES:
+        near = difflib.get_close_matches(name, PRESET_NAMES, n=1)
+        raise SettingsError(
+            f"preset: there is no preset {name!r}.",
+            hint=f"Did you mean {near[0]!r}?" if near else f"Use {', '.join(PRESET_NAMES)}.",
+        )
+    folder = Path(str(files("longvie_cli") / "assets" / name))
+    if not (folder / "preset.json").is_file():
+        raise MissingResourceError(
+            f"preset {name}: its files are missing from this installation of longvie.",
+            hint="pip install --force-reinstall longvie",
+        )
+    return folder
+
+
+def load_preset(name: str) -> Preset:
+    """Return a preset by name.
+
+    Raises:
+        SettingsError: There is no preset of this name, or its file is malformed.
+        MissingResourceError: The preset's files are not installed.
+    """
+    path = preset_folder(name) / "preset.json"
+    try:
+        return Preset.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise SettingsError(f"{path.name} of preset {name}: {where}: {first['msg']}.") from error

@@ -1,0 +1,193 @@
+"""Prompts over time: a prompt file says which text is in force from when to when."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+from longvie_cli.errors import SettingsError
+
+# A range may end this much after the video does: lengths are rounded to frames, people round to
+# seconds.
+END_TOLERANCE_SECONDS = 0.5
+
+_RANGE_LINE = re.compile(r"^\[\s*(?P<start>[^\]\s-]+)\s*-\s*(?P<end>[^\]\s-]+)\s*\]\s*(?P<text>.*)$")
+_TIME = re.compile(r"^(?:(?P<minutes>\d+(?:\.\d+)?)m)?(?:(?P<seconds>\d+(?:\.\d+)?)s?)?$")
+_CLOCK = re.compile(r"^(?:(\d+):)?(\d{1,2}):(\d{1,2}(?:\.\d+)?)$")
+
+
+class TimedPrompt(BaseModel):
+    """A prompt and the seconds in which it is in force; `end_seconds` None means to the end."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    start_seconds: float = Field(ge=0.0)
+    end_seconds: float | None = None
+    text: str = Field(min_length=1)
+
+
+def parse_time(value: str | float) -> float:
+    """Return the seconds of `90`, `90s`, `1.5m`, `1m30s`, `1:30` or `0:01:30`.
+
+    Raises:
+        ValueError: The value is none of these.
+    """
+    if isinstance(value, int | float):
+        if value < 0:
+            raise ValueError(f"a time cannot be negative: {value}")
+        return float(value)
+    text = str(value).strip().lower()
+    if clock := _CLOCK.match(text):
+        hours, minutes, seconds = clock.groups()
+        return int(hours or 0) * 3600 + int(minutes) * 60 + float(seconds)
+    match = _TIME.match(text)
+    if not text or match is None:
+        raise ValueError(f"{value!r} is no time; write 90s, 1.5m or 1:30")
+    return float(match["minutes"] or 0) * 60 + float(match["seconds"] or 0)
+
+
+def read_prompt_file(path: Path) -> tuple[TimedPrompt, ...]:
+    """Read a prompt file: `[0s-20s] text` lines, or YAML with `from`, `to` and `text`.
+
+    YAML is a list of `{from: 0s, to: 20s, text: ...}` mappings (`to` may be left out: until the
+    next one begins). In the line format, `end` stands for the end of the video, and lines without
+    a range go on with the text before them.
+
+    Raises:
+        SettingsError: The file is missing or malformed, or its ranges overlap or leave a gap.
+    """
+    try:
+        content = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path.name}: cannot read this prompt file ({_reason(error)}).") from error
+    try:
+        lines = [line for line in content.splitlines() if _is_text(line)]
+        if lines and _RANGE_LINE.match(lines[0].strip()):
+            prompts = _from_lines(content)
+        else:
+            prompts = _from_yaml(content)
+        return _checked(prompts)
+    except (ValueError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise SettingsError(
+            f"{path.name}: {reason}.",
+            hint="Write lines like `[0s-20s] a forest in snow`, or YAML: "
+            "`- {from: 0s, to: 20s, text: a forest in snow}`.",
+        ) from error
+
+
+def check_prompts_fit(prompts: tuple[TimedPrompt, ...], total_seconds: float, source: str) -> None:
+    """Check that the prompts cover a video of `total_seconds`, no more and no less.
+
+    Raises:
+        SettingsError: A range begins or ends after the video, or nothing is said about its end.
+    """
+    for prompt in prompts:
+        last = prompt.end_seconds if prompt.end_seconds is not None else prompt.start_seconds
+        if last > total_seconds + END_TOLERANCE_SECONDS or prompt.start_seconds >= total_seconds:
+            raise SettingsError(
+                f"{source}: {_label(prompt)} reaches past the end of the video "
+                f"({total_seconds:.2f} s).",
+                hint="Shorten the range, or make the video longer.",
+            )
+    end = prompts[-1].end_seconds
+    if end is not None and end < total_seconds - END_TOLERANCE_SECONDS:
+        raise SettingsError(
+            f"{source}: the last range ends at {end:g} s, but the video at {total_seconds:.2f} s.",
+            hint=f"Let the last range end with `end`, as in [{prompts[-1].start_seconds:g}s-end].",
+        )
+
+
+def prompt_at(prompts: tuple[TimedPrompt, ...], seconds: float) -> str:
+    """Return the text in force at a time; after the last range its text stays in force."""
+    current = prompts[0]
+    for prompt in prompts:
+        if prompt.start_seconds <= seconds:
+            current = prompt
+    return current.text
+
+
+def _from_lines(content: str) -> list[TimedPrompt]:
+    prompts: list[TimedPrompt] = []
+    for number, line in enumerate(content.splitlines(), start=1):
+        if not _is_text(line):
+            continue
+        match = _RANGE_LINE.match(line.strip())
+        if match is None:
+            if line.strip().startswith("["):
+                raise ValueError(f"line {number}: {line.strip()!r} begins with no [start-end] range")
+            before = prompts[-1]
+            prompts[-1] = before.model_copy(update={"text": f"{before.text} {line.strip()}".strip()})
+            continue
+        end = match["end"].lower()
+        prompts.append(
+            TimedPrompt.model_construct(
+                start_seconds=parse_time(match["start"]),
+                end_seconds=None if end == "end" else parse_time(end),
+                text=match["text"].strip(),
+            )
+        )
+    return prompts
+
+
+def _from_yaml(content: str) -> list[TimedPrompt]:
+    document: Any = yaml.safe_load(content)
+    if not isinstance(document, list) or not document:
+        raise ValueError("expected a list of prompts")
+    prompts = []
+    for number, item in enumerate(document, start=1):
+        if not isinstance(item, dict):
+            raise ValueError(f"entry {number} is no mapping with from, to and text")
+        unknown = sorted(set(map(str, item)) - {"from", "to", "text"})
+        if unknown:
+            raise ValueError(f"entry {number}: unknown key {unknown[0]!r}; known are from, to, text")
+        if "text" not in item:
+            raise ValueError(f"entry {number} has no text")
+        end = item.get("to")
+        prompts.append(
+            TimedPrompt.model_construct(
+                start_seconds=parse_time(item.get("from", 0)),
+                end_seconds=None if end is None or end == "end" else parse_time(end),
+                text=str(item["text"]).strip(),
+            )
+        )
+    return prompts
+
+
+def _checked(prompts: list[TimedPrompt]) -> tuple[TimedPrompt, ...]:
+    if prompts[0].start_seconds != 0:
+        raise ValueError(f"the first range begins at {prompts[0].start_seconds:g} s, not at 0")
+    for index, prompt in enumerate(prompts):
+        if not prompt.text:
+            raise ValueError(f"{_label(prompt)} has no text")
+        following = prompts[index + 1] if index + 1 < len(prompts) else None
+        if prompt.end_seconds is not None and prompt.end_seconds <= prompt.start_seconds:
+            raise ValueError(f"{_label(prompt)} ends before it begins")
+        if following is None:
+            continue
+        if following.start_seconds <= prompt.start_seconds:
+            raise ValueError(f"{_label(following)} begins before {_label(prompt)} does")
+        if prompt.end_seconds is None:
+            prompts[index] = prompt.model_copy(update={"end_seconds": following.start_seconds})
+        elif prompt.end_seconds != following.start_seconds:
+            what = "overlap" if prompt.end_seconds > following.start_seconds else "leave a gap"
+            raise ValueError(f"{_label(prompt)} and {_label(following)} {what}")
+    return tuple(prompts)
+
+
+def _label(prompt: TimedPrompt) -> str:
+    end = "end" if prompt.end_seconds is None else f"{prompt.end_seconds:g}s"
+    return f"[{prompt.start_seconds:g}s-{end}]"
+
+
+def _is_text(line: str) -> bool:
+    stripped = line.strip()
+    return bool(stripped) and not stripped.startswith("#")
+
+
+def _reason(error: OSError | UnicodeDecodeError) -> str:
+    return (error.strerror or str(error)) if isinstance(error, OSError) else "it is no UTF-8 text"

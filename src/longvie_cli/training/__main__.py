@@ -1,0 +1,85 @@
+"""Makes the embedded model: `python -m longvie_cli.training WORK_FOLDER --stage all`.
+
+Stages, in order: `render` (flights to disk), `autoencoder`, `text`, `latents`, `still`, `clip`,
+`depth`, `export` (write the preset folder). Each goes on from what it finds in WORK_FOLDER, so the
+same command continues after a kill.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import multiprocessing
+import os
+from pathlib import Path
+
+import torch
+
+from longvie_cli.training.autoencoder import load_autoencoder, train_autoencoder
+from longvie_cli.training.config import TinyTraining
+from longvie_cli.training.depth import train_depth_estimator
+from longvie_cli.training.export import export_preset
+from longvie_cli.training.flights import render_library
+from longvie_cli.training.latents import LatentLibrary, encode_library
+from longvie_cli.training.text import load_text_encoder, train_text_encoder
+from longvie_cli.training.transformer import TransformerTraining, train_transformer
+
+STAGES = ("render", "autoencoder", "text", "latents", "still", "clip", "depth", "export")
+
+
+def _render(config: TinyTraining, folder: Path, workers: int) -> None:
+    processes = [
+        multiprocessing.Process(
+            target=render_library,
+            args=(config, folder / "flights"),
+            kwargs={"worker": worker, "num_workers": workers},
+        )
+        for worker in range(workers)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        if process.exitcode:
+            raise RuntimeError(f"a render worker ended with {process.exitcode}")
+
+
+def main() -> None:
+    """Run the stages that the command line names."""
+    parser = argparse.ArgumentParser(prog="python -m longvie_cli.training", description=__doc__)
+    parser.add_argument("folder", type=Path, help="work folder: flights, latents, checkpoints")
+    parser.add_argument("--stage", choices=(*STAGES, "all"), default="all")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--stop-after-seconds", type=float, help="end the stage early, resumable")
+    parser.add_argument("--out", type=Path, help="preset folder that `export` writes")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    torch.set_num_threads(arguments.threads)
+    config, folder = TinyTraining(), arguments.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    limit = arguments.stop_after_seconds
+    for stage in STAGES if arguments.stage == "all" else (arguments.stage,):
+        if stage == "render":
+            _render(config, folder, arguments.threads)
+        elif stage == "autoencoder":
+            train_autoencoder(config, folder, stop_after_seconds=limit)
+        elif stage == "text":
+            train_text_encoder(config, folder, stop_after_seconds=limit)
+        elif stage == "latents":
+            encode_library(config, load_autoencoder(config, folder), folder)
+        elif stage in ("still", "clip"):
+            training = TransformerTraining(
+                config,
+                LatentLibrary.load(folder / "latents"),
+                load_autoencoder(config, folder),
+                load_text_encoder(config, folder),
+            )
+            train_transformer(config, training, folder, stage=stage, stop_after_seconds=limit)
+        elif stage == "depth":
+            train_depth_estimator(config, folder, stop_after_seconds=limit)
+        else:
+            export_preset(config, folder, arguments.out or Path("tiny"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,157 @@
+"""The embedded autoencoder: a small AutoencoderKLWan trained on flights and on control pictures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKLWan
+from diffusers.models.autoencoders.autoencoder_kl_wan import unpatchify
+
+from longvie_cli.kernels.causal_conv3d import use_stacked_causal_convolutions
+from longvie_cli.training.config import TinyTraining
+from longvie_cli.training.flights import FlightLibrary
+from longvie_cli.training.stage import load_average, run_stage
+
+
+def build_autoencoder(config: TinyTraining) -> AutoencoderKLWan:
+    """Return the autoencoder with random weights: 16x16x4 compression through 4x4 patches."""
+    channels = 3 * config.autoencoder_patch**2
+    return AutoencoderKLWan(
+        base_dim=config.autoencoder_base_dim,
+        z_dim=config.latent_channels,
+        dim_mult=list(config.autoencoder_dim_mult),
+        num_res_blocks=1,
+        temperal_downsample=[True, True],
+        in_channels=channels,
+        out_channels=channels,
+        patch_size=config.autoencoder_patch,
+        scale_factor_temporal=4,
+        scale_factor_spatial=config.autoencoder_patch * 2 ** (len(config.autoencoder_dim_mult) - 1),
+        latents_mean=[0.0] * config.latent_channels,
+        latents_std=[1.0] * config.latent_channels,
+    )
+
+
+def decode_unclamped(autoencoder: AutoencoderKLWan, latents: torch.Tensor) -> torch.Tensor:
+    """Return the decoded pixels before the clamp to [-1, 1], whose gradient vanishes outside."""
+    autoencoder.clear_cache()
+    hidden = autoencoder.post_quant_conv(latents)
+    chunks = []
+    for frame in range(latents.shape[2]):
+        autoencoder._conv_idx = [0]
+        chunks.append(
+            autoencoder.decoder(
+                hidden[:, :, frame : frame + 1],
+                feat_cache=autoencoder._feat_map,
+                feat_idx=autoencoder._conv_idx,
+                first_chunk=frame == 0,
+            )
+        )
+    autoencoder.clear_cache()
+    return unpatchify(torch.cat(chunks, dim=2), patch_size=autoencoder.config.patch_size)
+
+
+def _gradients(pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return the differences along width, height and time."""
+    return pixels.diff(dim=-1), pixels.diff(dim=-2), pixels.diff(dim=-3)
+
+
+def reconstruction_loss(decoded: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
+    """Return L1 on pixels plus L1 on their differences, which keeps edges and motion sharp.
+
+    No perceptual network: none may be downloaded, and landscapes have little texture to hide in.
+    """
+    loss = (decoded - pixels).abs().mean()
+    for ours, theirs in zip(_gradients(decoded), _gradients(pixels), strict=True):
+        if theirs.numel():
+            loss = loss + 0.7 * (ours - theirs).abs().mean()
+    coarse = F.avg_pool3d(decoded - pixels, (1, 8, 8))
+    return loss + 0.5 * coarse.abs().mean()
+
+
+def psnr(decoded: torch.Tensor, pixels: torch.Tensor) -> float:
+    """Return the peak signal-to-noise ratio in dB for pixels in [-1, 1]."""
+    return float(10 * torch.log10(4 / (decoded - pixels).square().mean()))
+
+
+def _clip_frames(step: int, num_steps: int) -> int:
+    """Return the length trained at a step: stills, then short, then clips of four latent frames.
+
+    The third latent frame takes a caching path that shorter clips never see (measured: 13-16 dB
+    from frame 6 on for a model trained on 5 frames), so the longer part of training has 13.
+    """
+    done = step / num_steps
+    return 5 if done < 0.25 and step % 4 else 1 if done < 0.25 else 17 if step % 4 == 0 else 13
+
+
+def train_autoencoder(
+    config: TinyTraining, folder: Path, *, stop_after_seconds: float | None = None
+) -> AutoencoderKLWan:
+    """Train the autoencoder and return it with averaged weights."""
+    torch.manual_seed(config.seed)
+    autoencoder = build_autoencoder(config)
+    use_stacked_causal_convolutions(autoencoder)
+    library = FlightLibrary(folder / "flights", config)
+
+    def compute_loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, float]]:
+        num_frames = _clip_frames(step, config.autoencoder_steps)
+        batch = config.autoencoder_batch * (8 if num_frames == 1 else 2 if num_frames == 5 else 1)
+        rng = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
+        pixels = torch.stack(
+            [library.autoencoder_pixels(rng, num_frames, config.autoencoder_crop) for _ in range(batch)]
+        )
+        with torch.autocast("cpu", torch.bfloat16):
+            mean = autoencoder.encode(pixels).latent_dist.mean.float()
+            noise = torch.randn(mean.shape, generator=generator)
+            decoded = decode_unclamped(autoencoder, mean + config.latent_noise * noise)
+        loss = reconstruction_loss(decoded.float(), pixels)
+        # Holds the latents near unit scale, so that the fixed noise above stays a real disturbance.
+        penalty = 1e-3 * mean.square().mean()
+        return loss + penalty, {
+            f"psnr_{num_frames}": psnr(decoded.float().detach(), pixels),
+            "latent_rms": float(mean.detach().square().mean().sqrt()),
+        }
+
+    average = run_stage(
+        "autoencoder",
+        folder,
+        modules={"autoencoder": autoencoder},
+        num_steps=config.autoencoder_steps,
+        learning_rate=config.autoencoder_learning_rate,
+        compute_loss=compute_loss,
+        seed=config.seed + 1,
+        stop_after_seconds=stop_after_seconds,
+        weight_decay=0.0,
+    )
+    average.copy_to_modules()
+    return autoencoder
+
+
+def load_autoencoder(config: TinyTraining, folder: Path) -> AutoencoderKLWan:
+    """Return the trained autoencoder with the statistics of its latents, measured once.
+
+    The statistics come from frames of the library under all looks; they are stored beside the
+    checkpoint because the transformer is tied to them.
+    """
+    autoencoder = build_autoencoder(config)
+    load_average(folder, "autoencoder", {"autoencoder": autoencoder})
+    use_stacked_causal_convolutions(autoencoder)
+    stored = folder / "latent_statistics.json"
+    if not stored.exists():
+        library = FlightLibrary(folder / "flights", config)
+        rng = np.random.default_rng(config.seed)
+        clips = torch.stack(
+            [library.autoencoder_pixels(rng, 17, config.autoencoder_crop) for _ in range(64)]
+        )
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            latents = autoencoder.encode(clips).latent_dist.mean.float()
+        flat = latents.transpose(0, 1).flatten(1)
+        stored.write_text(
+            json.dumps({"latents_mean": flat.mean(1).tolist(), "latents_std": flat.std(1).tolist()})
+        )
+    autoencoder.register_to_config(**json.loads(stored.read_text()))
+    return autoencoder

@@ -1,0 +1,211 @@
+"""One resumable training stage: steps, learning-rate schedule, averaged weights, checkpoints, log."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import nn
+
+logger = logging.getLogger(__name__)
+
+# Checkpoints are a few tens of MB; losing five minutes to a kill costs less than writing each step.
+CHECKPOINT_SECONDS = 300.0
+LOG_STEPS = 25
+
+
+def warmup_cosine(step_index: int, num_steps: int, *, warmup_steps: int = 100) -> float:
+    """Return the learning-rate factor: linear warm-up, then a half cosine down to 2 %."""
+    if step_index < warmup_steps:
+        return (step_index + 1) / warmup_steps
+    done = (step_index - warmup_steps) / max(1, num_steps - warmup_steps)
+    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+class AveragedWeights:
+    """An exponential moving average of parameters in float32; what is shipped is the average."""
+
+    def __init__(self, modules: Mapping[str, nn.Module], decay: float) -> None:
+        self.decay = decay
+        self.modules = modules
+        self.shadow = {
+            f"{name}.{key}": value.detach().float().clone()
+            for name, module in modules.items()
+            for key, value in module.named_parameters()
+        }
+
+    @torch.no_grad()
+    def update(self, step_index: int) -> None:
+        """Fold the current parameters in; the first steps count more (Adam-style warm start)."""
+        decay = min(self.decay, (1 + step_index) / (10 + step_index))
+        for name, module in self.modules.items():
+            for key, value in module.named_parameters():
+                self.shadow[f"{name}.{key}"].lerp_(value.detach().float(), 1 - decay)
+
+    @torch.no_grad()
+    def copy_to_modules(self) -> None:
+        """Write the average into the modules' parameters."""
+        for name, module in self.modules.items():
+            for key, value in module.named_parameters():
+                value.copy_(self.shadow[f"{name}.{key}"])
+
+
+def split_parameters(modules: Mapping[str, nn.Module]) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """Return (hidden matrices for Muon, everything else for AdamW).
+
+    Muon orthogonalises the update of a matrix between hidden layers; embeddings, input and output
+    projections, norms and biases stay with AdamW (Jordan et al. 2024, as in torch.optim.Muon).
+    """
+    matrices, others = [], []
+    for module in modules.values():
+        for name, parameter in module.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            hidden = parameter.ndim == 2 and not any(
+                word in name
+                for word in ("embed", "shared", "proj_out", "scale_shift", "head", "relative_attention")
+            )
+            (matrices if hidden else others).append(parameter)
+    return matrices, others
+
+
+def run_stage(
+    name: str,
+    folder: Path,
+    *,
+    modules: Mapping[str, nn.Module],
+    num_steps: int,
+    learning_rate: float,
+    compute_loss: Callable[[int, torch.Generator], tuple[torch.Tensor, dict[str, float]]],
+    seed: int,
+    ema_decay: float = 0.999,
+    muon: bool = False,
+    weight_decay: float = 0.01,
+    on_checkpoint: Callable[[int], None] | None = None,
+    stop_after_seconds: float | None = None,
+) -> AveragedWeights:
+    """Train `modules` for `num_steps` steps, going on from the stage's checkpoint if there is one.
+
+    Args:
+        name: The stage; names its checkpoint `<name>.pt` and log `<name>.jsonl` in `folder`.
+        modules: What is trained; parameters without a gradient stay as they are.
+        compute_loss: Takes the step index and a generator seeded by it, returns the loss and
+            numbers for the log. Seeding by step makes a resumed run draw what an unbroken one draws.
+        stop_after_seconds: End early (with a checkpoint) after this long; the schedule still spans
+            `num_steps`, so the next call goes on with it.
+
+    Returns:
+        The averaged weights (not yet copied into the modules).
+    """
+    matrices, others = split_parameters(modules)
+    optimizers: list[torch.optim.Optimizer] = []
+    if muon:
+        optimizers.append(
+            torch.optim.Muon(
+                matrices, lr=learning_rate, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"
+            )
+        )
+    else:
+        others = others + matrices
+    optimizers.append(
+        torch.optim.AdamW(others, lr=learning_rate, weight_decay=weight_decay, betas=(0.9, 0.95))
+    )
+    average = AveragedWeights(modules, ema_decay)
+    checkpoint = folder / f"{name}.pt"
+    start = 0
+    if checkpoint.exists():
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        start = state["step"]
+        for key, module in modules.items():
+            module.load_state_dict(state["modules"][key])
+        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        average.shadow = state["average"]
+        logger.info("%s: going on from step %d of %d", name, start, num_steps)
+
+    def save(step: int) -> None:
+        part = checkpoint.with_suffix(".part")
+        torch.save(
+            {
+                "step": step,
+                "modules": {key: module.state_dict() for key, module in modules.items()},
+                "optimizers": [optimizer.state_dict() for optimizer in optimizers],
+                "average": average.shadow,
+            },
+            part,
+        )
+        os.replace(part, checkpoint)
+        if on_checkpoint is not None:
+            on_checkpoint(step)
+
+    parameters = matrices + [p for p in others if all(p is not m for m in matrices)]
+    for module in modules.values():
+        module.train()
+    began = saved_at = time.monotonic()
+    logged_at, recent = began, []
+    with (folder / f"{name}.jsonl").open("a", encoding="utf-8") as log:
+        for step in range(start, num_steps):
+            factor = warmup_cosine(step, num_steps)
+            for optimizer in optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = learning_rate * factor
+                optimizer.zero_grad(set_to_none=True)
+            generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
+            loss, numbers = compute_loss(step, generator)
+            loss.backward()
+            norm = nn.utils.clip_grad_norm_(parameters, 1.0)
+            if not torch.isfinite(norm):
+                raise FloatingPointError(f"{name}: gradient is {norm} at step {step}")
+            for optimizer in optimizers:
+                optimizer.step()
+            average.update(step)
+            recent.append({"loss": loss.item(), "grad_norm": norm.item(), **numbers})
+            now = time.monotonic()
+            if (step + 1) % LOG_STEPS == 0:
+                keys = sorted({key for row in recent for key in row})
+                line: dict[str, float] = {"step": step + 1}
+                for key in keys:
+                    values = [row[key] for row in recent if key in row]
+                    line[key] = round(sum(values) / len(values), 5)
+                line["seconds_per_step"] = round((now - logged_at) / len(recent), 4)
+                log.write(json.dumps(line) + "\n")
+                log.flush()
+                logger.info("%s %s", name, line)
+                logged_at, recent = now, []
+            stop = stop_after_seconds is not None and now - began > stop_after_seconds
+            if stop or now - saved_at > CHECKPOINT_SECONDS or step + 1 == num_steps:
+                save(step + 1)
+                saved_at = time.monotonic()
+            if stop:
+                logger.info("%s: stopped at step %d after %.0f s", name, step + 1, now - began)
+                break
+    for module in modules.values():
+        module.eval()
+    return average
+
+
+def load_average(folder: Path, name: str, modules: Mapping[str, nn.Module]) -> int:
+    """Put the averaged weights of a stage's checkpoint into modules; return its step.
+
+    Raises:
+        FileNotFoundError: the stage has not run yet.
+    """
+    checkpoint = folder / f"{name}.pt"
+    if not checkpoint.exists():
+        raise FileNotFoundError(f"{checkpoint}: run the stage {name} first")
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    for key, module in modules.items():
+        module.load_state_dict(state["modules"][key])
+        average = {
+            parameter: state["average"][f"{key}.{parameter}"]
+            for parameter, _ in module.named_parameters()
+        }
+        module.load_state_dict(average, strict=False)
+        module.eval()
+    return int(state["step"])

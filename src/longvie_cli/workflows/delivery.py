@@ -1,0 +1,159 @@
+"""The finished file: joined in the run folder, recorded, then moved to the output in one step."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import longvie_cli
+from longvie_cli.durable import commit_file, part_path, storage_error, write_atomic
+from longvie_cli.errors import OutputConflictError
+from longvie_cli.media.join import join_clips
+from longvie_cli.media.metadata import encode_settings
+from longvie_cli.progress import Progress
+from longvie_cli.run_folder.commit import hash_file
+from longvie_cli.run_folder.events import append_event
+from longvie_cli.run_folder.layout import RunFolder
+from longvie_cli.workflows.job import Job, output_taken
+from longvie_cli.workflows.result import JobResult
+
+SCHEMA_VERSION = 1
+
+
+def finished_result(job: Job) -> JobResult | None:
+    """Return the result of a run that was finished before, moving its file out if need be.
+
+    Raises:
+        OutputConflictError: The run is finished, but something else lies at the output.
+    """
+    record = read_delivery(job.folder)
+    if record is None:
+        return None
+    if _is(job.output, record["output_hash"]):
+        return _result(job)
+    if _is(job.folder.joined_video, record["output_hash"]):
+        _move_out(job, record["output_hash"])
+        return _result(job)
+    return None
+
+
+def deliver(job: Job, progress: Progress) -> JobResult:
+    """Join the clips, move the file to the output and return the result.
+
+    Raises:
+        OutputConflictError: Something else has appeared at the output in the meantime.
+        MediaError: The clips cannot be joined, or the sound cannot be used.
+        ResumableError: The disk is full.
+    """
+    folder = job.folder
+    clips = [folder.clip_video(spec.index) for spec in job.specs]
+    sound = job.audio
+    if job.earlier is not None:
+        clips.insert(0, job.earlier.path if job.earlier.joinable else folder.earlier_video)
+        sound = job.earlier.path if job.earlier.has_audio else None
+    metadata = encode_settings(embedded_settings(job)) if job.delivery.embed_metadata else None
+    join_clips(
+        clips, folder.joined_video, fps=job.preset.fps, metadata=metadata, audio=sound, overwrite=True
+    )
+    output_hash = hash_file(folder.joined_video)
+    _write_delivery(job, output_hash)
+    _move_out(job, output_hash)
+    append_event(folder.events, "delivered", output=job.output.name, frames=job.total_frames)
+    if not job.delivery.keep_clips:
+        _drop_clips(job)
+        progress.message("The single clips are removed; the last frames stay for `longvie extend`.")
+    return _result(job)
+
+
+def embedded_settings(job: Job) -> dict[str, Any]:
+    """Return what the file says about itself: no paths, no names of users or machines."""
+    return {
+        "tool": "longvie",
+        "version": longvie_cli.__version__,
+        "schema_version": SCHEMA_VERSION,
+        "command": job.command,
+        "settings": dict(job.settings),
+        "source_kind": job.source.kind,
+        "last_source_frame": job.last_source_frame,
+        "frames": job.total_frames,
+        "fps": job.preset.fps,
+        "clips": len(job.specs),
+        "last_prompt": job.prompts[-1],
+    }
+
+
+def read_delivery(folder: RunFolder) -> Mapping[str, Any] | None:
+    """Return the record of a finished run, None if it is not finished.
+
+    Raises:
+        OutputConflictError: The record is damaged.
+    """
+    if not folder.delivery.is_file():
+        return None
+    try:
+        record = json.loads(folder.delivery.read_bytes())
+        if isinstance(record["output_hash"], str) and isinstance(record["about"], dict):
+            return dict(record)
+        raise TypeError("wrong fields")
+    except (OSError, ValueError, KeyError, TypeError) as reason:
+        raise OutputConflictError(
+            f"{folder.delivery}: damaged ({reason}).",
+            hint="Remove this file and repeat the command that made the run.",
+        ) from reason
+
+
+def _write_delivery(job: Job, output_hash: str) -> None:
+    record = {
+        "schema_version": SCHEMA_VERSION,
+        "output": job.output.name,
+        "output_hash": output_hash,
+        "last_clip": job.specs[-1].index,
+        "about": embedded_settings(job),
+    }
+    write_atomic(job.folder.delivery, (json.dumps(record, indent=2) + "\n").encode())
+
+
+def _move_out(job: Job, output_hash: str) -> None:
+    joined, output = job.folder.joined_video, job.output
+    if output.exists() and not job.delivery.overwrite and not _is(output, output_hash):
+        raise output_taken(output)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        if joined.stat().st_dev == output.parent.stat().st_dev:
+            commit_file(joined, output)
+            return
+        shutil.copyfile(joined, part_path(output))
+        commit_file(part_path(output), output)
+        joined.unlink()
+    except OSError as reason:
+        raise storage_error(output, reason) from reason
+
+
+def _drop_clips(job: Job) -> None:
+    folder = job.folder
+    for spec in job.specs:
+        folder.clip_video(spec.index).unlink(missing_ok=True)
+        if spec is not job.specs[-1]:
+            folder.tail(spec.index).unlink(missing_ok=True)
+    for pattern in ("depth_*.mp4", "track_*.mp4"):
+        for path in folder.controls_dir.glob(pattern):
+            path.unlink()
+    folder.earlier_video.unlink(missing_ok=True)
+
+
+def _is(path: Path, content_hash: str) -> bool:
+    return path.is_file() and hash_file(path) == content_hash
+
+
+def _result(job: Job) -> JobResult:
+    return JobResult(
+        status="done",
+        output=job.output,
+        run_dir=job.folder.root,
+        frames=job.total_frames,
+        seconds=job.total_frames / job.preset.fps,
+        seed=job.sampling.seed,
+    )

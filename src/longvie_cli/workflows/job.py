@@ -1,0 +1,215 @@
+"""One run, decided to the last number before anything is written or loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from longvie_cli.errors import OutputConflictError, UsageError
+from longvie_cli.run_folder.commit import hash_file
+from longvie_cli.run_folder.layout import RunFolder
+from longvie_cli.settings.presets import Preset, preset_folder
+from longvie_cli.settings.prompts import TimedPrompt, check_prompts_fit, prompt_at
+from longvie_cli.settings.requests import Delivery
+from longvie_cli.timeline import ClipSpec
+from longvie_cli.workflows.sources import Source
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the model is run; `device` and `dtype` are real ones, no longer `auto`."""
+
+    seed: int
+    num_inference_steps: int
+    guidance_scale: float
+    negative_prompt: str
+    depth_strength: float
+    track_strength: float
+    device: str
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Start:
+    """What the first clip starts from.
+
+    Args:
+        label: In words, for people and for the comparison of requests.
+        image: First frame, [height, width, 3]; None if the model makes it from the prompt.
+        history: Last frames of the earlier video, [n, height, width, 3]; None for a new video.
+    """
+
+    label: str
+    image: NDArray[np.uint8] | None = None
+    history: NDArray[np.uint8] | None = None
+
+
+@dataclass(frozen=True)
+class EarlierVideo:
+    """The video that a run continues.
+
+    Args:
+        path: The file.
+        num_frames: Its frames at the preset's fps.
+        joinable: Whether new clips can follow it without encoding it again.
+        has_audio: Whether it has sound, which then goes along.
+    """
+
+    path: Path
+    num_frames: int
+    joinable: bool
+    has_audio: bool
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of `generate` or `extend`.
+
+    Args:
+        command: The command's name.
+        output: The file to make.
+        folder: Its run folder.
+        preset: Model and geometry.
+        specs: The clips, in order.
+        prompts: One a clip.
+        source: Where controls come from.
+        start: What clip 0 starts from.
+        sampling: How the model is run.
+        delivery: How the file is written.
+        audio: File whose sound goes along.
+        earlier: What `extend` continues.
+        settings: Everything that decides the output, as JSON without absolute paths.
+        notes: What the user should know before the run, one line each.
+    """
+
+    command: str
+    output: Path
+    folder: RunFolder
+    preset: Preset
+    specs: tuple[ClipSpec, ...]
+    prompts: tuple[str, ...]
+    source: Source
+    start: Start
+    sampling: Sampling
+    delivery: Delivery
+    audio: Path | None
+    earlier: EarlierVideo | None
+    settings: Mapping[str, Any]
+    notes: tuple[str, ...]
+
+    @property
+    def added_frames(self) -> int:
+        """Frames this run makes."""
+        return sum(spec.added_frames for spec in self.specs)
+
+    @property
+    def total_frames(self) -> int:
+        """Frames of the finished file."""
+        return self.added_frames + (self.earlier.num_frames if self.earlier else 0)
+
+    @property
+    def last_source_frame(self) -> int:
+        """Frame of the source's timeline that the last frame of the video shows."""
+        last = self.specs[-1]
+        shown = last.first_frame + last.skip_frames + last.added_frames - 1
+        return self.source.first_frame + shown
+
+
+def check_output_path(output: Path, inputs: Sequence[Path | None]) -> None:
+    """Do nothing if a video can be written to this path.
+
+    Raises:
+        UsageError: It is no .mp4 name, a folder, or one of the inputs.
+    """
+    if output.suffix.lower() != ".mp4":
+        raise UsageError(f"-o {output}: the output must be named .mp4.")
+    if output.is_dir():
+        raise UsageError(f"-o {output}: this is a folder.", hint=f"Pass -o {output / 'out.mp4'}.")
+    for path in inputs:
+        if path is not None and path.absolute() == output.absolute():
+            raise UsageError(f"-o {output}: this file is an input of the same command.")
+
+
+def output_taken(output: Path) -> OutputConflictError:
+    """Return the error for an output that exists and is not this run's own."""
+    return OutputConflictError(
+        f"{output}: exists already.",
+        hint="Pass --overwrite to replace it at the end, --no-clobber to skip, or another -o.",
+    )
+
+
+def clip_prompts(
+    specs: Sequence[ClipSpec],
+    prompt: str | None,
+    timed: tuple[TimedPrompt, ...],
+    source: Source,
+    fps: int,
+) -> tuple[str, ...]:
+    """Return one prompt a clip: the text in force at its middle, else what the source brings.
+
+    Raises:
+        SettingsError: The prompts over time do not fit the video.
+        UsageError: There is no prompt.
+    """
+    if timed:
+        total = sum(spec.added_frames for spec in specs)
+        check_prompts_fit(timed, total / fps, "--prompt-file")
+        # Counted from the first frame that this run adds.
+        origin = specs[0].first_frame + specs[0].skip_frames
+        middles = (
+            spec.first_frame + spec.skip_frames + spec.added_frames / 2 - origin for spec in specs
+        )
+        return tuple(prompt_at(timed, middle / fps) for middle in middles)
+    if prompt:
+        return (prompt,) * len(specs)
+    captions = tuple(source.caption(spec) for spec in specs)
+    if not all(captions):
+        raise UsageError("--prompt: say what the video shall show.", hint='Pass --prompt "...".')
+    return captions
+
+
+def model_hashes(preset: Preset) -> dict[str, str]:
+    """Return the hash of every weights and settings file of a preset, by its name there."""
+    folder = preset_folder(preset.name)
+    files = sorted(path for path in folder.rglob("*") if path.suffix in (".safetensors", ".json"))
+    return {path.relative_to(folder).as_posix(): hash_file(path) for path in files}
+
+
+def deciding_settings(
+    *,
+    preset: Preset,
+    specs: Sequence[ClipSpec],
+    prompts: Sequence[str],
+    source: Source,
+    start: Start,
+    fit: str,
+    sampling: Sampling,
+    delivery: Delivery,
+    audio: Path | None,
+) -> dict[str, Any]:
+    """Return everything that decides the output, named as in the flags where there is one."""
+    same_prompt = len(set(prompts)) == 1
+    return {
+        "preset": preset.name,
+        "frames": sum(spec.added_frames for spec in specs),
+        ("prompt" if same_prompt else "prompts"): prompts[0] if same_prompt else list(prompts),
+        "first_frame": start.label,
+        **source.facts(),
+        "fit": fit,
+        "seed": sampling.seed,
+        "steps": sampling.num_inference_steps,
+        "guidance": sampling.guidance_scale,
+        "negative_prompt": sampling.negative_prompt,
+        "depth_strength": sampling.depth_strength,
+        "track_strength": sampling.track_strength,
+        "dtype": sampling.dtype,
+        "crf": delivery.crf,
+        "embed_metadata": delivery.embed_metadata,
+        "audio": None if audio is None else f"{audio.name} {hash_file(audio)}",
+    }

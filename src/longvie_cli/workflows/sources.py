@@ -1,0 +1,429 @@
+"""Where the controls of a run come from: a video, a folder of controls, a flight, or nowhere.
+
+A source is one timeline of frames at the preset's fps. A run plays it from `first_frame` on, once
+or back and forth. Looking at a source (its length, its first frame) writes nothing; `prepare` puts
+its controls into the run folder.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from longvie_cli.errors import ControlError, UsageError
+from longvie_cli.progress import Progress
+from longvie_cli.run_folder.commit import hash_file
+from longvie_cli.settings.presets import Fit, Preset, preset_folder
+from longvie_cli.timeline import ClipSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from longvie_cli.controls.control_folder import ControlLayout
+    from longvie_cli.controls.files import ClipControls, ControlClips
+    from longvie_cli.controls.normalization import DepthRange
+    from longvie_cli.media.probe import SourceVideo
+    from longvie_cli.worlds import Flight
+
+Kind = Literal["video", "controls", "flight", "none"]
+
+# What a flight, or a video that goes on without controls, lasts if no length is given.
+DEFAULT_SECONDS = 10.0
+# A container's duration may be this many frames off what its frames give once resampled.
+_COUNT_EXACTLY_WITHIN_FRAMES = 3
+
+
+@dataclass(frozen=True)
+class PlayedControls:
+    """Controls in the order in which a run plays them.
+
+    Args:
+        controls: The controls on disk, one timeline.
+        first_frame: Frame of the played timeline on which the run's frame 0 falls.
+        pingpong: Play the timeline back and forth without end.
+        preset: Size wanted.
+        fit: How control pictures of another size are brought to it.
+    """
+
+    controls: ControlClips
+    first_frame: int
+    pingpong: bool
+    preset: Preset
+    fit: Fit
+
+    def read(self, spec: ClipSpec) -> ClipControls:
+        """Return the control frames of a clip of the run."""
+        from longvie_cli.controls.files import ClipControls
+
+        start, count = self.first_frame + spec.first_frame, self.preset.num_frames
+        size = (self.preset.height, self.preset.width)
+        if not self.pingpong:
+            return self.controls.read_range(start, count, *size, self.fit)
+        order = [pingpong_frame(start + index, self.controls.num_frames) for index in range(count)]
+        lowest = min(order)
+        found = self.controls.read_range(lowest, max(order) - lowest + 1, *size, self.fit)
+        picked = [frame - lowest for frame in order]
+        return ClipControls(found.dense[picked], found.sparse[picked])
+
+    def text(self, spec: ClipSpec) -> str:
+        """Return the prompt that came with the controls of a clip, empty if none did."""
+        frame = self.first_frame + spec.first_frame + spec.skip_frames
+        if self.pingpong:
+            frame = pingpong_frame(frame, self.controls.num_frames)
+        return self.controls.text_at(frame)
+
+
+def pingpong_frame(played: int, num_frames: int) -> int:
+    """Return the frame of a source that is shown at a frame of its back-and-forth playing.
+
+    The turning frames are shown once: 0 1 2 3 2 1 0 1 ...
+    """
+    if num_frames == 1:
+        return 0
+    period = 2 * (num_frames - 1)
+    place = played % period
+    return min(place, period - place)
+
+
+class Source(Protocol):
+    """A control source, looked at but not prepared."""
+
+    @property
+    def kind(self) -> Kind:
+        """What it is."""
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+
+    @property
+    def first_frame(self) -> int:
+        """Frame of its timeline on which the run begins."""
+
+    def frames_left(self, wanted: int | None) -> int | None:
+        """Return the frames from `first_frame` on, None if there is no end.
+
+        Where more than `wanted` are there for certain, any number above `wanted` will do.
+        """
+
+    def facts(self) -> dict[str, Any]:
+        """Return what decides its controls, as JSON without absolute paths."""
+
+    def conversions(self) -> list[str]:
+        """Return one line for each thing that happens to it on its way to the model."""
+
+    def first_picture(self) -> NDArray[np.uint8] | None:
+        """Return its own frame at `first_frame`, [height, width, 3]; None if it has none."""
+
+    def caption(self, spec: ClipSpec) -> str:
+        """Return the prompt it brings for a clip, empty if none."""
+
+    def prepare(self, folder: Path, num_frames: int, progress: Progress) -> PlayedControls | None:
+        """Make its controls for `num_frames` frames in a folder, resumably, and return them."""
+
+
+@dataclass(frozen=True)
+class VideoSource:
+    """A video whose depth and tracks are estimated."""
+
+    path: Path
+    preset: Preset
+    fit: Fit
+    device: str
+    pingpong: bool = False
+    first_frame: int = 0
+    depth_range: DepthRange | None = None
+    kind: Kind = field(default="video", init=False)
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @cached_property
+    def video(self) -> SourceVideo:
+        """What the file holds."""
+        from longvie_cli.media.probe import probe_video
+
+        return probe_video(self.path)
+
+    @cached_property
+    def _exact_frames(self) -> int:
+        from longvie_cli.media.reader import count_frames
+
+        return count_frames(self.path, fps=self.preset.fps)
+
+    def frames_left(self, wanted: int | None) -> int | None:
+        if self.pingpong:
+            return None
+        roughly = math.floor(self.video.duration_seconds * self.preset.fps) - self.first_frame
+        if wanted is not None and wanted < roughly - _COUNT_EXACTLY_WITHIN_FRAMES:
+            return roughly
+        return max(0, self._exact_frames - self.first_frame)
+
+    def facts(self) -> dict[str, Any]:
+        return {"video": self.name, "video_hash": hash_file(self.path)} | _played_facts(self)
+
+    def conversions(self) -> list[str]:
+        from longvie_cli.controls.extraction import describe_conversion
+
+        return describe_conversion(self.video, control_layout(self.preset), self.fit)
+
+    def first_picture(self) -> NDArray[np.uint8] | None:
+        from longvie_cli.media.reader import read_frames
+
+        frame = self.first_frame
+        if self.pingpong:
+            frame = pingpong_frame(frame, self._exact_frames)
+        size = {"height": self.preset.height, "width": self.preset.width}
+        frames = read_frames(
+            self.path, fps=self.preset.fps, **size, fit=self.fit, start_frame=frame, num_frames=1
+        )
+        return next(iter(frames))
+
+    def caption(self, spec: ClipSpec) -> str:
+        return ""
+
+    def prepare(self, folder: Path, num_frames: int, progress: Progress) -> PlayedControls:
+        from longvie_cli.controls.depth import TransformersDepthEstimator
+        from longvie_cli.controls.extraction import extract_controls
+        from longvie_cli.controls.files import load_control_clips
+        from longvie_cli.controls.tracks import LucasKanadeTracker
+
+        # Played back and forth, any part of the source may come next, the part before
+        # `first_frame` too.
+        start = 0 if self.pingpong else self.first_frame
+        reach = num_frames if not self.pingpong else None
+        extract_controls(
+            self.path,
+            folder,
+            layout=control_layout(self.preset, self.depth_range),
+            fit=self.fit,
+            estimator=TransformersDepthEstimator(
+                preset_folder(self.preset.name) / "depth", device=self.device
+            ),
+            tracker=LucasKanadeTracker(),
+            progress=progress,
+            start_frame=start,
+            num_frames=reach,
+        )
+        controls = load_control_clips(folder, self.preset.geometry, progress=progress)
+        return PlayedControls(
+            controls, self.first_frame - start, self.pingpong, self.preset, self.fit
+        )
+
+
+@dataclass(frozen=True)
+class FolderSource:
+    """Controls made before, in the released format."""
+
+    path: Path
+    preset: Preset
+    fit: Fit
+    progress: Progress
+    pingpong: bool = False
+    first_frame: int = 0
+    kind: Kind = field(default="controls", init=False)
+
+    @property
+    def name(self) -> str:
+        return self.path.absolute().name
+
+    @cached_property
+    def _controls(self) -> ControlClips:
+        from longvie_cli.controls.files import load_control_clips
+
+        return load_control_clips(self.path, self.preset.geometry, progress=self.progress)
+
+    @cached_property
+    def _played(self) -> PlayedControls:
+        return PlayedControls(
+            self._controls, self.first_frame, self.pingpong, self.preset, self.fit
+        )
+
+    def frames_left(self, wanted: int | None) -> int | None:
+        return None if self.pingpong else max(0, self._controls.num_frames - self.first_frame)
+
+    def facts(self) -> dict[str, Any]:
+        files = [path for clip in self._controls.clips for path in (clip.depth, clip.track)]
+        return {
+            "controls": self.name,
+            "controls_hashes": [hash_file(path) for path in files],
+        } | _played_facts(self)
+
+    def conversions(self) -> list[str]:
+        controls, preset = self._controls, self.preset
+        if (controls.height, controls.width) == (preset.height, preset.width):
+            return []
+        return [
+            f"{self.name}: control pictures of {controls.width}x{controls.height} are brought to "
+            f"{preset.width}x{preset.height} ({self.fit})."
+        ]
+
+    def first_picture(self) -> NDArray[np.uint8] | None:
+        from longvie_cli.media.reader import read_image
+
+        if self._controls.first_image is None or self.first_frame != 0:
+            return None
+        size = {"height": self.preset.height, "width": self.preset.width}
+        return read_image(self._controls.first_image, **size, fit=self.fit)
+
+    def caption(self, spec: ClipSpec) -> str:
+        return self._played.text(spec)
+
+    def prepare(self, folder: Path, num_frames: int, progress: Progress) -> PlayedControls:
+        return self._played
+
+
+@dataclass(frozen=True)
+class FlightSource:
+    """A flight over a landscape drawn from a seed; it has no end."""
+
+    seed: int
+    preset: Preset
+    first_frame: int = 0
+    depth_range: DepthRange | None = None
+    kind: Kind = field(default="flight", init=False)
+
+    @property
+    def name(self) -> str:
+        return f"flight {self.seed}"
+
+    @cached_property
+    def _flight(self) -> Flight:
+        from longvie_cli.worlds import Flight
+
+        height, width = self.preset.control_size
+        return Flight(self.seed, width=width, height=height, fps=self.preset.fps)
+
+    def frames_left(self, wanted: int | None) -> int | None:
+        return None
+
+    def facts(self) -> dict[str, Any]:
+        return {"flight": self.seed} | _played_facts(self)
+
+    def conversions(self) -> list[str]:
+        return []
+
+    def first_picture(self) -> NDArray[np.uint8] | None:
+        from longvie_cli.media.frames import resize_frame
+
+        picture = self._flight.frame(self.first_frame).rgb
+        return resize_frame(picture, self.preset.height, self.preset.width, "stretch")
+
+    def caption(self, spec: ClipSpec) -> str:
+        start = self.first_frame + spec.first_frame
+        return self._flight.caption_at(start, self.preset.num_frames)
+
+    def prepare(self, folder: Path, num_frames: int, progress: Progress) -> PlayedControls:
+        from longvie_cli.controls.files import load_control_clips
+        from longvie_cli.controls.procedural import make_flight_controls
+
+        # A flight has no end, so the last clip too gets controls of its own for every frame.
+        geometry = self.preset.geometry
+        make_flight_controls(
+            self._flight,
+            folder,
+            layout=control_layout(self.preset, self.depth_range),
+            num_frames=geometry.frames_of_clips(geometry.num_clips(num_frames)),
+            progress=progress,
+            start_frame=self.first_frame,
+        )
+        controls = load_control_clips(folder, geometry, progress=progress)
+        return PlayedControls(controls, 0, False, self.preset, "stretch")
+
+
+@dataclass(frozen=True)
+class NoSource:
+    """No controls: the model goes on by itself."""
+
+    first_frame: int = 0
+    kind: Kind = field(default="none", init=False)
+    name: str = field(default="no controls", init=False)
+
+    def frames_left(self, wanted: int | None) -> int | None:
+        return None
+
+    def facts(self) -> dict[str, Any]:
+        return {}
+
+    def conversions(self) -> list[str]:
+        return []
+
+    def first_picture(self) -> NDArray[np.uint8] | None:
+        return None
+
+    def caption(self, spec: ClipSpec) -> str:
+        return ""
+
+    def prepare(self, folder: Path, num_frames: int, progress: Progress) -> None:
+        return None
+
+
+def control_layout(preset: Preset, depth_range: DepthRange | None = None) -> ControlLayout:
+    """Return what control pictures of a preset look like."""
+    from longvie_cli.controls.control_folder import ControlLayout
+
+    height, width = preset.control_size
+    return ControlLayout(
+        geometry=preset.geometry,
+        height=height,
+        width=width,
+        track_columns=preset.track_grid.columns,
+        track_rows=preset.track_grid.rows,
+        depth_range=depth_range,
+    )
+
+
+def frames_to_make(
+    source: Source, wanted: int | None, *, flag: str, fps: int, shared_frames: int = 0
+) -> int:
+    """Return how many frames the run adds.
+
+    Args:
+        source: Where the controls come from.
+        wanted: Frames asked for; None for all that the source has.
+        flag: The length as the user wrote it.
+        fps: Of the preset.
+        shared_frames: Frames at the start of the source that the video has already (0 or 1).
+
+    Raises:
+        UsageError: The source is shorter; the message names the longest possible.
+        ControlError: Nothing of the source is left.
+    """
+    available = source.frames_left(None if wanted is None else wanted + shared_frames)
+    if available is None:
+        return wanted if wanted is not None else round(DEFAULT_SECONDS * fps)
+    available -= shared_frames
+    if available < 1:
+        raise ControlError(
+            f"{source.name}: nothing is left of it from frame {source.first_frame} on.",
+            hint="Pass --repeat pingpong, or another --video or --controls.",
+        )
+    if wanted is None:
+        return available
+    if wanted > available:
+        option = flag.split()[0]
+        raise UsageError(
+            f"{flag}: {source.name} has {available} frames ({available / fps:.2f} s at {fps} fps), "
+            f"but {wanted} are needed.",
+            hint=f"{_longest(option, available, fps)}, or --repeat pingpong, or a longer source.",
+        )
+    return wanted
+
+
+def _longest(option: str, available: int, fps: int) -> str:
+    seconds = available / fps
+    if option == "--minutes":
+        return f"Pass at most --minutes {math.floor(seconds / 60 * 1000) / 1000:g}"
+    return f"Pass at most --seconds {math.floor(seconds * 1000) / 1000:g}"
+
+
+def _played_facts(source: Source) -> dict[str, Any]:
+    return {
+        "first_source_frame": source.first_frame,
+        "pingpong": getattr(source, "pingpong", False),
+    }

@@ -1,0 +1,171 @@
+"""Where settings come from, and how wrong ones are answered."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import platformdirs
+import pytest
+
+from longvie_cli.errors import LongVieError, SettingsError, UsageError
+from longvie_cli.settings.presets import load_preset
+from longvie_cli.settings.requests import ExtendRequest, GenerateRequest, StitchRequest
+from longvie_cli.settings.resolve import resolve
+
+
+def generate_request(
+    folder: Path,
+    flags: dict[str, object] | None = None,
+    *,
+    environment: dict[str, str] | None = None,
+    local: str | None = None,
+    user: str | None = None,
+    config: Path | None = None,
+) -> GenerateRequest:
+    if local is not None:
+        (folder / "longvie.yaml").write_text(local)
+    if user is not None:
+        path = platformdirs.user_config_path("longvie") / "longvie.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(user)
+    given = {"output": folder / "out.mp4", "prompt": "hills"} | (flags or {})
+    request, _ = resolve(
+        GenerateRequest, given, config=config, environment=environment or {}, working_folder=folder
+    )
+    return request
+
+
+def test_the_preset_gives_what_nobody_set(tmp_path: Path) -> None:
+    request = generate_request(tmp_path)
+    preset = load_preset("tiny")
+    assert request.num_inference_steps == preset.num_inference_steps
+    assert request.guidance_scale == preset.guidance_scale
+    assert request.fit == preset.fit
+
+
+def test_each_place_gives_way_to_the_one_above_it(tmp_path: Path) -> None:
+    places: dict[str, object] = {"user": "seed: 1", "local": "seed: 2"}
+    assert generate_request(tmp_path, user="seed: 1").seed == 1
+    assert generate_request(tmp_path, user="seed: 1", local="seed: 2").seed == 2
+    variables = {"LONGVIE_SEED": "3"}
+    assert generate_request(tmp_path, environment=variables, **places).seed == 3  # type: ignore[arg-type]
+    assert generate_request(tmp_path, {"seed": 4}, environment=variables, **places).seed == 4  # type: ignore[arg-type]
+
+
+def test_a_named_settings_file_stands_for_the_local_one(tmp_path: Path) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text("crf: 30")
+    request = generate_request(tmp_path, local="seed: 2", config=other)
+    assert (request.seed, request.crf) == (0, 30)
+
+
+def test_a_length_flag_hides_every_length_beneath_it(tmp_path: Path) -> None:
+    request = generate_request(tmp_path, {"minutes": 2.0}, local="seconds: 5")
+    assert (request.minutes, request.seconds) == (2.0, None)
+
+
+def test_a_section_is_for_its_command_alone(tmp_path: Path) -> None:
+    text = "seed: 1\ngenerate:\n  seed: 5\nstitch:\n  audio: none\n"
+    assert generate_request(tmp_path, local=text).seed == 5
+
+
+def test_shared_settings_may_be_unknown_to_a_command(tmp_path: Path) -> None:
+    (tmp_path / "longvie.yaml").write_text("seed: 1\n")
+    request, _ = resolve(
+        StitchRequest,
+        {"output": "o.mp4", "inputs": ["a.mp4"]},
+        config=None,
+        environment={},
+        working_folder=tmp_path,
+    )
+    assert request.inputs == (Path("a.mp4"),)
+
+
+def test_paths_in_a_file_start_from_its_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "job"
+    folder.mkdir()
+    settings = folder / "job.yaml"
+    settings.write_text("video: ref.mp4\naudio: song.mp3")
+    request = generate_request(tmp_path, config=settings)
+    assert request.video == folder / "ref.mp4"
+    assert request.audio == str(folder / "song.mp3")
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "hint"),
+    [
+        ("sead: 3", "longvie.yaml: sead", "Did you mean 'seed'?"),
+        ("negative-promt: x", "negative-promt", "Did you mean 'negative_prompt'?"),
+        ("generate:\n  step: 4", "generate: step", "Did you mean 'steps'?"),
+        ("stitch:\n  seed: 4", "stitch: seed", "Known are"),
+        ("seed: many", "longvie.yaml: seed: 'many'", ""),
+        ("crf: 99", "longvie.yaml: crf: 99", ""),
+        ("minutes: 1\nseconds: 2", "pass only one of them", ""),
+        ("preset: tiiny", "longvie.yaml: preset", "Did you mean 'tiny'?"),
+        ("- a\n- b", "expected settings by name", ""),
+        ("a: [", "cannot be read as YAML", ""),
+        ("generate: 3", "expected settings by name", ""),
+    ],
+)
+def test_a_wrong_settings_file_says_where_and_what(
+    tmp_path: Path, text: str, message: str, hint: str
+) -> None:
+    with pytest.raises(SettingsError) as caught:
+        generate_request(tmp_path, local=text)
+    assert message in caught.value.message
+    assert hint in caught.value.hint
+    assert caught.value.exit_code == 5
+
+
+def test_a_wrong_variable_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="LONGVIE_STEPS: 'x'"):
+        generate_request(tmp_path, environment={"LONGVIE_STEPS": "x"})
+
+
+def test_a_misspelt_variable_is_pointed_out(tmp_path: Path) -> None:
+    environment = {"LONGVIE_SEEED": "3", "LONGVIE_GOLDEN_DIR": "somewhere"}
+    flags = {"output": "o.mp4", "inputs": ["a.mp4"]}
+    _, warnings = resolve(
+        StitchRequest, flags, config=None, environment=environment, working_folder=tmp_path
+    )
+    assert warnings == ("LONGVIE_SEEED is no setting of longvie; did you mean LONGVIE_SEED?",)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"minutes": 1.0, "seconds": 2.0}, "--minutes, --seconds: pass only one"),
+        ({"video": "a.mp4", "controls": "c"}, "--video, --controls: pass only one"),
+        ({"overwrite": True, "no_clobber": True}, "--overwrite, --no-clobber"),
+        ({"image": "a.png", "first_frame": "prompt"}, "--image, --first-frame"),
+        ({"seconds": 0.0}, "--seconds: 0.0"),
+        ({"steps": 0}, "--steps: 0"),
+        ({"seed": -1}, "--seed: -1"),
+        ({"audio": "source"}, "--audio source"),
+        ({"repeat": "pingpong"}, "--repeat"),
+        ({"preset": "huge"}, "--preset"),
+        ({"video": "a.mp4", "prompt": None}, "--prompt"),
+    ],
+)
+def test_wrong_flags_are_usage_errors(tmp_path: Path, flags: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        generate_request(tmp_path, flags)
+    assert message in caught.value.message
+    assert caught.value.exit_code == 2
+
+
+def test_a_missing_settings_file_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="no such file"):
+        generate_request(tmp_path, config=tmp_path / "nowhere.yaml")
+
+
+def test_extend_leaves_open_what_the_earlier_video_decides(tmp_path: Path) -> None:
+    flags = {"output": "o.mp4", "previous": "p.mp4", "steps": 3}
+    request, _ = resolve(ExtendRequest, flags, config=None, environment={}, working_folder=tmp_path)
+    assert (request.num_inference_steps, request.guidance_scale, request.seed) == (3, None, None)
+
+
+def test_every_error_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(LongVieError) as caught:
+        generate_request(tmp_path, local="seed: [1, 2]")
+    assert "\n" not in caught.value.message
