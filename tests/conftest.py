@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+# Set before anything imports torch: on a machine that is busy with other things, two threads that
+# wait for each other are many times slower than one.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 
 @pytest.fixture(autouse=True)
-def isolated_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+def isolated_home(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Path:
     """A fresh home and caches; LONGVIE_* variables gone; the hub offline."""
     home = tmp_path_factory.mktemp("home")
     for name in list(os.environ):
@@ -22,3 +34,76 @@ def isolated_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("NO_COLOR", "1")
     return home
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The one JSON object on stdout."""
+        (line,) = self.out.splitlines()
+        fields = json.loads(line)
+        assert isinstance(fields, dict)
+        return fields
+
+
+Longvie = Callable[..., Outcome]
+
+
+@pytest.fixture
+def longvie(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Longvie:
+    """Run `longvie ARGUMENTS` in this process, in the test's folder."""
+    from longvie_cli.cli.app import main
+
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str | Path) -> Outcome:
+        given = [str(argument) for argument in arguments]
+        monkeypatch.setattr(sys, "argv", ["longvie", *given])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capfd.readouterr()
+        assert isinstance(ended.value.code, int)
+        return Outcome(ended.value.code, out, err)
+
+    return run
+
+
+@pytest.fixture
+def start_longvie(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
+    """Start `longvie ARGUMENTS` as a process of its own, in the test's folder."""
+
+    def start(*arguments: str | Path, **variables: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "longvie_cli", *map(str, arguments)],
+            cwd=tmp_path,
+            env=os.environ | variables,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def reference_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A flight of 3 seconds at 24 fps, 160x90: what a user might bring."""
+    from longvie_cli.media.writer import VideoWriter
+    from longvie_cli.worlds import Flight
+
+    path = tmp_path_factory.mktemp("reference") / "reference.mp4"
+    flight = Flight(1_000_000_007, width=160, height=90, fps=24)
+    with VideoWriter(path, height=90, width=160, fps=24) as writer:
+        for index in range(72):
+            writer.write(flight.frame(index).rgb)
+    return path

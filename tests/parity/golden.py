@@ -1,4 +1,4 @@
-"""Reads the golden vectors recorded from the released code; every size comes from their metadata."""
+"""Reads the golden vectors of the released code; every size comes from their metadata."""
 
 from __future__ import annotations
 

@@ -24,7 +24,9 @@ EPILOG = o.epilog(
 
 def extend(
     context: typer.Context,
-    previous: Annotated[Path, typer.Argument(metavar="PREVIOUS.mp4", help="The video to continue.")],
+    previous: Annotated[
+        Path, typer.Argument(metavar="PREVIOUS.mp4", help="The video to continue.")
+    ],
     output: o.Output,
     prompt: o.Prompt = None,
     prompt_file: o.PromptFile = None,

@@ -23,7 +23,9 @@ EPILOG = o.epilog(
 
 def extract_controls(
     context: typer.Context,
-    video: Annotated[Path, typer.Argument(metavar="VIDEO", help="The video to take controls from.")],
+    video: Annotated[
+        Path, typer.Argument(metavar="VIDEO", help="The video to take controls from.")
+    ],
     output: Annotated[
         Path,
         typer.Option(

@@ -87,7 +87,9 @@ Debug = Annotated[
 
 Output = Annotated[
     Path,
-    typer.Option("-o", "--output", metavar="OUT.mp4", help="The file to make.", rich_help_panel=JOB),
+    typer.Option(
+        "-o", "--output", metavar="OUT.mp4", help="The file to make.", rich_help_panel=JOB
+    ),
 ]
 Prompt = Annotated[
     str | None,
@@ -163,7 +165,9 @@ DTypeOption = Annotated[
 ]
 Seed = Annotated[
     int | None,
-    typer.Option("--seed", help="Number the noise is drawn from; 0 if not given.", rich_help_panel=SAMPLING),
+    typer.Option(
+        "--seed", help="Number the noise is drawn from; 0 if not given.", rich_help_panel=SAMPLING
+    ),
 ]
 Steps = Annotated[
     int | None,
@@ -177,7 +181,9 @@ Guidance = Annotated[
 ]
 NegativePrompt = Annotated[
     str | None,
-    typer.Option("--negative-prompt", help="What the video shall not show.", rich_help_panel=SAMPLING),
+    typer.Option(
+        "--negative-prompt", help="What the video shall not show.", rich_help_panel=SAMPLING
+    ),
 ]
 DepthStrength = Annotated[
     float | None,
@@ -212,18 +218,24 @@ Audio = Annotated[
 ]
 AudioFile = Annotated[
     str | None,
-    typer.Option("--audio", metavar="none|FILE", help="Sound of the file.", rich_help_panel=DELIVERY),
+    typer.Option(
+        "--audio", metavar="none|FILE", help="Sound of the file.", rich_help_panel=DELIVERY
+    ),
 ]
 Overwrite = Annotated[
     bool | None,
     typer.Option(
-        "--overwrite", help="Replace the output, once the new one is done.", rich_help_panel=DELIVERY
+        "--overwrite",
+        help="Replace the output, once the new one is done.",
+        rich_help_panel=DELIVERY,
     ),
 ]
 NoClobber = Annotated[
     bool | None,
     typer.Option(
-        "--no-clobber", help="Do nothing, successfully, if the output exists.", rich_help_panel=DELIVERY
+        "--no-clobber",
+        help="Do nothing, successfully, if the output exists.",
+        rich_help_panel=DELIVERY,
     ),
 ]
 DryRun = Annotated[

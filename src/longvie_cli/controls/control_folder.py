@@ -1,12 +1,12 @@
 """Making a folder of controls from whatever gives depth and tracks: two passes, resumable.
 
-Pass 1 asks the source for the disparity of every frame, stores it as float16 in a scratch folder and
-counts its values: that gives the percentiles of the whole video. Pass 2 writes the depth clip, reads
-it back, and draws the clip's tracks, coloured and ordered by the depth that was read (spec 6.2).
+Pass 1 asks the source for the disparity of every frame, stores it as float16 in a scratch folder
+and counts its values: that gives the percentiles of the whole video. Pass 2 writes the depth clip,
+reads it back, and draws the clip's tracks, coloured and ordered by the depth so read (spec 6.2).
 
     depth_0000.mp4 track_0000.mp4 ...   the controls of each clip
     first.png                           frame 0 of the source
-    normalization.json                  percentiles, number of frames, what the controls are made from
+    normalization.json                  percentiles, number of frames, what all is made from
     cond.json                           written last: with it the folder is complete
 """
 
@@ -49,8 +49,8 @@ _CONTROL_CRF = 10
 
 _SCHEMA_VERSION = 1
 _SCRATCH_PREFIX = ".depth-"
-_OWN_FILES = re.compile(
-    r"((depth|track)_\d{4,}\.mp4|first\.png|normalization\.json|cond\.json)(\.part)?"
+_OWN_FILE = re.compile(
+    r"((depth|track)_\d{4,}\.mp4|first\.png|normalization\.json|cond\.json)(?P<part>\.part)?"
 )
 
 
@@ -149,7 +149,7 @@ class _FolderMaker:
         self._folder = folder
         self._layout = layout
         self._progress = progress
-        self._settings = {
+        settings = {
             "fps": layout.geometry.fps,
             "clip_frames": layout.geometry.num_frames,
             "height": layout.height,
@@ -158,7 +158,10 @@ class _FolderMaker:
             "depth_range": layout.depth_range and dataclasses.asdict(layout.depth_range),
             **source.settings(),
         }
-        digest = hashlib.sha256(json.dumps(self._settings, sort_keys=True).encode()).hexdigest()
+        text = json.dumps(settings, sort_keys=True)
+        # As it will be read back, so that the two compare equal.
+        self._settings: dict[str, Any] = json.loads(text)
+        digest = hashlib.sha256(text.encode()).hexdigest()
         self._scratch_folder = folder / f"{_SCRATCH_PREFIX}{digest[:16]}"
 
     def make(self, *, overwrite: bool) -> Path:
@@ -181,19 +184,22 @@ class _FolderMaker:
     def _claim(self, *, overwrite: bool) -> None:
         """Make the folder ours, or refuse to touch what something else made there."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        found = sorted(path.name for path in self._folder.iterdir() if _OWN_FILES.fullmatch(path.name))
+        names = sorted(path.name for path in self._folder.iterdir())
+        ours = [match for name in names if (match := _OWN_FILE.fullmatch(name))]
+        # What a killed process left half-written says nothing about the folder.
+        whole = [match.string for match in ours if not match["part"]]
         path = self._folder / NORMALIZATION_NAME
         made_with = _read_record(path).get("settings") if path.is_file() else None
-        if not found or made_with == self._settings:
+        if not whole or made_with == self._settings:
             return
         if not overwrite:
             raise OutputConflictError(
-                f"{self._folder}: it holds controls ({found[0]}) {self._difference(made_with)}.",
+                f"{self._folder}: it holds controls ({whole[0]}) {self._difference(made_with)}.",
                 hint="Choose another folder, or pass --overwrite to replace them.",
             )
         # cond.json first: without it nobody takes the rest for complete.
-        for name in sorted(found, key=lambda name: name != CONDITIONS_NAME):
-            (self._folder / name).unlink()
+        for match in sorted(ours, key=lambda match: match.string != CONDITIONS_NAME):
+            (self._folder / match.string).unlink()
         self._remove_scratch()
 
     def _difference(self, made_with: object) -> str:
@@ -235,8 +241,8 @@ class _FolderMaker:
         for disparity in self._source.disparity(store.num_frames):
             if disparity.shape[1:] != (self._layout.height, self._layout.width):
                 raise ControlError(
-                    f"The depth estimator gave {disparity.shape[2]}x{disparity.shape[1]} for frames "
-                    f"of {self._layout.width}x{self._layout.height}."
+                    f"The depth estimator gave {disparity.shape[2]}x{disparity.shape[1]} for "
+                    f"frames of {self._layout.width}x{self._layout.height}."
                 )
             sketch.add(store.append(disparity))
             self._progress.advance("depth", len(disparity))
@@ -272,7 +278,9 @@ class _FolderMaker:
             start = index * geometry.stride
             shown = min(geometry.num_frames, num_frames - start)
             held = geometry.num_frames - shown
-            depth = depth_range.depth_bytes(store.read(start, shown).astype(np.float32))
+            # Frame by frame: normalization works in float64.
+            disparity = store.read(start, shown)
+            depth = np.stack([depth_range.depth_bytes(frame) for frame in disparity])
             self._write_video(clips[index].depth, _hold(depth, held)[..., None].repeat(3, axis=-1))
             tracks = self._source.track(start, shown, points)
             pictures = render_track_clip(
@@ -293,9 +301,7 @@ class _FolderMaker:
 
     def _read_depth(self, path: Path) -> NDArray[np.uint8]:
         layout = self._layout
-        depth = np.empty(
-            (layout.geometry.num_frames, layout.height, layout.width), dtype=np.uint8
-        )
+        depth = np.empty((layout.geometry.num_frames, layout.height, layout.width), dtype=np.uint8)
         frames = read_frames(
             path, fps=None, height=layout.height, width=layout.width, fit="stretch"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 # Relative estimators give disparity, metric ones metres; other model types say neither.
 _MODEL_TYPES = ("depth_anything", "dpt")
 _NEAREST_METRES = 1e-3
+_PREPROCESSOR_NAME = "preprocessor_config.json"
 
 
 class DepthEstimator(Protocol):
@@ -27,16 +29,20 @@ class DepthEstimator(Protocol):
         """What makes the depth, written beside it; other numbers have another name."""
 
     def estimate(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the relative disparity [T, H, W] of [T, H, W, 3] RGB: larger is nearer."""
+        """Return the relative disparity [T, H, W] of [T, H, W, 3] RGB: larger is nearer.
+
+        Its scale is free but the same for the whole video. It is stored as float16, so differences
+        that matter lie between 1e-4 and 6e4.
+        """
 
 
 class TransformersDepthEstimator:
     """Runs a depth model of transformers (Depth Anything V1 and V2, DPT) from a local folder.
 
-    The folder holds `config.json`, `model.safetensors` and `preprocessor_config.json`. Of the
-    latter `size` (height, width), `keep_aspect_ratio`, `ensure_multiple_of`, `image_mean` and
-    `image_std` count; without `size` frames keep theirs, rounded to the multiple. The estimate is
-    resized back to the frame, bilinear.
+    The folder holds `config.json`, `model.safetensors` and `preprocessor_config.json`. Of the last
+    count `size` (height, width), `keep_aspect_ratio`, `ensure_multiple_of`, `image_mean` and
+    `image_std`; without `size` frames keep theirs, rounded to the multiple. The estimate is resized
+    back to the frame, bilinear.
 
     Args:
         folder: The model, already on disk: nothing is downloaded.
@@ -49,18 +55,18 @@ class TransformersDepthEstimator:
     """
 
     def __init__(self, folder: Path, *, device: str = "cpu", batch_size: int = 8) -> None:
-        for name in ("config.json", "preprocessor_config.json"):
+        for name in ("config.json", _PREPROCESSOR_NAME):
             if not (folder / name).is_file():
                 raise MissingResourceError(f"{folder / name}: the depth model has no such file.")
         from transformers import AutoModelForDepthEstimation
 
-        settings: dict[str, Any] = json.loads((folder / "preprocessor_config.json").read_text("utf-8"))
+        settings: dict[str, Any] = json.loads((folder / _PREPROCESSOR_NAME).read_text("utf-8"))
         try:
             model = AutoModelForDepthEstimation.from_pretrained(
                 folder, local_files_only=True, dtype="float32"
             )
         except (OSError, ValueError) as error:
-            raise MissingResourceError(f"{folder}: the depth model cannot be loaded: {error}") from error
+            raise MissingResourceError(f"{folder}: no loadable depth model: {error}") from error
         if model.config.model_type not in _MODEL_TYPES:
             raise ControlError(
                 f"{folder}: a depth model of type {model.config.model_type} is not supported.",
@@ -75,7 +81,7 @@ class TransformersDepthEstimator:
         self._size: dict[str, int] | None = settings.get("size")
         self._keep_aspect_ratio = bool(settings.get("keep_aspect_ratio", False))
         self._multiple = int(settings.get("ensure_multiple_of") or 1)
-        self.name = f"{model.config.model_type}:{folder.name}"
+        self.name = f"{model.config.model_type}-{_folder_digest(folder)}"
 
     def estimate(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the relative disparity [T, H, W] of [T, H, W, 3] RGB: larger is nearer."""
@@ -97,10 +103,13 @@ class TransformersDepthEstimator:
         pixels = pixels.permute(0, 3, 1, 2).float() / 255
         size = self._input_size(height, width)
         if size != (height, width):
-            pixels = functional.interpolate(pixels, size, mode="bicubic", antialias=True).clamp(0, 1)
+            pixels = functional.interpolate(pixels, size, mode="bicubic", antialias=True)
+            pixels = pixels.clamp(0, 1)
         mean = torch.tensor(self._mean, device=pixels.device).view(1, 3, 1, 1)
         std = torch.tensor(self._std, device=pixels.device).view(1, 3, 1, 1)
-        depth = self._model(pixel_values=(pixels - mean) / std).predicted_depth.float()
+        depth: torch.Tensor = self._model(
+            pixel_values=(pixels - mean) / std
+        ).predicted_depth.float()
         if self._metric:
             depth = depth.clamp(min=_NEAREST_METRES).reciprocal()
         if depth.shape[1:] == (height, width):
@@ -118,3 +127,12 @@ class TransformersDepthEstimator:
             max(1, round(scale_y * height / self._multiple)) * self._multiple,
             max(1, round(scale_x * width / self._multiple)) * self._multiple,
         )
+
+
+def _folder_digest(folder: Path) -> str:
+    """Return what tells this model from any other: settings and weights."""
+    digest = hashlib.sha256()
+    for path in sorted([*folder.glob("*.json"), *folder.glob("*.safetensors")]):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]

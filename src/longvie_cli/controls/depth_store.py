@@ -36,7 +36,7 @@ class DepthStore:
         return sum(self._counts)
 
     def drop_short_batch(self) -> None:
-        """Remove the last file where it is not full, so that `append` can go on from a whole batch."""
+        """Remove the last file if it is not full, so that `append` goes on from a whole batch."""
         if self._counts and self._counts[-1] < DEPTH_BATCH_FRAMES:
             self._path(len(self._counts) - 1).unlink()
             self._counts.pop()

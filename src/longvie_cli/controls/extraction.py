@@ -70,7 +70,7 @@ def extract_controls(
     if expected < MIN_FRAMES:
         place = f" from frame {start_frame} on" if start_frame else ""
         raise MediaError(
-            f"{source}: {expected} frames at {fps} fps{place}; controls need at least {MIN_FRAMES}.",
+            f"{source}: {expected} frames at {fps} fps{place}; controls need {MIN_FRAMES} or more.",
             hint="Pass a longer video, or a still picture with --image.",
         )
     for line in describe_conversion(video, layout, fit):

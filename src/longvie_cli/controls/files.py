@@ -183,7 +183,7 @@ class ControlClips:
         return self.text_at(self.geometry.stride * self._checked(clip_index) + 1)
 
     def text_at(self, frame: int) -> str:
-        """Return the prompt of the file that holds a frame of the timeline, the last one's past it."""
+        """Return the prompt of the file that holds a frame; past the end, that of the last."""
         file_index, _ = self._locate(min(frame, self._timeline_length - 1))
         return self.clips[file_index].text
 
@@ -266,9 +266,8 @@ def _read_entry(path: Path, index: int, entry: object) -> ControlFiles:
     text = fields.get("text", "")
     if not isinstance(text, str):
         raise ControlError(f'{where}: its "text" must be a string.')
-    return ControlFiles(
-        text, _find(path, index, "depth", fields["depth"]), _find(path, index, "track", fields["track"])
-    )
+    depth, track = (_find(path, index, key, fields[key]) for key in ("depth", "track"))
+    return ControlFiles(text, depth, track)
 
 
 def _find(path: Path, index: int, key: str, name: str) -> Path:
@@ -324,7 +323,7 @@ def _recorded_num_frames(folder: Path, total: int) -> int:
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise ControlError(f"{path}: it does not say num_frames: {error}.") from error
     if not isinstance(recorded, int) or recorded < 1:
-        raise ControlError(f"{path}: num_frames must be a whole number from 1 up, not {recorded!r}.")
+        raise ControlError(f"{path}: num_frames must be a whole number, not {recorded!r}.")
     return min(total, recorded)
 
 

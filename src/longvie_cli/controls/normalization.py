@@ -45,18 +45,18 @@ class DepthRange:
             raise ControlError(f"The depth percentiles {self.low} and {self.high} are not finite.")
         if not self.low < self.high:
             raise ControlError(
-                f"The whole video has one depth: its 5th and 95th percentile are both {self.high:g}.",
+                f"The whole video has one depth: percentiles 5 and 95 are both {self.high:g}.",
                 hint="Pass a video that shows near and far things.",
             )
 
     def normalize(self, disparity: NDArray[np.floating]) -> NDArray[np.float64]:
         """Return disparity of any shape mapped to [0, 1] in float64: 0 near, 1 far."""
-        low, high = np.float64(self.low), np.float64(self.high)
-        normalized: NDArray[np.float64] = (high - np.clip(disparity, low, high)) / (high - low)
+        clipped = np.clip(disparity.astype(np.float64), self.low, self.high)
+        normalized: NDArray[np.float64] = (self.high - clipped) / (self.high - self.low)
         return normalized
 
     def depth_bytes(self, disparity: NDArray[np.floating]) -> NDArray[np.uint8]:
-        """Return disparity of any shape as 8-bit depth pictures: 0 near (black), 255 far (white)."""
+        """Return disparity of any shape as depth bytes: 0 near (black), 255 far (white)."""
         return depth_bytes(self.normalize(disparity))
 
 
@@ -71,7 +71,7 @@ def depth_percentiles(disparity: NDArray[np.floating]) -> DepthRange:
     Raises:
         ControlError: the two are equal.
     """
-    # An array of float64 percentages makes numpy interpolate in float64, as the release was recorded.
+    # An array of float64 percentages makes numpy interpolate in float64, as recorded.
     low, high = np.percentile(disparity, np.array([LOW_PERCENT, HIGH_PERCENT]))
     return DepthRange(float(low), float(high))
 

@@ -1,4 +1,4 @@
-"""Controls out of a procedural landscape: exact depth, exact tracks, the same folder as from a video."""
+"""Controls out of a procedural landscape: exact depth and tracks, in the same kind of folder."""
 
 from __future__ import annotations
 

@@ -43,9 +43,7 @@ def track_grid(height: int, width: int, columns: int, rows: int) -> NDArray[np.f
     return np.stack([grid_x, grid_y], axis=-1).reshape(-1, 2).astype(np.float32)
 
 
-def render_tracks(
-    tracks: NDArray[np.floating], *, height: int, width: int
-) -> NDArray[np.uint8]:
+def render_tracks(tracks: NDArray[np.floating], *, height: int, width: int) -> NDArray[np.uint8]:
     """Draw point tracks, [T, N, 3] as (x, y, z), as pictures [T, height, width, 3], RGB on black.
 
     The half-size s of a box is half the distance (in x, y and z, truncated) to its nearest
@@ -61,7 +59,7 @@ def render_tracks(
         raise ValueError(f"tracks must be [frames, points, 3], not {list(tracks.shape)}")
     if not np.isfinite(tracks).all():
         bad = int((~np.isfinite(tracks)).any(axis=(0, 2)).sum())
-        raise ControlError(f"{bad} of {tracks.shape[1]} point tracks hold values that are not finite.")
+        raise ControlError(f"{bad} of {tracks.shape[1]} point tracks are not finite everywhere.")
     colors = _point_colors(tracks[0])
     half_sizes = _nearest_neighbour_distances(tracks[0]).astype(np.int64) / 2
     frames = np.zeros((tracks.shape[0], height, width, 3), dtype=np.uint8)
@@ -71,7 +69,7 @@ def render_tracks(
         _paint_boxes(frames[frame_index], points[order], half_sizes[order], colors[order])
         if frame_index == 0:
             if order.size == 0:
-                raise ControlError("No point track is inside frame 0: the size of the boxes is undefined.")
+                raise ControlError("No point is drawn in frame 0: the boxes have no size.")
             half_sizes = np.full(tracks.shape[1], half_sizes[order[-1]])
     return frames
 
@@ -144,7 +142,7 @@ def _point_colors(points: NDArray[np.floating]) -> NDArray[np.uint8]:
         inverse_z = 1 / points[:, 2]
         # An array of float64 percentages makes numpy interpolate in float64 (as recorded).
         low, high = np.percentile(inverse_z, np.array([_LOW_PERCENT, _HIGH_PERCENT]))
-        blue = (inverse_z - low) / (high - low)
+        blue = (inverse_z.astype(np.float64) - low) / (high - low)
         red_green = (points[:, :2] - points[:, :2].min(axis=0)) / np.ptp(points[:, :2], axis=0)
         channels = np.column_stack([red_green, blue]).astype(np.float64) * 255
     # cvRound on x86: half to even; what a 32-bit integer cannot hold becomes its minimum, hence 0.
@@ -165,7 +163,7 @@ def _nearest_neighbour_distances(points: NDArray[np.floating]) -> NDArray[np.flo
         nearest[start : start + rows] = np.sqrt(squares.min(axis=1))
     if not np.isfinite(nearest).all():
         raise ControlError(
-            f"All {len(points)} point tracks start in one place: the size of the boxes is undefined."
+            f"All {len(points)} point tracks start in one place: the boxes have no size."
         )
     return nearest
 
@@ -184,7 +182,7 @@ def _paint_boxes(
     top = np.trunc(points[:, 1] - half_height).clip(-1, height).astype(np.int64)
     bottom = np.trunc(points[:, 1] + half_height).clip(-1, height).astype(np.int64)
     seen = (right >= 0) & (left < width) & (bottom >= 0) & (top < height)
-    # One integer a pixel: a box is then one scalar assignment, several times faster than three bytes.
+    # One integer a pixel: filling a box is one scalar assignment, much faster than three bytes.
     packed = (
         colors[:, 0].astype(np.int32)
         | colors[:, 1].astype(np.int32) << 8
@@ -216,4 +214,5 @@ def _sample_bilinear(
     along_x, along_y = (x - left).astype(np.float32), (y - top).astype(np.float32)
     upper = picture[top, left] * (1 - along_x) + picture[top, right] * along_x
     lower = picture[bottom, left] * (1 - along_x) + picture[bottom, right] * along_x
-    return upper * (1 - along_y) + lower * along_y
+    sampled: NDArray[np.float32] = upper * (1 - along_y) + lower * along_y
+    return sampled

@@ -13,6 +13,11 @@ if TYPE_CHECKING:
 
 # Points that went from one frame to the next and back may miss their start by this many pixels.
 _MAX_ROUND_TRIP_ERROR = 1.0
+# Flat places are left to their neighbours: below this (of OpenCV's own measure, after contrast has
+# been evened out) a point has no corner to hold on to, only a gradient to slide along.
+_MIN_CORNER = 1e-3
+# Grey levels of noise that evening out must not blow up.
+_NOISE_LEVELS = 3.0
 # A hidden point is seen again when it looks like it last did: correlation of its surroundings.
 _MIN_LIKENESS = 0.85
 _LIKENESS_RADIUS = 3
@@ -48,6 +53,7 @@ class PointTracker(Protocol):
 class LucasKanadeTracker:
     """Pyramidal Lucas-Kanade of OpenCV with a forward-backward check. No weights, any size.
 
+    It looks at grey values whose contrast has been evened out, so that fog and night have corners.
     A point that fails the check, or has left the picture, is carried by the motion of the tracked
     points around it and is not visible until its surroundings look again as they last did.
     """
@@ -56,16 +62,14 @@ class LucasKanadeTracker:
 
     def track(self, frames: NDArray[np.uint8], points: NDArray[np.float32]) -> PointTracks:
         """Return the tracks of `points`, [N, 2] as (x, y) in frame 0, through [T, H, W, 3] RGB."""
-        import cv2
-
         num_frames, height, width = frames.shape[:3]
         places = np.empty((num_frames, len(points), 2), dtype=np.float32)
         visible = np.ones((num_frames, len(points)), dtype=np.bool_)
         places[0] = points
-        before = cv2.cvtColor(frames[0], cv2.COLOR_RGB2GRAY)
+        before = _even_contrast(frames[0])
         looks = _surroundings(before, places[0])
         for index in range(1, num_frames):
-            after = cv2.cvtColor(frames[index], cv2.COLOR_RGB2GRAY)
+            after = _even_contrast(frames[index])
             start = places[index - 1]
             end, tracked = _follow(before, after, start)
             x, y = end[:, 0], end[:, 1]
@@ -88,19 +92,37 @@ def _follow(
 
     short_side = min(before.shape[:2])
     window = 15 if short_side < 240 else 21
-    # The coarsest picture still holds a few windows.
-    levels = max(1, int(np.log2(short_side / window)))
-    stop = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 30, 0.01)
-    there, found, _ = cv2.calcOpticalFlowPyrLK(
-        before, after, start[:, None], None, winSize=(window, window), maxLevel=levels, criteria=stop
-    )
-    back, found_back, _ = cv2.calcOpticalFlowPyrLK(
-        after, before, there, None, winSize=(window, window), maxLevel=levels, criteria=stop
-    )
+
+    def track(first: MatLike, second: MatLike, points: MatLike) -> tuple[MatLike, MatLike]:
+        places, found, _ = cv2.calcOpticalFlowPyrLK(
+            first,
+            second,
+            points,
+            None,
+            winSize=(window, window),
+            # The coarsest picture still holds two windows.
+            maxLevel=max(1, int(np.log2(short_side / (2 * window)))),
+            criteria=(cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 30, 0.01),
+            minEigThreshold=_MIN_CORNER,
+        )
+        return places, found[:, 0] == 1
+
+    there, found = track(before, after, start[:, None])
+    back, found_back = track(after, before, there)
     end = there[:, 0].astype(np.float32)
     miss = np.linalg.norm(back[:, 0] - start, axis=1)
-    good = (found[:, 0] == 1) & (found_back[:, 0] == 1) & (miss <= _MAX_ROUND_TRIP_ERROR)
-    return end, good
+    return end, found & found_back & (miss <= _MAX_ROUND_TRIP_ERROR)
+
+
+def _even_contrast(frame: NDArray[np.uint8]) -> MatLike:
+    """Return the grey values of [H, W, 3] RGB with mean and contrast the same everywhere, uint8."""
+    import cv2
+
+    grey = frame.astype(np.float32) @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
+    window = (min(grey.shape) * 2 // 5, min(grey.shape) * 2 // 5)
+    offset = grey - cv2.blur(grey, window)
+    contrast = np.sqrt(cv2.blur(np.square(offset), window)) + _NOISE_LEVELS
+    return np.clip(128 + 50 * offset / contrast, 0, 255).astype(np.uint8)
 
 
 def _surroundings(picture: MatLike, points: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -112,7 +134,7 @@ def _surroundings(picture: MatLike, points: NDArray[np.float32]) -> NDArray[np.f
     map_x = points[:, :1] + offset_x
     map_y = points[:, 1:] + offset_y
     values = cv2.remap(picture, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return values.astype(np.float32)
+    return np.asarray(values, dtype=np.float32)
 
 
 def _likeness(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -150,7 +172,7 @@ def _motion_around(
     # The ridge keeps the map near a plain translation where the neighbours lie on a line.
     normal = np.einsum("mki,mkj->mij", weighted, offset) + 0.1 * np.eye(2)
     slope = np.linalg.solve(normal, np.einsum("mki,mkj->mij", weighted, moved - middle[:, None]))
-    around = middle + np.einsum("mi,mij->mj", (points - centre) / reach, slope)
+    around: NDArray[np.float32] = middle + np.einsum("mi,mij->mj", (points - centre) / reach, slope)
     # Far outside the picture the fit is a guess: never faster than the fastest neighbour.
     fastest = np.abs(moved).max(axis=1)
-    return around.clip(-fastest, fastest).astype(np.float32)
+    return np.asarray(around.clip(-fastest, fastest), dtype=np.float32)

@@ -5,26 +5,31 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import IO
 
 from longvie_cli.durable import disk_full_error
-from longvie_cli.errors import LongVieError, MediaError, MissingResourceError
+from longvie_cli.errors import LongVieError, MediaError, MissingResourceError, ResumableError
 
 # Only local files and our own pipes: a playlist or a crafted container must not reach the network.
 _PROTOCOLS = ("-protocol_whitelist", "file,pipe")
-_KEPT_ERROR_BYTES = 16_384
+_KEPT_ERROR_BYTES = 65_536
+_REINSTALL = "pip install --force-reinstall imageio-ffmpeg"
 _LOG_PREFIX = re.compile(r"^(\[[^\]]* @ 0x[0-9a-f]+\] )+")
 
 # Names that ffmpeg's image reader would take for a numbered sequence if they hold a '%'.
 _NUMBERED_SUFFIXES = (".bmp", ".exr", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
-# What ffmpeg says, with exit status 0, when a file ends in the middle or holds damaged frames.
+# What ffmpeg says, with exit status 0, when a file ends in the middle or frames are lost.
 _CUT_OFF_SIGNS = ("partial file", "File ended prematurely")
-_DAMAGE_SIGNS = ("Decoding error", "Error during demuxing")
+_DAMAGE_SIGNS = (
+    "Decoding error",
+    "Error submitting packet to decoder",
+    "Error during demuxing",
+)
 
 _DISK_FULL_SIGNS = ("No space left on device", "Disk quota exceeded")
 
@@ -41,9 +46,7 @@ def ffmpeg_executable() -> str:
     try:
         return str(imageio_ffmpeg.get_ffmpeg_exe())
     except RuntimeError as reason:
-        raise MissingResourceError(
-            "ffmpeg was not found.", hint="pip install --force-reinstall imageio-ffmpeg"
-        ) from reason
+        raise MissingResourceError("ffmpeg was not found.", hint=_REINSTALL) from reason
 
 
 def input_arguments(path: Path) -> list[str]:
@@ -83,30 +86,11 @@ def check_readable(path: Path) -> None:
 
 
 class FfmpegProcess:
-    """A running ffmpeg.
+    """A running ffmpeg and its pipes; made by `running_ffmpeg`."""
 
-    It has a session of its own: a Ctrl-C at the terminal must not reach it, or it would close its
-    file early and leave something short that plays.
-    """
-
-    def __init__(self, arguments: Sequence[str], *, feed: bool = False) -> None:
-        self._resources = ExitStack()
-        self._errors = self._resources.enter_context(tempfile.TemporaryFile())
-        command = [ffmpeg_executable(), "-hide_banner", "-nostdin", "-v", "error", *arguments]
-        try:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE if feed else subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL if feed else subprocess.PIPE,
-                stderr=self._errors,
-                start_new_session=True,
-            )
-        except OSError as reason:
-            self._resources.close()
-            raise MissingResourceError(
-                f"{command[0]}: cannot be started ({reason.strerror}).",
-                hint="pip install --force-reinstall imageio-ffmpeg",
-            ) from reason
+    def __init__(self, process: subprocess.Popen[bytes], errors: IO[bytes]) -> None:
+        self._process = process
+        self._errors = errors
 
     @property
     def stdin(self) -> IO[bytes]:
@@ -135,27 +119,54 @@ class FfmpegProcess:
             self._process.kill()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
-                try:
+                with suppress(BrokenPipeError):
                     pipe.close()
-                except BrokenPipeError:
-                    continue
         self._process.wait()
-        self._resources.close()
 
-    def __enter__(self) -> FfmpegProcess:
-        return self
 
-    def __exit__(self, *exception: object) -> None:
-        self.close()
+@contextmanager
+def running_ffmpeg(arguments: Sequence[str], *, feed: bool = False) -> Iterator[FfmpegProcess]:
+    """Run ffmpeg for the length of a `with` block; what still runs at its end is killed.
+
+    It has a session of its own: a Ctrl-C at the terminal must not reach it, or it would close its
+    file early and leave something short that plays.
+
+    Args:
+        arguments: Everything after `ffmpeg`.
+        feed: Whether it reads frames from its stdin; otherwise it writes to its stdout.
+
+    Raises:
+        MissingResourceError: ffmpeg is missing or cannot be started.
+    """
+    command = [ffmpeg_executable(), "-hide_banner", "-nostdin", "-v", "error", *arguments]
+    with tempfile.TemporaryFile() as errors:
+        try:
+            started = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE if feed else subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL if feed else subprocess.PIPE,
+                stderr=errors,
+                start_new_session=True,
+            )
+        except OSError as reason:
+            raise MissingResourceError(
+                f"{command[0]}: cannot be started ({reason.strerror}).", hint=_REINSTALL
+            ) from reason
+        process = FfmpegProcess(started, errors)
+        try:
+            yield process
+        finally:
+            process.close()
 
 
 def run_reading(path: Path, arguments: Sequence[str]) -> bytes:
     """Return what ffmpeg writes to stdout while it reads `path`; for small outputs.
 
     Raises:
-        MediaError: ffmpeg failed or the file ends in the middle.
+        MediaError: ffmpeg failed, the file ends in the middle, or frames are damaged.
+        ResumableError: Something killed ffmpeg.
     """
-    with FfmpegProcess(arguments) as process:
+    with running_ffmpeg(arguments) as process:
         output = process.stdout.read()
         check_read_to_the_end(path, process)
     return output
@@ -165,17 +176,22 @@ def check_read_to_the_end(path: Path, process: FfmpegProcess) -> None:
     """Wait for a process that read `path`, and do nothing if all went well.
 
     Raises:
-        MediaError: ffmpeg failed or the file ends in the middle.
+        MediaError: ffmpeg failed, the file ends in the middle, or frames are damaged.
+        ResumableError: Something killed ffmpeg.
     """
     status = process.wait()
+    if status < 0:
+        raise _killed_error(path, status)
     complaints = process.complaints()
     if said := _line_with(_CUT_OFF_SIGNS, complaints):
-        raise MediaError(f"{path}: the file is cut off ({said}).", hint="Copy or download it again.")
+        raise MediaError(
+            f"{path}: the file is cut off ({said}).", hint="Copy or download it again."
+        )
     if status != 0:
         raise MediaError(f"{path}: cannot be read as a video ({_reason(complaints, status)}).")
     if said := _line_with(_DAMAGE_SIGNS, complaints):
         raise MediaError(
-            f"{path}: some frames are damaged ({said}).",
+            f"{path}: some frames are damaged and cannot be decoded ({said}).",
             hint="Encode the video again with a player or editor that repairs it.",
         )
 
@@ -183,10 +199,19 @@ def check_read_to_the_end(path: Path, process: FfmpegProcess) -> None:
 def writing_error(path: Path, process: FfmpegProcess) -> LongVieError:
     """Return the error to raise after a process that should write `path` has failed."""
     status = process.wait()
+    if status < 0:
+        return _killed_error(path, status)
     complaints = process.complaints()
     if _line_with(_DISK_FULL_SIGNS, complaints):
         return disk_full_error(path)
     return MediaError(f"{path}: cannot be written ({_reason(complaints, status)}).")
+
+
+def _killed_error(path: Path, status: int) -> ResumableError:
+    return ResumableError(
+        f"{path}: ffmpeg was killed by signal {-status}.",
+        hint="Memory may have run out; the same command continues.",
+    )
 
 
 def _line_with(signs: tuple[str, ...], complaints: list[str]) -> str | None:

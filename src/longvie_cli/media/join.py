@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,14 +12,14 @@ import numpy as np
 from longvie_cli.durable import commit_file, part_path, storage_error
 from longvie_cli.errors import LongVieError, MediaError, OutputConflictError
 from longvie_cli.media.ffmpeg import (
-    FfmpegProcess,
     concat_arguments,
     input_arguments,
     metadata_arguments,
+    running_ffmpeg,
     writing_error,
 )
 from longvie_cli.media.metadata import write_ffmetadata
-from longvie_cli.media.packets import VideoPackets, read_audio_codec, read_packets
+from longvie_cli.media.packets import VideoPackets, read_packets, read_sound
 from longvie_cli.media.writer import TICKS_PER_FRAME, VideoWriter, container_arguments
 
 
@@ -57,8 +58,9 @@ def join_clips(
         output: The mp4 to make; it appears when complete.
         fps: Frames per second of the clips and of the result.
         metadata: Text for the `comment` tag; tags of the clips are not kept.
-        audio: A video or sound file whose first sound stream goes along from second 0, cut to the
-            length of the video: AAC is copied, anything else becomes AAC.
+        audio: A video or sound file whose first sound stream goes along, from its first picture or
+            else from its beginning, cut to the length of the video. AAC is copied, anything else
+            becomes AAC.
         overwrite: Replace `output` if it exists.
 
     Raises:
@@ -77,7 +79,7 @@ def join_clips(
         part.touch()
         with tempfile.TemporaryDirectory(prefix="longvie-") as scratch:
             arguments = _join_arguments(clips, Path(scratch), metadata, audio, fps, num_frames)
-            with FfmpegProcess([*arguments, *container_arguments(fps, part)]) as process:
+            with running_ffmpeg([*arguments, *container_arguments(fps, part)]) as process:
                 if process.wait() != 0:
                     raise writing_error(output, process)
         _check_result(part, output, fps, num_frames)
@@ -98,7 +100,8 @@ def _join_arguments(
     num_frames: int,
 ) -> list[str]:
     list_file = scratch / "clips.txt"
-    list_file.write_text("ffconcat version 1.0\n" + "".join(map(_list_entry, clips)), "utf-8")
+    entries = "ffconcat version 1.0\n" + "".join(map(_list_entry, clips))
+    list_file.write_bytes(os.fsencode(entries))
     inputs = concat_arguments(list_file)
     options = ["-map", "0:v:0", "-c:v", "copy"]
     next_input = 1
@@ -110,10 +113,12 @@ def _join_arguments(
         options += ["-map_metadata", str(next_input)]
         next_input += 1
     if audio is not None:
+        sound = read_sound(audio)
+        if sound.picture_start:  # even 0 would cut off the frame that primes an AAC decoder
+            inputs += ["-ss", f"{sound.picture_start:.6f}"]
         inputs += input_arguments(audio)
-        codec = read_audio_codec(audio)
         options += ["-map", f"{next_input}:a:0", "-t", f"{num_frames / fps:.6f}"]
-        options += ["-c:a", "copy"] if codec == "aac" else ["-c:a", "aac", "-b:a", "192k"]
+        options += ["-c:a", "copy"] if sound.codec == "aac" else ["-c:a", "aac", "-b:a", "192k"]
         options += ["-flags:a", "+bitexact"]
     # The concat reader adds up durations in microseconds; the frame number is exact at any rate.
     ticks = TICKS_PER_FRAME

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from longvie_cli.errors import MediaError
 from longvie_cli.media.ffmpeg import (
-    FfmpegProcess,
     check_read_to_the_end,
     check_readable,
     input_arguments,
     run_reading,
+    running_ffmpeg,
 )
 
 _NO_TIMESTAMP = -(1 << 63)
@@ -77,7 +77,7 @@ def read_packets(path: Path) -> VideoPackets:
         *input_arguments(path),
         *("-map", "0:V:0", "-map", "0:a:0?", "-c", "copy", "-f", "framecrc", "pipe:1"),
     ]
-    with FfmpegProcess(arguments) as process:
+    with running_ffmpeg(arguments) as process:
         header, packets = _parse(line.decode() for line in process.stdout)
         check_read_to_the_end(path, process)
     if not packets:
@@ -99,19 +99,36 @@ def read_packets(path: Path) -> VideoPackets:
     )
 
 
-def read_audio_codec(path: Path) -> str:
-    """Return ffmpeg's name of the codec of a file's first sound stream.
+@dataclass(frozen=True)
+class Sound:
+    """The first sound stream of a file.
+
+    Args:
+        codec: ffmpeg's name of the codec, `aac` for instance.
+        picture_start: Seconds of the file that pass before its first picture; 0 without one.
+    """
+
+    codec: str
+    picture_start: float
+
+
+def read_sound(path: Path) -> Sound:
+    """Return what a file's first sound stream is and where in it the picture begins.
 
     Raises:
         MediaError: The file cannot be read or has no sound.
     """
     check_readable(path)
-    arguments = ("-map", "0:a:0?", "-map", "0:V:0?", "-frames", "1", "-c", "copy")
-    report = run_reading(path, [*input_arguments(path), *arguments, "-f", "framecrc", "pipe:1"])
+    streams = ("-map", "0:a:0?", "-map", "0:V:0?", "-c", "copy", "-t", "1")
+    report = run_reading(path, [*input_arguments(path), *streams, "-f", "framecrc", "pipe:1"])
     header, _ = _parse(iter(report.decode().splitlines()))
     if header.get("media_type 0") != "audio":
         raise MediaError(f"{path}: there is no sound in this file.")
-    return header["codec_id 0"]
+    start = Fraction(0)
+    if "media_type 1" in header:
+        video = read_packets(path)
+        start = max(start, video.timestamps[0] * video.time_base)
+    return Sound(header["codec_id 0"], float(start))
 
 
 def _parse(lines: Iterator[str]) -> tuple[dict[str, str], list[tuple[int, int]]]:

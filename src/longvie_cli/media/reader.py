@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 
 from longvie_cli.errors import MediaError
 from longvie_cli.media.ffmpeg import (
-    FfmpegProcess,
     check_read_to_the_end,
     check_readable,
     input_arguments,
     run_reading,
+    running_ffmpeg,
 )
 from longvie_cli.media.frames import SQUARE, Fit, Frame, Frames, resize_frame
 from longvie_cli.media.probe import SourceVideo, probe_video
 
 # Output frame k shows the source frame on screen at second k/fps. Containers that round times to
 # milliseconds put a frame up to half a millisecond late, so that instant is taken this much later.
-_LATENESS = Fraction(1, 16)  # of an output frame: 3.9 ms at 16 fps
+_LATENESS = 1 / 16  # of an output frame: 3.9 ms at 16 fps
 
 
 def read_frames(
@@ -42,7 +41,7 @@ def read_frames(
     Args:
         path: Any video ffmpeg decodes; an animated or still image counts as one.
         fps: Rate of the result; frame k shows the picture on screen at second k/fps after the
-            first. None keeps the stored frames as they are, whatever their times.
+            first, as long as there is one. None keeps the frames as stored, whatever their times.
         height: Rows of the result.
         width: Columns of the result.
         fit: See `resize_frame`; with `native` the video must have this size.
@@ -69,8 +68,7 @@ def count_frames(path: Path, *, fps: int | None) -> int:
     """
     source = probe_video(path)
     arguments = [
-        *input_arguments(path),
-        *_filter_arguments(_timing_filters(source, fps) or ["null"]),
+        *_decoding_arguments(path, _timing_filters(source, fps) or ["null"]),
         *("-f", "null", "-progress", "pipe:1", "pipe:1"),
     ]
     report = run_reading(path, arguments).decode()
@@ -116,12 +114,10 @@ def read_image(path: Path, *, height: int, width: int, fit: Fit) -> Frame:
 def _timing_filters(source: SourceVideo, fps: int | None) -> list[str]:
     if fps is None:
         return []
-    # A video shorter than half a frame would round to no frame at all.
-    ending = "pass" if source.duration_seconds * fps < 1 else "round"
-    return [
-        f"setpts=PTS-STARTPTS-{_LATENESS}/({fps}*TB)",
-        f"fps={fps}:round=up:eof_action={ending}",
-    ]
+    # A video shorter than the lateness would be over before it began.
+    late = _LATENESS / fps if source.duration_seconds * fps >= 1 else 0.0
+    microseconds = round(late * 1_000_000)
+    return [f"settb=1/1000000,setpts=PTS-STARTPTS-{microseconds}", f"fps={fps}:round=up"]
 
 
 def _range_filters(start_frame: int, num_frames: int | None) -> list[str]:
@@ -135,8 +131,10 @@ def _pixel_filters(source: SourceVideo) -> list[str]:
     return [f"scale={size}:flags=bicubic+accurate_rnd+full_chroma_int+bitexact", "format=rgb24"]
 
 
-def _filter_arguments(filters: list[str]) -> list[str]:
-    return ["-map", "0:V:0", "-fps_mode", "passthrough", "-vf", ",".join(filters)]
+def _decoding_arguments(path: Path, filters: list[str]) -> list[str]:
+    # Without -reinit_filter 0 a stream that changes its size half-way would begin to count anew.
+    frames = ("-map", "0:V:0", "-fps_mode", "passthrough", "-vf", ",".join(filters))
+    return ["-reinit_filter", "0", *input_arguments(path), *frames]
 
 
 def _resized_frames(
@@ -155,16 +153,12 @@ def _resized_frames(
         *_range_filters(start_frame, num_frames),
         *_pixel_filters(source),
     ]
-    arguments = [
-        *input_arguments(source.path),
-        *_filter_arguments(filters),
-        *("-f", "rawvideo", "pipe:1"),
-    ]
+    arguments = [*_decoding_arguments(source.path, filters), "-f", "rawvideo", "pipe:1"]
     # A native read of non-square pixels still has to make them square.
     resize_fit: Fit = "stretch" if fit == "native" else fit
     pixel_aspect = SQUARE if fit == "native" else source.pixel_aspect
     num_read = 0
-    with FfmpegProcess(arguments) as process:
+    with running_ffmpeg(arguments) as process:
         while num_frames is None or num_read < num_frames:
             data = process.stdout.read(num_bytes)
             if len(data) < num_bytes:

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
-import tempfile
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 
 import numpy as np
 
 from longvie_cli.durable import commit_file, part_path, storage_error
 from longvie_cli.errors import MediaError
-from longvie_cli.media.ffmpeg import FfmpegProcess, metadata_arguments, writing_error
+from longvie_cli.media.ffmpeg import metadata_arguments, running_ffmpeg, writing_error
 from longvie_cli.media.frames import Frame
 from longvie_cli.media.metadata import write_ffmetadata
 
 TICKS_PER_FRAME = 1000
 
-_COLOURS = "colorspace=bt709:color_primaries=bt709:color_trc=bt709:range=tv"
+# The matrix is applied and not only named, or colours would shift in every player.
+_COLOUR_FILTERS = (
+    "scale=in_range=pc:out_range=tv:out_color_matrix=bt709"
+    ":flags=bicubic+accurate_rnd+full_chroma_inp+bitexact",
+    "format=yuv420p",
+    "setparams=colorspace=bt709:color_primaries=bt709:color_trc=bt709:range=tv",
+)
 
 # Without B-frames a frame is shown in the order it is stored, so joined clips need no edit lists
 # and no shifted timestamps. `stitchable` keeps the parameter sets free of the crf, so that every
 # clip of a size has the same ones. A fixed number of threads gives the same bytes on every machine.
 _X264 = ("-c:v", "libx264", "-profile:v", "high", "-bf", "0", "-threads", "4")
-_X264_PARAMETERS = ("-x264-params", "stitchable=1")
+_STITCHABLE = ("-x264-params", "stitchable=1")
 
 
 def container_arguments(fps: int, part: Path) -> list[str]:
@@ -46,12 +53,12 @@ class VideoWriter:
         height: Rows of every frame, even.
         width: Columns of every frame, even.
         fps: Frames per second, exact in the file.
-        crf: x264's quality, 0 (best) to 51.
-        preset: x264's speed preset.
+        crf: x264's quality, 1 (best) to 51; 0 would be lossless, which browsers show black.
+        preset: x264's speed preset; below `superfast` the profile is simpler than High.
         metadata: Text for the `comment` tag.
 
     Raises:
-        MediaError: An odd size, no frame at all, or ffmpeg failed.
+        MediaError: An odd size, a crf out of range, no frame at all, or ffmpeg failed.
         OutputConflictError: The folder cannot be written.
         ResumableError: The disk is full.
     """
@@ -71,6 +78,8 @@ class VideoWriter:
             raise MediaError(
                 f"{path}: a video of {width}x{height} cannot be written, H.264 needs even sizes."
             )
+        if not 1 <= crf <= 51:
+            raise MediaError(f"{path}: crf must be from 1 to 51, not {crf}.")
         self.num_frames = 0
         self._path = path
         self._part = part_path(path)
@@ -78,42 +87,32 @@ class VideoWriter:
         self._fps = fps
         self._quality = ("-crf", str(crf), "-preset", preset)
         self._metadata = metadata
-        self._scratch: tempfile.TemporaryDirectory[str] | None = None
-        self._process: FfmpegProcess | None = None
+        self._resources = ExitStack()
 
     def __enter__(self) -> VideoWriter:
-        height, width, _ = self._shape
-        try:
-            # A killed run may have left an ffmpeg that still holds the old file: never share it.
-            self._part.unlink(missing_ok=True)
-            self._part.touch()
-            self._scratch = tempfile.TemporaryDirectory(prefix="longvie-")
-            tags: list[str] = ["-map_metadata", "-1"]
-            second_input: list[str] = []
-            if self._metadata is not None:
-                tags_file = Path(self._scratch.name, "tags.txt")
-                write_ffmetadata(tags_file, self._metadata)
-                second_input, tags = metadata_arguments(tags_file), ["-map_metadata", "1"]
-        except OSError as reason:
-            self._discard()
-            raise storage_error(self._path, reason) from reason
-        raw = ("-f", "rawvideo", "-pixel_format", "rgb24", "-video_size", f"{width}x{height}")
-        self._process = FfmpegProcess(
-            [
-                *raw,
-                *("-framerate", str(self._fps), "-i", "pipe:0"),
-                *second_input,
-                *("-map", "0:v:0", *tags),
-                "-vf",
-                "scale=in_range=pc:out_range=tv:out_color_matrix=bt709"
-                f":flags=bicubic+accurate_rnd+full_chroma_inp+bitexact,format=yuv420p,setparams={_COLOURS}",
+        with ExitStack() as resources:
+            resources.callback(self._part.unlink, missing_ok=True)
+            try:
+                # A killed run may have left an ffmpeg that holds the old file: never share it.
+                self._part.unlink(missing_ok=True)
+                self._part.touch()
+                scratch = Path(resources.enter_context(TemporaryDirectory(prefix="longvie-")))
+                tags = self._tag_arguments(scratch)
+            except OSError as reason:
+                raise storage_error(self._path, reason) from reason
+            arguments = [
+                *self._frame_arguments(),
+                *tags,
+                *("-vf", ",".join(_COLOUR_FILTERS)),
                 *_X264,
+                *_STITCHABLE,
                 *self._quality,
-                *_X264_PARAMETERS,
                 *container_arguments(self._fps, self._part),
-            ],
-            feed=True,
-        )
+            ]
+            # Closed first, and then it is killed, not asked to end: asked, it would complete a
+            # file that is too short.
+            self._process = resources.enter_context(running_ffmpeg(arguments, feed=True))
+            self._resources = resources.pop_all()
         return self
 
     def write(self, frame: Frame) -> None:
@@ -124,7 +123,6 @@ class VideoWriter:
             MediaError: ffmpeg failed.
             ResumableError: The disk is full.
         """
-        assert self._process is not None, "write() belongs inside the with block"
         if frame.shape != self._shape or frame.dtype != np.uint8:
             raise ValueError(f"expected uint8 {self._shape}, got {frame.dtype} {frame.shape}")
         try:
@@ -139,14 +137,11 @@ class VideoWriter:
         exception: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        try:
+        with self._resources:
             if kind is None:
                 self._finish()
-        finally:
-            self._discard()
 
     def _finish(self) -> None:
-        assert self._process is not None
         if self.num_frames == 0:
             raise MediaError(f"{self._path}: a video without a single frame cannot be written.")
         try:
@@ -157,10 +152,14 @@ class VideoWriter:
             raise writing_error(self._path, self._process)
         commit_file(self._part, self._path)
 
-    def _discard(self) -> None:
-        # ffmpeg is killed, not asked to end: asked, it would complete a file that is too short.
-        if self._process is not None:
-            self._process.close()
-        if self._scratch is not None:
-            self._scratch.cleanup()
-        self._part.unlink(missing_ok=True)
+    def _frame_arguments(self) -> list[str]:
+        height, width, _ = self._shape
+        size = ("-video_size", f"{width}x{height}", "-framerate", str(self._fps))
+        return ["-f", "rawvideo", "-pixel_format", "rgb24", *size, "-i", "pipe:0"]
+
+    def _tag_arguments(self, scratch: Path) -> list[str]:
+        if self._metadata is None:
+            return ["-map", "0:v:0", "-map_metadata", "-1"]
+        tags_file = scratch / "tags.txt"
+        write_ffmetadata(tags_file, self._metadata)
+        return [*metadata_arguments(tags_file), "-map", "0:v:0", "-map_metadata", "1"]

@@ -69,7 +69,13 @@ class LongVieAttnProcessor:
         return attn.to_out[1](attn.to_out[0](attended))
 
     def _attend(
-        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *, sharded: bool = False
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        *,
+        sharded: bool = False,
     ) -> Tensor:
         attended = dispatch_attention_fn(
             query,

@@ -32,7 +32,9 @@ def first_frame_mask(latents: Tensor, *, mask_channels: int = 4, has_image: bool
     return mask
 
 
-def image_condition(first_frame_latents: Tensor, *, mask_channels: int = 4, has_image: bool = True) -> Tensor:
+def image_condition(
+    first_frame_latents: Tensor, *, mask_channels: int = 4, has_image: bool = True
+) -> Tensor:
     """Return the condition channels of the main input: mask, then latents.
 
     Args:
@@ -45,7 +47,9 @@ def image_condition(first_frame_latents: Tensor, *, mask_channels: int = 4, has_
     return torch.cat((mask, first_frame_latents), dim=1)
 
 
-def control_input(video_latents: Tensor, first_frame_latents: Tensor, *, mask_channels: int = 4) -> Tensor:
+def control_input(
+    video_latents: Tensor, first_frame_latents: Tensor, *, mask_channels: int = 4
+) -> Tensor:
     """Return a control branch's input: the control video where the noisy latents would be.
 
     Args:
@@ -65,7 +69,7 @@ def history_input(history_latents: Tensor, *, mask_channels: int = 4) -> Tensor:
 
 
 def mix_first_latent(noise: Tensor, history_latents: Tensor) -> Tensor:
-    """Return the noise with its first frame blended with the last history latent; `noise` is kept."""
+    """Return new noise: its first frame is blended with the last history latent (spec 4.5)."""
     latents = noise.clone()
     latents[:, :, 0] = (1 - FIRST_LATENT_SIGMA) * history_latents[:, :, -1] + (
         FIRST_LATENT_SIGMA * noise[:, :, 0]

@@ -13,9 +13,11 @@ Letters in shapes: B batch, N tokens of the clip, D width, C control width.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
+import torch.nn.functional as F
+
 # ModelMixin is unused here, but diffusers looks for it among this module's names when a pipeline
 # folder names the class below.
 from diffusers import ModelMixin, WanTransformer3DModel  # noqa: F401
@@ -26,25 +28,7 @@ from diffusers.utils import apply_lora_scale
 from torch import Tensor, nn
 
 from longvie_cli.models.attention import LongVieAttnProcessor
-from longvie_cli.models.embeddings import RotaryPositions, RotaryTables, SinusoidalTimesteps
-
-
-class ControlState(NamedTuple):
-    """What the control branches carry from block to block.
-
-    Args:
-        streams: The active streams [B, N, C] by name, `dense` and `sparse`, before block i.
-        scales: The strength of each active stream.
-        context: The embedded image and text tokens at the control width.
-        timestep_proj: The six-part time modulation [B, 6, C].
-        rotary_emb: Rotary tables of the clip alone, time from 0.
-    """
-
-    streams: dict[str, Tensor]
-    scales: dict[str, float]
-    context: Tensor
-    timestep_proj: Tensor
-    rotary_emb: RotaryTables
+from longvie_cli.models.embeddings import RotaryPositions, SinusoidalTimesteps
 
 
 class LongVieTransformer3DModel(WanTransformer3DModel):
@@ -105,7 +89,7 @@ class LongVieTransformer3DModel(WanTransformer3DModel):
         )
         if not 0 <= num_control_layers <= num_layers:
             raise ValueError(
-                f"num_control_layers must be 0 to num_layers ({num_layers}), not {num_control_layers}"
+                f"num_control_layers must be 0 to {num_layers}, not {num_control_layers}"
             )
         dim = num_attention_heads * attention_head_dim
         control_dim = control_num_attention_heads * attention_head_dim
@@ -177,13 +161,13 @@ class LongVieTransformer3DModel(WanTransformer3DModel):
             )
         # 1. Tokens: history in front, positions counting through
         clip_tokens, grid = self._tokens(hidden_states)
-        tokens, main_grid = clip_tokens, grid
+        tokens, num_history_tokens = clip_tokens, 0
+        rotary_emb = clip_rotary_emb = self.rope(grid, tokens.device)
         if history is not None:
-            history_tokens, history_grid = self._tokens(history)
+            history_tokens, (history_frames, *_) = self._tokens(history)
             tokens = torch.cat((history_tokens, clip_tokens), dim=1)
-            main_grid = (history_grid[0] + grid[0], *grid[1:])
-        num_history_tokens = tokens.shape[1] - clip_tokens.shape[1]
-        rotary_emb = self.rope(main_grid, tokens.device)
+            num_history_tokens = history_tokens.shape[1]
+            rotary_emb = self.rope((history_frames + grid[0], *grid[1:]), tokens.device)
 
         # 2. Time, text and image
         temb, timestep_proj, context, image_context = self.condition_embedder(
@@ -193,23 +177,31 @@ class LongVieTransformer3DModel(WanTransformer3DModel):
         if image_context is not None:
             context = torch.cat((image_context, context), dim=1)
 
-        # 3. Blocks; the first ones are each followed by their control addition
-        control = self._start_control(
-            {"dense": dense, "sparse": sparse},
-            {"dense": dense_scale, "sparse": sparse_scale},
-            context,
-            timestep_proj,
-            rotary_emb if num_history_tokens == 0 else self.rope(grid, tokens.device),
-        )
+        # 3. The active control streams [B, N, C], and what their blocks are told
+        scales = {"dense": dense_scale, "sparse": sparse_scale}
+        streams = self._control_streams({"dense": dense, "sparse": sparse}, scales)
+        if streams:
+            control_context = self.control_text_proj(context)
+            control_timestep_proj = self.control_time_proj(timestep_proj)
+
+        # 4. Blocks; the first ones are each followed by their control addition
         for index, block in enumerate(self.blocks):
             tokens = self._run(block, tokens, context, timestep_proj, rotary_emb)
-            if control is not None and index < self.config.num_control_layers:
-                control, addition = self._control_step(index, control)
-                # Only the clip is steered: history tokens pass unchanged.
-                head, tail = tokens[:, :num_history_tokens], tokens[:, num_history_tokens:]
-                tokens = torch.cat((head, tail + addition), dim=1) if num_history_tokens else tail + addition
+            if streams and index < self.config.num_control_layers:
+                for name, blocks in (("dense", self.dense_blocks), ("sparse", self.sparse_blocks)):
+                    if name in streams:
+                        streams[name] = self._run(
+                            blocks[index],
+                            streams[name],
+                            control_context,
+                            control_timestep_proj,
+                            clip_rotary_emb,
+                        )
+                addition = self._control_addition(index, streams, scales)
+                # Only the clip is steered: nothing is added to the history tokens.
+                tokens = tokens + F.pad(addition, (0, 0, num_history_tokens, 0))
 
-        # 4. Output layer on the clip's tokens alone
+        # 5. Output layer on the clip's tokens alone
         shift, scale = (self.scale_shift_table + temb.unsqueeze(1)).chunk(2, dim=1)
         tokens = tokens[:, num_history_tokens:]
         tokens = (self.norm_out(tokens.float()) * (1 + scale) + shift).type_as(tokens)
@@ -226,9 +218,8 @@ class LongVieTransformer3DModel(WanTransformer3DModel):
 
     def _unpatchify(self, patches: Tensor, grid: tuple[int, int, int]) -> Tensor:
         """Return [B, channel, frames, height, width] from [B, N, patch * channel]."""
-        frames, rows, columns = grid
-        p_t, p_h, p_w = self.config.patch_size
-        patches = patches.reshape(-1, frames, rows, columns, p_t, p_h, p_w, self.config.out_channels)
+        patch = self.config.patch_size
+        patches = patches.reshape(-1, *grid, *patch, self.config.out_channels)
         latents = patches.permute(0, 7, 1, 4, 2, 5, 3, 6)
         return latents.flatten(6, 7).flatten(4, 5).flatten(2, 3)
 
@@ -237,43 +228,24 @@ class LongVieTransformer3DModel(WanTransformer3DModel):
             return self._gradient_checkpointing_func(block, *args)
         return block(*args)
 
-    def _start_control(
-        self,
-        controls: dict[str, Tensor | None],
-        scales: dict[str, float],
-        context: Tensor,
-        timestep_proj: Tensor,
-        rotary_emb: RotaryTables,
-    ) -> ControlState | None:
-        """Return the control streams before their first block, or None without control."""
+    def _control_streams(
+        self, controls: dict[str, Tensor | None], scales: dict[str, float]
+    ) -> dict[str, Tensor]:
+        """Return the tokens [B, N, C] of each control that is given and not scaled to nothing."""
         proj_in = {"dense": self.dense_proj_in, "sparse": self.sparse_proj_in}
-        streams = {
-            name: proj_in[name](self._tokens(latents)[0])
-            for name, latents in controls.items()
-            if latents is not None and scales[name] > 0
-        }
-        if not streams:
-            return None
-        return ControlState(
-            streams,
-            scales,
-            self.control_text_proj(context),
-            self.control_time_proj(timestep_proj),
-            rotary_emb,
-        )
+        streams = {}
+        for name, latents in controls.items():
+            if latents is not None and scales[name] > 0:
+                tokens, _ = self._tokens(latents)
+                streams[name] = proj_in[name](tokens).to(tokens.dtype)
+        return streams
 
-    def _control_step(self, index: int, control: ControlState) -> tuple[ControlState, Tensor]:
-        """Return the streams after control block `index` and what it adds to the clip's tokens."""
-        blocks = {"dense": self.dense_blocks, "sparse": self.sparse_blocks}
-        streams = {
-            name: self._run(
-                blocks[name][index], stream, control.context, control.timestep_proj, control.rotary_emb
-            )
-            for name, stream in control.streams.items()
-        }
+    def _control_addition(
+        self, index: int, streams: dict[str, Tensor], scales: dict[str, float]
+    ) -> Tensor:
+        """Return what is added to the clip's tokens [B, N, D] after main block `index`."""
         # Half of the output bias belongs to each branch, so that the addition is linear in both
         # scales: the release's sum at (1, 1), nothing at (0, 0).
-        scales = control.scales
         strength = sum(scales[name] for name in streams) / 2
         combined = sum(stream * (scales[name] / strength) for name, stream in streams.items())
-        return control._replace(streams=streams), self.control_proj_out[index](combined) * strength
+        return self.control_proj_out[index](combined) * strength

@@ -104,9 +104,11 @@ class LongViePipeline(DiffusionPipeline, WanLoraLoaderMixin):
         vae: AutoencoderKLWan,
         transformer: LongVieTransformer3DModel,
         scheduler: FlowMatchEulerDiscreteScheduler,
-        timestep_dtype: Literal["float32", "bfloat16"] = "float32",
+        timestep_dtype: str = "float32",
     ) -> None:
         super().__init__()
+        if timestep_dtype not in ("float32", "bfloat16"):
+            raise ValueError(f"timestep_dtype must be float32 or bfloat16, not {timestep_dtype}")
         self.register_modules(
             tokenizer=tokenizer,
             text_encoder=text_encoder,
@@ -301,7 +303,10 @@ class LongViePipeline(DiffusionPipeline, WanLoraLoaderMixin):
             history = history_input(
                 conditioning.history_latents, mask_channels=self.vae.config.scale_factor_temporal
             )
-        if guidance_scale != 1 and conditioning.negative_prompt_embeds is None:
+        negative_prompt_embeds = conditioning.negative_prompt_embeds
+        if guidance_scale == 1:
+            negative_prompt_embeds = None
+        elif negative_prompt_embeds is None:
             raise InputError(
                 f"guidance_scale {guidance_scale} needs a negative prompt; 1 goes without."
             )
@@ -326,8 +331,8 @@ class LongViePipeline(DiffusionPipeline, WanLoraLoaderMixin):
         self.scheduler.set_timesteps(sigmas=unshifted_sigmas(num_inference_steps), device=device)
         for step_index, timestep in enumerate(self.scheduler.timesteps):
             guided = velocity(timestep, conditioning.prompt_embeds)
-            if guidance_scale != 1:
-                negative = velocity(timestep, conditioning.negative_prompt_embeds)
+            if negative_prompt_embeds is not None:
+                negative = velocity(timestep, negative_prompt_embeds)
                 guided = guide(guided, negative, guidance_scale)
             latents = self.scheduler.step(guided, timestep, latents, return_dict=False)[0]
             if callback_on_step_end is not None:
@@ -405,7 +410,7 @@ class LongViePipeline(DiffusionPipeline, WanLoraLoaderMixin):
         return (posterior.mean.float() - mean) / std
 
     def decode_latents(self, latents: Tensor) -> Tensor:
-        """Return pixels [B, 3, frames, height, width] in [-1, 1], float32, of normalised latents."""
+        """Return float32 pixels [B, 3, frames, height, width] in [-1, 1] of normalised latents."""
         mean, std = self._latent_statistics()
         latents = latents.to(self._execution_device, torch.float32) * std + mean
         return self.vae.decode(latents.to(self.vae.dtype), return_dict=False)[0].float()
@@ -431,7 +436,7 @@ class LongViePipeline(DiffusionPipeline, WanLoraLoaderMixin):
         """Return (frames, height, width), the same for all inputs and possible for the model."""
         controls = [("dense", dense), ("sparse", sparse)]
         given = [control for _, control in controls if control is not None]
-        sizes = [frames.shape[-3:-1] for frames in (*given, image, history) if frames is not None]
+        sizes = [frames.shape[-3:-1] for frames in (image, *given, history) if frames is not None]
         num_frames = num_frames or (len(given[0]) if given else None)
         height, width = (height, width) if height and width else sizes[0] if sizes else (None, None)
         if num_frames is None or height is None or width is None:
@@ -456,7 +461,7 @@ class LongViePipeline(DiffusionPipeline, WanLoraLoaderMixin):
 
 
 def clean_prompt(prompt: str) -> str:
-    """Return the prompt with broken Unicode mended, HTML unescaped, and single spaces (spec 1.3)."""
+    """Return the prompt with Unicode mended, HTML unescaped and single spaces (spec 1.3)."""
     return " ".join(html.unescape(html.unescape(ftfy.fix_text(prompt))).split())
 
 

@@ -9,7 +9,13 @@ from torch import Tensor, nn
 
 from longvie_cli.errors import MissingResourceError
 from longvie_cli.models.longvie import LongVieTransformer3DModel
-from longvie_cli.models.weight_names import CONTROL_NAMES, DIT_NAMES, NameMap, WeightNameError, vae_names
+from longvie_cli.models.weight_names import (
+    CONTROL_NAMES,
+    DIT_NAMES,
+    NameMap,
+    WeightNameError,
+    vae_names,
+)
 
 
 def load_released_transformer(

@@ -15,7 +15,9 @@ from longvie_cli.errors import SettingsError
 # seconds.
 END_TOLERANCE_SECONDS = 0.5
 
-_RANGE_LINE = re.compile(r"^\[\s*(?P<start>[^\]\s-]+)\s*-\s*(?P<end>[^\]\s-]+)\s*\]\s*(?P<text>.*)$")
+_RANGE_LINE = re.compile(
+    r"^\[\s*(?P<start>[^\]\s-]+)\s*-\s*(?P<end>[^\]\s-]+)\s*\]\s*(?P<text>.*)$"
+)
 _TIME = re.compile(r"^(?:(?P<minutes>\d+(?:\.\d+)?)m)?(?:(?P<seconds>\d+(?:\.\d+)?)s?)?$")
 _CLOCK = re.compile(r"^(?:(\d+):)?(\d{1,2}):(\d{1,2}(?:\.\d+)?)$")
 
@@ -63,7 +65,9 @@ def read_prompt_file(path: Path) -> tuple[TimedPrompt, ...]:
     try:
         content = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path.name}: cannot read this prompt file ({_reason(error)}).") from error
+        raise SettingsError(
+            f"{path.name}: cannot read this prompt file ({_reason(error)})."
+        ) from error
     try:
         lines = [line for line in content.splitlines() if _is_text(line)]
         if lines and _RANGE_LINE.match(lines[0].strip()):
@@ -119,9 +123,13 @@ def _from_lines(content: str) -> list[TimedPrompt]:
         match = _RANGE_LINE.match(line.strip())
         if match is None:
             if line.strip().startswith("["):
-                raise ValueError(f"line {number}: {line.strip()!r} begins with no [start-end] range")
+                raise ValueError(
+                    f"line {number}: {line.strip()!r} begins with no [start-end] range"
+                )
             before = prompts[-1]
-            prompts[-1] = before.model_copy(update={"text": f"{before.text} {line.strip()}".strip()})
+            prompts[-1] = before.model_copy(
+                update={"text": f"{before.text} {line.strip()}".strip()}
+            )
             continue
         end = match["end"].lower()
         prompts.append(
@@ -144,7 +152,9 @@ def _from_yaml(content: str) -> list[TimedPrompt]:
             raise ValueError(f"entry {number} is no mapping with from, to and text")
         unknown = sorted(set(map(str, item)) - {"from", "to", "text"})
         if unknown:
-            raise ValueError(f"entry {number}: unknown key {unknown[0]!r}; known are from, to, text")
+            raise ValueError(
+                f"entry {number}: unknown key {unknown[0]!r}; known are from, to, text"
+            )
         if "text" not in item:
             raise ValueError(f"entry {number} has no text")
         end = item.get("to")

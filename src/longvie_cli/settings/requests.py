@@ -121,7 +121,9 @@ class GenerateRequest(Request, Length, Delivery):
                 hint="Pass --image FILE.",
             )
         if (self.video or self.controls) and not (self.prompt or self.prompts or self.controls):
-            raise UsageError("--prompt: say what the video shall show.", hint='Pass --prompt "...".')
+            raise UsageError(
+                "--prompt: say what the video shall show.", hint='Pass --prompt "...".'
+            )
         return self
 
 

@@ -135,9 +135,7 @@ def _add_preset_values(values: dict[str, Any], origins: dict[str, Layer], keys: 
             values.setdefault(key, value)
 
 
-def _merge(
-    layers: list[Layer], keys: Iterable[str]
-) -> tuple[dict[str, Any], dict[str, Layer]]:
+def _merge(layers: list[Layer], keys: Iterable[str]) -> tuple[dict[str, Any], dict[str, Layer]]:
     known = set(keys)
     values: dict[str, Any] = {}
     origins: dict[str, Layer] = {}
@@ -146,7 +144,9 @@ def _merge(
         for key, value in layer.values.items():
             if key not in known or key in taken or _hidden(key, taken):
                 continue
-            rivals = [k for k in _group(key) if k in layer.values and layer.values[k] not in (None, False)]
+            rivals = [
+                k for k in _group(key) if k in layer.values and layer.values[k] not in (None, False)
+            ]
             if len(rivals) > 1:
                 names = ", ".join(layer.label(rival) for rival in rivals)
                 raise _kind(layer)(f"{names}: pass only one of them.")

@@ -24,11 +24,11 @@ class TinyTraining(BaseModel):
     num_frames: int = 33
     fps: int = 16
     history_frames: int = 8
-    track_columns: int = 24
+    track_columns: int = 14
     track_rows: int = 14
 
     # Flights: one geometry, one camera path, seen under `looks_per_flight` looks.
-    num_flights: int = 600
+    num_flights: int = 420
     looks_per_flight: int = 2
 
     # Autoencoder.
@@ -36,10 +36,10 @@ class TinyTraining(BaseModel):
     autoencoder_base_dim: int = 64
     autoencoder_dim_mult: tuple[int, ...] = (1, 2, 2)
     autoencoder_patch: int = 4
-    autoencoder_steps: int = 6000
+    autoencoder_steps: int = 1400
     autoencoder_batch: int = 4
-    autoencoder_crop: int = 96
-    autoencoder_learning_rate: float = 1e-3
+    autoencoder_crop: int = 80
+    autoencoder_learning_rate: float = 2.5e-3
     latent_noise: float = 0.1
 
     # Text encoder: bytes into a small UMT5.

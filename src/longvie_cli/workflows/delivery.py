@@ -56,7 +56,12 @@ def deliver(job: Job, progress: Progress) -> JobResult:
         sound = job.earlier.path if job.earlier.has_audio else None
     metadata = encode_settings(embedded_settings(job)) if job.delivery.embed_metadata else None
     join_clips(
-        clips, folder.joined_video, fps=job.preset.fps, metadata=metadata, audio=sound, overwrite=True
+        clips,
+        folder.joined_video,
+        fps=job.preset.fps,
+        metadata=metadata,
+        audio=sound,
+        overwrite=True,
     )
     output_hash = hash_file(folder.joined_video)
     _write_delivery(job, output_hash)
@@ -82,6 +87,7 @@ def embedded_settings(job: Job) -> dict[str, Any]:
         "fps": job.preset.fps,
         "clips": len(job.specs),
         "last_prompt": job.prompts[-1],
+        "captioned": job.captioned,
     }
 
 

@@ -85,6 +85,7 @@ class Job:
         audio: File whose sound goes along.
         earlier: What `extend` continues.
         settings: Everything that decides the output, as JSON without absolute paths.
+        captioned: Whether the prompts came with the source.
         notes: What the user should know before the run, one line each.
     """
 
@@ -101,6 +102,7 @@ class Job:
     audio: Path | None
     earlier: EarlierVideo | None
     settings: Mapping[str, Any]
+    captioned: bool
     notes: tuple[str, ...]
 
     @property
@@ -114,11 +116,15 @@ class Job:
         return self.added_frames + (self.earlier.num_frames if self.earlier else 0)
 
     @property
+    def source_frames(self) -> int:
+        """Frames of the source that the run shows, one it shares with an earlier video included."""
+        last = self.specs[-1]
+        return last.first_frame + last.skip_frames + last.added_frames
+
+    @property
     def last_source_frame(self) -> int:
         """Frame of the source's timeline that the last frame of the video shows."""
-        last = self.specs[-1]
-        shown = last.first_frame + last.skip_frames + last.added_frames - 1
-        return self.source.first_frame + shown
+        return self.source.first_frame + self.source_frames - 1
 
 
 def check_output_path(output: Path, inputs: Sequence[Path | None]) -> None:

@@ -32,10 +32,13 @@ def opened_run(job: Job) -> Iterator[RunFolder]:
 
     Raises:
         OutputConflictError: Another process holds it, another request began it (and --overwrite
-            is not given), or it is a folder of something else.
+            is not given), it is a folder of something else, or the run is new and the output is
+            there already.
     """
     folder = job.folder
     _check_ours(folder)
+    if not folder.run_json.is_file() and job.output.exists() and not job.delivery.overwrite:
+        raise output_taken(job.output)
     with RunLock(folder):
         if folder.run_json.is_file():
             changed = changed_settings(job)
@@ -44,8 +47,6 @@ def opened_run(job: Job) -> Iterator[RunFolder]:
             if changed:
                 _forget(folder)
         if not folder.run_json.is_file():
-            if job.output.exists() and not job.delivery.overwrite:
-                raise output_taken(job.output)
             write_manifest(folder.run_json, _manifest(job))
         yield folder
 
@@ -67,14 +68,20 @@ def _begun_otherwise(folder: RunFolder, changed: list[str]) -> OutputConflictErr
     shown = "; ".join(changed[:3]) + (f"; and {len(changed) - 3} more" if len(changed) > 3 else "")
     return OutputConflictError(
         f"{folder.root}: this run was started with {shown}.",
-        hint="Repeat the first command to continue it, pass another -o, or --overwrite to start anew.",
+        hint="Repeat the first command to go on, pass another -o, or --overwrite to start anew.",
     )
 
 
 def _check_ours(folder: RunFolder) -> None:
     if not folder.root.is_dir() or folder.run_json.is_file():
         return
-    ours = (folder.controls_dir, folder.clips_dir, folder.tails_dir, folder.lock, folder.lock_holder)
+    ours = (
+        folder.controls_dir,
+        folder.clips_dir,
+        folder.tails_dir,
+        folder.lock,
+        folder.lock_holder,
+    )
     run_json_part = folder.run_json.name + ".part"
     for path in folder.root.iterdir():
         if path not in ours and path.name != run_json_part:

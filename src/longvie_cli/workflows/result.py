@@ -13,7 +13,7 @@ class JobResult:
     """The outcome of one command.
 
     Args:
-        status: `done`; `skipped`, the output was there and --no-clobber given; `planned`, a dry run.
+        status: `done`; `skipped`, the output was there (--no-clobber); `planned`, a dry run.
         output: The file or folder that was asked for.
         run_dir: Run folder, for commands that have one.
         frames: Frames of the output.

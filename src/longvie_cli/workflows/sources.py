@@ -123,7 +123,10 @@ class Source(Protocol):
         """Return the prompt it brings for a clip, empty if none."""
 
     def prepare(self, folder: Path, num_frames: int, progress: Progress) -> PlayedControls | None:
-        """Make its controls for `num_frames` frames in a folder, resumably, and return them."""
+        """Say its conversions, make its controls for `num_frames` frames in a folder, resumably.
+
+        Returns None for a source without controls.
+        """
 
 
 @dataclass(frozen=True)
@@ -275,6 +278,8 @@ class FolderSource:
         return self._played.text(spec)
 
     def prepare(self, folder: Path, num_frames: int, progress: Progress) -> PlayedControls:
+        for line in self.conversions():
+            progress.message(line)
         return self._played
 
 

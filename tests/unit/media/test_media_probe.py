@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from longvie_cli.errors import MediaError
-from longvie_cli.media.packets import read_audio_codec, read_packets
+from longvie_cli.media.packets import read_packets, read_sound
 from longvie_cli.media.probe import probe_video
 from longvie_cli.media.reader import count_frames, read_frames
 
@@ -25,7 +25,7 @@ def test_ntsc_rate_length_and_sound(ffmpeg, tmp_path):
     assert video.num_frames == 120
     assert video.duration_seconds == pytest.approx(120 * 1001 / 60000, abs=1e-9)
     assert (video.height, video.width, video.codec, video.has_audio) == (48, 64, "h264", True)
-    assert read_audio_codec(path) == "aac"
+    assert read_sound(path).codec == "aac"
 
 
 def test_rotation_by_metadata_turns_the_size(ffmpeg, numbered_video, tmp_path):
@@ -70,14 +70,14 @@ def test_a_picture_on_a_song_is_no_video(ffmpeg, tmp_path):
     cover, song = tmp_path / "cover.png", tmp_path / "song.mp3"
     Image.new("RGB", (32, 32), "red").save(cover)
     ffmpeg("-f", "lavfi", "-i", "sine=d=1", "-i", cover, "-map", "0", "-map", "1", song)
-    with pytest.raises(MediaError, match="song.mp3"):
+    with pytest.raises(MediaError, match=r"song\.mp3"):
         probe_video(song)
-    assert read_audio_codec(song) == "mp3"
+    assert read_sound(song).codec == "mp3"
 
 
 def test_no_sound_is_said(numbered_video):
     with pytest.raises(MediaError, match="no sound"):
-        read_audio_codec(numbered_video("silent.mp4", num_frames=2, fps="25"))
+        read_sound(numbered_video("silent.mp4", num_frames=2, fps="25"))
 
 
 def _broken_files(folder: Path, good: Path) -> dict[str, Path]:
@@ -132,7 +132,7 @@ def test_a_damaged_frame_is_an_error_not_a_shorter_video(ffmpeg, tmp_path):
     ffmpeg("-f", "lavfi", "-i", "testsrc2=s=320x240:r=25:d=2", "-c:v", "libx264", path)
     data = bytearray(path.read_bytes())
     middle = len(data) // 2
-    data[middle : middle + 8000] = np.random.default_rng(1).bytes(8000)
+    data[middle : middle + 8000] = b"rubbish!" * 1000
     path.write_bytes(data)
     with pytest.raises(MediaError, match="damaged"):
         count_frames(path, fps=16)

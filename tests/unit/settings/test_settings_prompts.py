@@ -26,7 +26,15 @@ def written(folder: Path, text: str, name: str = "prompts.txt") -> Path:
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("90", 90), ("90s", 90), ("1.5m", 90), ("1m30s", 90), ("1:30", 90), ("0:01:30.5", 90.5), (7, 7)],
+    [
+        ("90", 90),
+        ("90s", 90),
+        ("1.5m", 90),
+        ("1m30s", 90),
+        ("1:30", 90),
+        ("0:01:30.5", 90.5),
+        (7, 7),
+    ],
 )
 def test_times_are_read_in_every_spelling(text: str | int, seconds: float) -> None:
     assert parse_time(text) == seconds
@@ -39,7 +47,9 @@ def test_other_words_are_no_time(text: str | int) -> None:
 
 
 def test_lines_and_yaml_say_the_same(tmp_path: Path) -> None:
-    lines = written(tmp_path, "# two scenes\n[0s-20s] a forest\n in snow\n\n[20s-end] a forest at night\n")
+    lines = written(
+        tmp_path, "# two scenes\n[0s-20s] a forest\n in snow\n\n[20s-end] a forest at night\n"
+    )
     document = written(
         tmp_path,
         "- {from: 0, to: 20s, text: a forest in snow}\n- {from: 20s, text: a forest at night}\n",
@@ -76,13 +86,14 @@ def test_a_wrong_file_is_refused_with_its_reason(tmp_path: Path, text: str, reas
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="nowhere.txt"):
+    with pytest.raises(SettingsError, match=r"nowhere\.txt"):
         read_prompt_file(tmp_path / "nowhere.txt")
 
 
 def prompts_of(*ranges: tuple[float, float | None]) -> tuple[TimedPrompt, ...]:
     return tuple(
-        TimedPrompt(start_seconds=start, end_seconds=end, text=f"from {start}") for start, end in ranges
+        TimedPrompt(start_seconds=start, end_seconds=end, text=f"from {start}")
+        for start, end in ranges
     )
 
 
@@ -94,7 +105,9 @@ def prompts_of(*ranges: tuple[float, float | None]) -> tuple[TimedPrompt, ...]:
         ([(0, 6)], "ends at 6 s"),
     ],
 )
-def test_prompts_must_cover_the_video(ranges: list[tuple[float, float | None]], reason: str) -> None:
+def test_prompts_must_cover_the_video(
+    ranges: list[tuple[float, float | None]], reason: str
+) -> None:
     with pytest.raises(SettingsError, match=reason):
         check_prompts_fit(prompts_of(*ranges), 10.0, "prompts.txt")
 

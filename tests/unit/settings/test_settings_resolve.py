@@ -147,7 +147,9 @@ def test_a_misspelt_variable_is_pointed_out(tmp_path: Path) -> None:
         ({"video": "a.mp4", "prompt": None}, "--prompt"),
     ],
 )
-def test_wrong_flags_are_usage_errors(tmp_path: Path, flags: dict[str, object], message: str) -> None:
+def test_wrong_flags_are_usage_errors(
+    tmp_path: Path, flags: dict[str, object], message: str
+) -> None:
     with pytest.raises(UsageError) as caught:
         generate_request(tmp_path, flags)
     assert message in caught.value.message

@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# One reference, two looks: the controls are extracted once and used twice.
+# Usage: examples/two_looks.sh OUT_FOLDER [SECONDS]
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+out=${1:?usage: two_looks.sh OUT_FOLDER [SECONDS]}
+seconds=${2:-10}
+mkdir -p "$out"
+controls=$(longvie extract-controls "$here/reference.mp4" -o "$out/controls")
+longvie generate --controls "$controls" --first-frame prompt --seconds "$seconds" \
+    --prompt "Snowy mountains at dawn under a clear sky" -o "$out/snow.mp4"
+longvie generate --controls "$controls" --first-frame prompt --seconds "$seconds" \
+    --prompt "Orange desert at sunset, scattered clouds" -o "$out/desert.mp4"

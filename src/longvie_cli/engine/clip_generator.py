@@ -1,0 +1,223 @@
+"""Makes the clips of a run, one after the other."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from longvie_cli.engine.noise import draw_noise, first_frame_noise
+from longvie_cli.errors import ResumableError
+from longvie_cli.models.pipeline import LongViePipeline
+from longvie_cli.progress import Progress, SilentProgress
+from longvie_cli.settings.presets import Preset
+
+
+@dataclass(frozen=True)
+class ClipTimings:
+    """Where a clip's time went.
+
+    Args:
+        total_seconds: Encoding, denoising and decoding.
+        decode_seconds: From the last step to the frames.
+    """
+
+    total_seconds: float
+    decode_seconds: float
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A clip as made.
+
+    Args:
+        index: Number of the clip in its run.
+        frames: uint8 [frames, height, width, 3].
+        timings: How long it took.
+    """
+
+    index: int
+    frames: np.ndarray
+    timings: ClipTimings
+
+    def tail(self, num_frames: int) -> np.ndarray:
+        """Return the last frames: all that the next clip needs of this one."""
+        return self.frames[-num_frames:].copy()
+
+
+class ClipGenerator:
+    """Makes clips from one pipeline, one seed and one set of sampling numbers.
+
+    Holds nothing of the clips it made: what one hands to the next is its tail, so a run that
+    stopped continues from a stored tail with the same frames.
+
+    Args:
+        pipeline: As `load_pipeline` returns it.
+        preset: Geometry, and the defaults of what follows.
+        seed: Draws the noise that all clips share.
+        num_inference_steps: Preset's where None.
+        guidance_scale: Preset's where None; 1 skips the negative prompt.
+        negative_prompt: Preset's where None.
+        dense_scale: Strength of depth; 0 skips its branch.
+        sparse_scale: Strength of tracks; 0 skips its branch.
+        progress: Told of every denoising step, as stage `steps`, begun anew for each clip.
+    """
+
+    def __init__(
+        self,
+        pipeline: LongViePipeline,
+        preset: Preset,
+        *,
+        seed: int,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        negative_prompt: str | None = None,
+        dense_scale: float = 1.0,
+        sparse_scale: float = 1.0,
+        progress: Progress | None = None,
+    ) -> None:
+        self.pipeline = pipeline
+        self.preset = preset
+        self.num_inference_steps = num_inference_steps or preset.num_inference_steps
+        self.guidance_scale = preset.guidance_scale if guidance_scale is None else guidance_scale
+        self.negative_prompt = (
+            preset.negative_prompt if negative_prompt is None else negative_prompt
+        )
+        self.dense_scale = dense_scale
+        self.sparse_scale = sparse_scale
+        self._progress = progress or SilentProgress()
+        self._noise = draw_noise(pipeline, preset, seed)
+        # Neighbouring clips mostly share a prompt, and all share the negative one.
+        self._prompt_embeds = lru_cache(maxsize=4)(self._encode_prompt)
+
+    def generate(
+        self,
+        clip_index: int,
+        prompt: str,
+        *,
+        image: np.ndarray | None = None,
+        history: np.ndarray | None = None,
+        dense: np.ndarray | None = None,
+        sparse: np.ndarray | None = None,
+    ) -> Clip:
+        """Return one clip of the preset's length.
+
+        Args:
+            clip_index: Number of the clip, kept in the result.
+            prompt: Text.
+            image: First frame, uint8 [height, width, 3]; where None it is the last frame of the
+                history, and without history the model makes it.
+            history: Tail of the clip before, uint8 [n, height, width, 3], oldest first.
+            dense: Depth control, uint8 [frames, height, width, 3], or None.
+            sparse: Track control, likewise.
+
+        Raises:
+            ControlError: a control has another length or size than the preset's clips.
+            ResumableError: the machine is out of memory.
+        """
+        if image is None and history is not None:
+            image = history[-1]
+        started = time.perf_counter()
+        frames, decode_started = self._make(
+            prompt, self.preset.num_frames, self._noise, image, history, dense, sparse
+        )
+        ended = time.perf_counter()
+        timings = ClipTimings(ended - started, ended - decode_started)
+        return Clip(clip_index, frames, timings)
+
+    def first_frame(
+        self,
+        prompt: str,
+        *,
+        dense: np.ndarray | None = None,
+        sparse: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Return a first frame uint8 [height, width, 3] made from prompt and first controls alone.
+
+        It is a clip of one frame without image condition, which only models trained for it make.
+
+        Args:
+            prompt: Text.
+            dense: First depth frame, uint8 [height, width, 3].
+            sparse: First track frame, likewise.
+        """
+        frames, _ = self._make(
+            prompt,
+            1,
+            first_frame_noise(self._noise),
+            None,
+            None,
+            None if dense is None else dense[None],
+            None if sparse is None else sparse[None],
+        )
+        return frames[0]
+
+    def _make(
+        self,
+        prompt: str,
+        num_frames: int,
+        noise: Tensor,
+        image: np.ndarray | None,
+        history: np.ndarray | None,
+        dense: np.ndarray | None,
+        sparse: np.ndarray | None,
+    ) -> tuple[np.ndarray, float]:
+        """Return the frames and the instant at which decoding began."""
+        last_step = time.perf_counter()
+
+        def stepped(*_: Any) -> None:
+            nonlocal last_step
+            last_step = time.perf_counter()
+            self._progress.advance("steps")
+
+        self._progress.start("steps", self.num_inference_steps)
+        with _out_of_memory_is_resumable():
+            (frames,) = self.pipeline(
+                image=image,
+                dense=dense,
+                sparse=sparse,
+                history=history,
+                num_frames=num_frames,
+                height=self.preset.height,
+                width=self.preset.width,
+                num_inference_steps=self.num_inference_steps,
+                guidance_scale=self.guidance_scale,
+                dense_scale=self.dense_scale,
+                sparse_scale=self.sparse_scale,
+                noise=noise,
+                prompt_embeds=self._prompt_embeds(prompt),
+                negative_prompt_embeds=None
+                if self.guidance_scale == 1
+                else self._prompt_embeds(self.negative_prompt),
+                callback_on_step_end=stepped,
+                return_dict=False,
+            )
+        self._progress.finish("steps")
+        assert isinstance(frames, np.ndarray)
+        return frames, last_step
+
+    @torch.no_grad()
+    def _encode_prompt(self, prompt: str) -> Tensor:
+        return self.pipeline.encode_prompt([prompt])
+
+
+@contextmanager
+def _out_of_memory_is_resumable() -> Iterator[None]:
+    """Turn a failed allocation into the error that says the same command continues."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        # On the CPU PyTorch raises a plain RuntimeError.
+        if type(error) is RuntimeError and "can't allocate memory" not in str(error):
+            raise
+        raise ResumableError(
+            f"Out of memory: {str(error).splitlines()[0] if str(error) else 'allocation failed'}",
+            hint="Free memory and run the same command again; finished clips are kept.",
+        ) from error

@@ -1,0 +1,144 @@
+"""What generate and extend share once the job is decided: open, controls, clips, deliver."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+from longvie_cli.media.reader import read_frames
+from longvie_cli.media.writer import VideoWriter
+from longvie_cli.progress import Progress
+from longvie_cli.run_folder.commit import completed_clips
+from longvie_cli.run_folder.events import append_event
+from longvie_cli.run_folder.layout import RunFolder
+from longvie_cli.workflows.clip_loop import make_missing_clips
+from longvie_cli.workflows.delivery import deliver, finished_result
+from longvie_cli.workflows.job import Job, output_taken
+from longvie_cli.workflows.opening import changed_settings, opened_run
+from longvie_cli.workflows.result import JobResult
+
+# H.264 at crf 18 of moving landscapes stays below this; a guess for --dry-run, on the safe side.
+_BYTES_A_PIXEL = 0.25
+
+
+def carry_out(job: Job, progress: Progress) -> JobResult:
+    """Do the job from wherever it stands and return its result.
+
+    Raises:
+        OutputConflictError: The output or the run folder belongs to something else.
+        MediaError, ControlError: An input turned out to be unusable.
+        ResumableError: The disk is full; the same request goes on.
+    """
+    with opened_run(job) as folder:
+        if finished := finished_result(job):
+            progress.message(f"{job.output}: this run is finished already.")
+            return finished
+        if job.output.exists() and not job.delivery.overwrite:
+            raise output_taken(job.output)
+        for note in job.notes:
+            progress.message(note)
+        append_event(folder.events, "started", clips=len(job.specs), frames=job.added_frames)
+        _encode_earlier_video(job, folder, progress)
+        controls = job.source.prepare(folder.controls_dir, job.source_frames, progress)
+        make_missing_clips(job, folder, controls, progress)
+        return deliver(job, progress)
+
+
+def describe(job: Job, progress: Progress) -> JobResult:
+    """Say what `carry_out` would do, and return it as a plan; writes nothing."""
+    fps = job.preset.fps
+    seconds = job.total_frames / fps
+    state = _state(job)
+    disk_bytes = _disk_bytes(job)
+    free_bytes = _free_bytes(job)
+    clips: list[dict[str, Any]] = []
+    made = job.earlier.num_frames if job.earlier else 0
+    for spec, prompt in zip(job.specs, job.prompts, strict=True):
+        first = made / fps
+        made += spec.added_frames
+        clips.append(
+            {
+                "index": spec.index,
+                "frames": spec.added_frames,
+                "from_seconds": round(first, 3),
+                "to_seconds": round(made / fps, 3),
+                "prompt": prompt,
+            }
+        )
+    progress.message(
+        f"{job.output}: {job.total_frames} frames, {seconds:.2f} s at {fps} fps, "
+        f"{job.preset.width}x{job.preset.height}, {len(job.specs)} new clips ({state})."
+    )
+    progress.message(f"source: {job.source.name}; first frame: {job.start.label}")
+    inputs = [*job.source.conversions(), *job.notes]
+    for line in inputs:
+        progress.message(line)
+    for clip in clips:
+        progress.message(
+            f"  clip {clip['index']}: {clip['from_seconds']:.2f} s to {clip['to_seconds']:.2f} s, "
+            f"{clip['frames']} frames: {clip['prompt']}"
+        )
+    progress.message(f"disk: about {disk_bytes / 1e6:.1f} MB of {free_bytes / 1e6:.0f} MB free")
+    return JobResult(
+        status="planned",
+        output=job.output,
+        run_dir=job.folder.root,
+        frames=job.total_frames,
+        seconds=seconds,
+        seed=job.sampling.seed,
+        plan={
+            "clips": clips,
+            "state": state,
+            "source": job.source.name,
+            "first_frame": job.start.label,
+            "inputs": inputs,
+            "settings": dict(job.settings),
+            "device": job.sampling.device,
+            "disk_bytes": disk_bytes,
+            "disk_free_bytes": free_bytes,
+        },
+    )
+
+
+def _encode_earlier_video(job: Job, folder: RunFolder, progress: Progress) -> None:
+    earlier, preset = job.earlier, job.preset
+    if earlier is None or earlier.joinable or folder.earlier_video.is_file():
+        return
+    height, width = preset.height, preset.width
+    fit = job.settings["fit"]
+    with VideoWriter(
+        folder.earlier_video, height=height, width=width, fps=preset.fps, crf=job.delivery.crf
+    ) as writer:
+        progress.start("earlier video", earlier.num_frames)
+        for frame in read_frames(earlier.path, fps=preset.fps, height=height, width=width, fit=fit):
+            writer.write(frame)
+            progress.advance("earlier video")
+        progress.finish("earlier video")
+
+
+def _state(job: Job) -> str:
+    if not job.folder.run_json.is_file():
+        return "a new run"
+    changed = changed_settings(job)
+    if changed:
+        return f"the run folder holds another run, started with {'; '.join(changed[:3])}"
+    if job.folder.delivery.is_file() and job.output.is_file():
+        return "finished already"
+    return f"{len(completed_clips(job.folder, job.specs))} made already"
+
+
+def _disk_bytes(job: Job) -> int:
+    pixels = job.preset.height * job.preset.width
+    control_pixels = job.preset.control_size[0] * job.preset.control_size[1]
+    # Clips and the joined file; depth and tracks; an uncompressed tail a clip.
+    videos = job.added_frames * (2 * pixels + 2 * control_pixels) * _BYTES_A_PIXEL
+    earlier = job.earlier.path.stat().st_size if job.earlier else 0
+    tails = len(job.specs) * job.preset.history_frames * pixels * 3
+    return int(videos + earlier + tails)
+
+
+def _free_bytes(job: Job) -> int:
+    folder = job.folder.root.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free

@@ -1,0 +1,151 @@
+"""The clips of a run, one after another; each is on disk before the next begins."""
+
+from __future__ import annotations
+
+import io
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from longvie_cli.durable import write_atomic
+from longvie_cli.media.reader import read_image
+from longvie_cli.media.writer import VideoWriter
+from longvie_cli.progress import Progress
+from longvie_cli.run_folder.commit import completed_clips, hash_file
+from longvie_cli.run_folder.events import append_event
+from longvie_cli.run_folder.layout import RunFolder
+from longvie_cli.run_folder.manifest import ClipRecord, write_record
+from longvie_cli.run_folder.tails import load_tail, save_tail
+from longvie_cli.timeline import ClipSpec
+from longvie_cli.workflows.job import Job
+from longvie_cli.workflows.sources import PlayedControls
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from longvie_cli.engine.clip_generator import ClipGenerator
+
+
+def make_missing_clips(
+    job: Job, folder: RunFolder, controls: PlayedControls | None, progress: Progress
+) -> None:
+    """Make every clip that does not exist yet, in order.
+
+    A clip starts on the last frame so far and is told the last few as history; both come from the
+    lossless tail, never from the delivered video, so a resumed run makes the same frames. Memory
+    does not grow with the number of clips.
+    """
+    done = completed_clips(folder, job.specs)
+    if len(done) == len(job.specs):
+        return
+    if done:
+        progress.message(f"{len(done)} of {len(job.specs)} clips are there already; going on.")
+    generator = _load_generator(job, progress)
+    tail = load_tail(folder.tail(done[-1].index)) if done else job.start.history
+    progress.start("clips", len(job.specs), done=len(done))
+    for spec in job.specs[len(done) :]:
+        began = time.monotonic()
+        shown = None if controls is None else controls.read(spec)
+        dense, sparse = (None, None) if shown is None else (shown.dense, shown.sparse)
+        prompt = job.prompts[spec.index]
+        if tail is not None:
+            image = tail[-1]
+        else:
+            image = _first_picture(job, folder, generator, prompt, dense, sparse)
+        clip = generator.generate(
+            spec.index, prompt, image=image, history=tail, dense=dense, sparse=sparse
+        )
+        added = clip.frames[spec.skip_frames : spec.skip_frames + spec.added_frames]
+        tail = _last_frames(tail, added, job.preset.history_frames)
+        seconds = time.monotonic() - began
+        _commit(job, folder, spec, added, tail, seconds)
+        append_event(folder.events, "clip_done", clip=spec.index, seconds=round(seconds, 3))
+        progress.advance("clips", detail=f"{seconds:.1f} s")
+    progress.finish("clips")
+
+
+def _first_picture(
+    job: Job,
+    folder: RunFolder,
+    generator: ClipGenerator,
+    prompt: str,
+    dense: NDArray[np.uint8] | None,
+    sparse: NDArray[np.uint8] | None,
+) -> NDArray[np.uint8]:
+    """Return the picture a new video starts from, made by the model where none is given."""
+    if job.start.image is not None:
+        return job.start.image
+    if not folder.first_picture.is_file():
+        assert dense is not None and sparse is not None, "a first frame is made from controls"
+        picture = generator.first_frame(prompt, dense=dense[0], sparse=sparse[0])
+        write_atomic(folder.first_picture, _png(picture))
+    return read_image(
+        folder.first_picture, height=job.preset.height, width=job.preset.width, fit="native"
+    )
+
+
+def _commit(
+    job: Job,
+    folder: RunFolder,
+    spec: ClipSpec,
+    added: NDArray[np.uint8],
+    tail: NDArray[np.uint8],
+    seconds: float,
+) -> None:
+    video, preset = folder.clip_video(spec.index), job.preset
+    with VideoWriter(
+        video,
+        height=preset.height,
+        width=preset.width,
+        fps=preset.fps,
+        crf=job.delivery.crf,
+    ) as writer:
+        for frame in added:
+            writer.write(frame)
+    save_tail(folder.tail(spec.index), tail)
+    record = ClipRecord(
+        index=spec.index,
+        frames=len(added),
+        video_hash=hash_file(video),
+        tail_hash=hash_file(folder.tail(spec.index)),
+        seconds=seconds,
+        seed=job.sampling.seed,
+        prompt=job.prompts[spec.index],
+    )
+    # Last of all: with its record the clip exists.
+    write_record(folder.clip_record(spec.index), record)
+
+
+def _last_frames(
+    earlier: NDArray[np.uint8] | None, added: NDArray[np.uint8], count: int
+) -> NDArray[np.uint8]:
+    frames = added if earlier is None else np.concatenate([earlier, added])
+    return frames[-count:].copy()
+
+
+def _png(frame: NDArray[np.uint8]) -> bytes:
+    from PIL import Image
+
+    data = io.BytesIO()
+    Image.fromarray(frame).save(data, format="PNG")
+    return data.getvalue()
+
+
+def _load_generator(job: Job, progress: Progress) -> ClipGenerator:
+    from longvie_cli.engine.clip_generator import ClipGenerator
+    from longvie_cli.engine.loader import load_pipeline
+
+    sampling = job.sampling
+    pipeline = load_pipeline(job.preset, device=sampling.device, dtype=sampling.dtype)
+    return ClipGenerator(
+        pipeline,
+        job.preset,
+        seed=sampling.seed,
+        num_inference_steps=sampling.num_inference_steps,
+        guidance_scale=sampling.guidance_scale,
+        negative_prompt=sampling.negative_prompt,
+        dense_scale=sampling.depth_strength,
+        sparse_scale=sampling.track_strength,
+        progress=progress,
+    )

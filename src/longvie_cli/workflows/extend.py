@@ -1,0 +1,308 @@
+"""`extend`: more of a video, from its last frames on; its own frames are copied."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from longvie_cli.errors import ControlError, UsageError
+from longvie_cli.media.join import is_joinable
+from longvie_cli.media.metadata import read_settings
+from longvie_cli.media.probe import probe_video
+from longvie_cli.media.reader import count_frames, read_last_frames
+from longvie_cli.progress import Progress, SilentProgress
+from longvie_cli.run_folder.commit import hash_file
+from longvie_cli.run_folder.layout import RunFolder
+from longvie_cli.run_folder.manifest import read_manifest
+from longvie_cli.run_folder.tails import load_tail
+from longvie_cli.settings.presets import DEFAULT_PRESET, Fit, Preset, load_preset
+from longvie_cli.settings.requests import ExtendRequest
+from longvie_cli.timeline import plan_clips
+from longvie_cli.workflows.carry_out import carry_out, describe
+from longvie_cli.workflows.delivery import read_delivery
+from longvie_cli.workflows.job import (
+    EarlierVideo,
+    Job,
+    Sampling,
+    Start,
+    check_output_path,
+    clip_prompts,
+    deciding_settings,
+)
+from longvie_cli.workflows.result import JobResult
+from longvie_cli.workflows.sources import (
+    FlightSource,
+    FolderSource,
+    NoSource,
+    Source,
+    VideoSource,
+    frames_to_make,
+)
+
+if TYPE_CHECKING:
+    from longvie_cli.controls.normalization import DepthRange
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What is known of how the earlier video was made.
+
+    Args:
+        about: What the file, or its run, says about itself; empty for a foreign video.
+        folder: Its run folder, where it was found.
+        tail: File with its last frames, lossless, where it was found.
+        source_path: The source of its controls, where it had one.
+    """
+
+    about: Mapping[str, Any]
+    folder: RunFolder | None = None
+    tail: Path | None = None
+    source_path: Path | None = None
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The deciding settings of its run; empty for a foreign video."""
+        found = self.about.get("settings", {})
+        return found if isinstance(found, dict) else {}
+
+
+def extend(request: ExtendRequest, progress: Progress | None = None) -> JobResult:
+    """Continue a video, going on where an earlier call with the same request stopped.
+
+    Raises:
+        LongVieError: See `longvie_cli.errors`; everything made so far is saved.
+    """
+    progress = progress or SilentProgress()
+    check_output_path(request.output, [request.previous, request.video])
+    if request.no_clobber and request.output.exists():
+        progress.message(f"{request.output}: exists, skipped (--no-clobber).")
+        return JobResult("skipped", request.output)
+    return carry_out(decide(request, progress), progress)
+
+
+def plan(request: ExtendRequest, progress: Progress | None = None) -> JobResult:
+    """Say what `extend` would do; writes nothing."""
+    progress = progress or SilentProgress()
+    check_output_path(request.output, [request.previous, request.video])
+    return describe(decide(request, progress), progress)
+
+
+def decide(request: ExtendRequest, progress: Progress) -> Job:
+    """Return the job of a request: what is continued, how, by which clips; writes nothing."""
+    probe_video(request.previous)
+    origin = find_origin(request.previous)
+    preset = load_preset(request.preset or str(origin.settings.get("preset", DEFAULT_PRESET)))
+    fit: Fit = request.fit or origin.settings.get("fit", preset.fit)
+    sampling = _sampling(request, origin, preset)
+    notes: list[str] = []
+    start = _start(request, origin, preset, fit, notes)
+    earlier = _earlier_video(request.previous, preset, notes)
+    source = _source(request, origin, preset, fit, sampling, progress, notes)
+    wanted = request.wanted_frames(preset.geometry, continues=True)
+    num_frames = frames_to_make(
+        source, wanted, flag=request.length_flag, fps=preset.fps, shared_frames=1
+    )
+    if wanted is None and source.kind in ("flight", "none"):
+        notes.append(f"No length given: {num_frames / preset.fps:g} s are added.")
+    specs = plan_clips(preset.geometry, num_frames, continues=True)
+    prompt = request.prompt
+    # Captions go on as captions where the source still has some; else the last words stay.
+    captioned = source.kind in ("controls", "flight") and origin.about.get("captioned", True)
+    if prompt is None and not request.prompts and not captioned:
+        prompt = origin.about.get("last_prompt")
+    prompts = clip_prompts(specs, prompt, request.prompts, source, preset.fps)
+    return Job(
+        command="extend",
+        output=request.output,
+        folder=RunFolder(request.run_dir) if request.run_dir else RunFolder.beside(request.output),
+        preset=preset,
+        specs=specs,
+        prompts=prompts,
+        source=source,
+        start=start,
+        sampling=sampling,
+        delivery=request,
+        audio=None,
+        earlier=earlier,
+        settings=deciding_settings(
+            preset=preset,
+            specs=specs,
+            prompts=prompts,
+            source=source,
+            start=start,
+            fit=fit,
+            sampling=sampling,
+            delivery=request,
+            audio=None,
+        ),
+        captioned=prompt is None and not request.prompts,
+        notes=tuple(notes),
+    )
+
+
+def find_origin(video: Path) -> Origin:
+    """Return what is known of how a video was made.
+
+    Its run is looked for in `VIDEO.longvie` and in every other run folder beside the video; it is
+    the right one if it delivered exactly these bytes. Without it the video's comment tag counts.
+
+    Raises:
+        MediaError: The file cannot be read.
+        OutputConflictError: A run folder that claims the video is damaged.
+    """
+    content_hash = hash_file(video)
+    beside = RunFolder.beside(video)
+    others = (
+        RunFolder(path.parent) for path in sorted(video.absolute().parent.glob("*/delivery.json"))
+    )
+    for folder in (beside, *others):
+        record = read_delivery(folder)
+        if record is None or record["output_hash"] != content_hash:
+            continue
+        manifest = read_manifest(folder.run_json)
+        source_path = manifest.request.get("source")
+        tail = folder.tail(int(record["last_clip"]))
+        return Origin(
+            about=record["about"],
+            folder=folder,
+            tail=tail if tail.is_file() else None,
+            source_path=Path(source_path) if source_path else None,
+        )
+    about = read_settings(video)
+    return Origin(about=about if about is not None and about.get("tool") == "longvie" else {})
+
+
+def _sampling(request: ExtendRequest, origin: Origin, preset: Preset) -> Sampling:
+    from longvie_cli.engine.loader import resolve_device, resolve_dtype
+
+    device = resolve_device(request.device)
+    before = origin.settings
+
+    def chosen(asked: Any, key: str, default: Any) -> Any:
+        return asked if asked is not None else before.get(key, default)
+
+    return Sampling(
+        seed=chosen(request.seed, "seed", 0),
+        num_inference_steps=chosen(
+            request.num_inference_steps, "steps", preset.num_inference_steps
+        ),
+        guidance_scale=chosen(request.guidance_scale, "guidance", preset.guidance_scale),
+        negative_prompt=chosen(request.negative_prompt, "negative_prompt", preset.negative_prompt),
+        depth_strength=chosen(request.depth_strength, "depth_strength", 1.0),
+        track_strength=chosen(request.track_strength, "track_strength", 1.0),
+        device=device,
+        dtype=resolve_dtype(chosen(request.dtype, "dtype", "auto"), device),
+    )
+
+
+def _start(
+    request: ExtendRequest, origin: Origin, preset: Preset, fit: Fit, notes: list[str]
+) -> Start:
+    previous = request.previous
+    label = f"end of {previous.name} {hash_file(previous)}"
+    if origin.tail is not None:
+        history = load_tail(origin.tail)
+        if history.shape[1:3] == (preset.height, preset.width):
+            return Start(label, history=history)
+    if origin.about:
+        notes.append(
+            f"{previous.name}: its run folder is not beside it, so it goes on from its last frames "
+            "as decoded, which are not lossless."
+        )
+    history = read_last_frames(
+        previous,
+        preset.history_frames,
+        fps=preset.fps,
+        height=preset.height,
+        width=preset.width,
+        fit=fit,
+    )
+    return Start(label, history=history)
+
+
+def _earlier_video(previous: Path, preset: Preset, notes: list[str]) -> EarlierVideo:
+    video = probe_video(previous)
+    joinable = is_joinable(previous, height=preset.height, width=preset.width, fps=preset.fps)
+    if not joinable:
+        notes.append(
+            f"{previous.name}: {video.width}x{video.height} {video.codec} at {video.fps:.4g} fps "
+            f"is encoded again as {preset.width}x{preset.height} at {preset.fps} fps, so that new "
+            "clips can follow it."
+        )
+    return EarlierVideo(
+        path=previous,
+        num_frames=count_frames(previous, fps=None if joinable else preset.fps),
+        joinable=joinable,
+        has_audio=video.has_audio,
+    )
+
+
+def _source(
+    request: ExtendRequest,
+    origin: Origin,
+    preset: Preset,
+    fit: Fit,
+    sampling: Sampling,
+    progress: Progress,
+    notes: list[str],
+) -> Source:
+    """Return what the video goes on with: a new source, the rest of its own, or nothing."""
+    pingpong = request.repeat == "pingpong"
+    if request.video is not None:
+        return VideoSource(request.video, preset, fit, sampling.device, pingpong)
+    if request.controls is not None:
+        return FolderSource(request.controls, preset, fit, progress, pingpong)
+    rest = _rest_of_source(request, origin, preset, fit, sampling, progress)
+    if rest is None:
+        if request.repeat is not None:
+            raise UsageError("--repeat: there is no --video or --controls to repeat.")
+        notes.append(f"{request.previous.name}: goes on without controls.")
+        return NoSource()
+    if (left := rest.frames_left(None)) is not None and left < 2:
+        notes.append(
+            f"{request.previous.name}: nothing is left of {rest.name}; goes on without controls."
+        )
+        return NoSource()
+    return rest
+
+
+def _rest_of_source(
+    request: ExtendRequest,
+    origin: Origin,
+    preset: Preset,
+    fit: Fit,
+    sampling: Sampling,
+    progress: Progress,
+) -> Source | None:
+    settings, kind = origin.settings, origin.about.get("source_kind")
+    place = int(origin.about.get("last_source_frame", 0))
+    pingpong = request.repeat == "pingpong" or bool(settings.get("pingpong"))
+    if kind == "flight":
+        return FlightSource(int(settings["flight"]), preset, place, _depth_range(origin))
+    if origin.source_path is None or kind not in ("video", "controls"):
+        return None
+    path = origin.source_path
+    if not path.exists():
+        raise ControlError(
+            f"{path}: the source of {request.previous.name} is no longer there.",
+            hint="Pass it, or another one, with --video or --controls.",
+        )
+    if kind == "controls":
+        return FolderSource(path, preset, fit, progress, pingpong, place)
+    if hash_file(path) != settings.get("video_hash"):
+        raise ControlError(
+            f"{path}: this file has changed since {request.previous.name} was made from it.",
+            hint="Pass --video to begin with it anew.",
+        )
+    return VideoSource(path, preset, fit, sampling.device, pingpong, place, _depth_range(origin))
+
+
+def _depth_range(origin: Origin) -> DepthRange | None:
+    from longvie_cli.controls.control_folder import read_depth_range
+    from longvie_cli.controls.files import NORMALIZATION_NAME
+
+    if origin.folder is None or not (origin.folder.controls_dir / NORMALIZATION_NAME).is_file():
+        return None
+    return read_depth_range(origin.folder.controls_dir)

@@ -1,0 +1,150 @@
+"""`generate`: a prompt and a source of controls become one mp4."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from longvie_cli.errors import UsageError
+from longvie_cli.media.probe import probe_video
+from longvie_cli.media.reader import read_image
+from longvie_cli.progress import Progress, SilentProgress
+from longvie_cli.run_folder.commit import hash_file
+from longvie_cli.run_folder.layout import RunFolder
+from longvie_cli.settings.presets import Preset, load_preset
+from longvie_cli.settings.requests import GenerateRequest
+from longvie_cli.timeline import plan_clips
+from longvie_cli.workflows.carry_out import carry_out, describe
+from longvie_cli.workflows.job import (
+    Job,
+    Sampling,
+    Start,
+    check_output_path,
+    clip_prompts,
+    deciding_settings,
+)
+from longvie_cli.workflows.result import JobResult
+from longvie_cli.workflows.sources import (
+    FlightSource,
+    FolderSource,
+    Source,
+    VideoSource,
+    frames_to_make,
+)
+
+
+def generate(request: GenerateRequest, progress: Progress | None = None) -> JobResult:
+    """Make a video, going on where an earlier call with the same request stopped.
+
+    The frames depend on the request, the weights and the kind of device alone: stopped and
+    continued any number of times, the video is the same.
+
+    Raises:
+        LongVieError: See `longvie_cli.errors`; everything made so far is saved.
+    """
+    progress = progress or SilentProgress()
+    check_output_path(request.output, [request.video, request.image])
+    if request.no_clobber and request.output.exists():
+        progress.message(f"{request.output}: exists, skipped (--no-clobber).")
+        return JobResult("skipped", request.output)
+    return carry_out(decide(request, progress), progress)
+
+
+def plan(request: GenerateRequest, progress: Progress | None = None) -> JobResult:
+    """Say what `generate` would do; writes nothing."""
+    progress = progress or SilentProgress()
+    check_output_path(request.output, [request.video, request.image])
+    return describe(decide(request, progress), progress)
+
+
+def decide(request: GenerateRequest, progress: Progress) -> Job:
+    """Return the job of a request: clips, prompts, source, first frame; writes nothing."""
+    from longvie_cli.engine.loader import resolve_device, resolve_dtype
+
+    preset = load_preset(request.preset)
+    device = resolve_device(request.device)
+    sampling = Sampling(
+        seed=request.seed,
+        num_inference_steps=request.num_inference_steps,
+        guidance_scale=request.guidance_scale,
+        negative_prompt=request.negative_prompt,
+        depth_strength=request.depth_strength,
+        track_strength=request.track_strength,
+        device=device,
+        dtype=resolve_dtype(request.dtype, device),
+    )
+    source = _source(request, preset, sampling.device, progress)
+    wanted = request.wanted_frames(preset.geometry)
+    num_frames = frames_to_make(source, wanted, flag=request.length_flag, fps=preset.fps)
+    specs = plan_clips(preset.geometry, num_frames)
+    prompts = clip_prompts(specs, request.prompt, request.prompts, source, preset.fps)
+    start = _start(request, preset, source)
+    audio = _audio(request)
+    notes: list[str] = []
+    if wanted is None and source.kind == "flight":
+        notes.append(f"No length given: the flight lasts {num_frames / preset.fps:g} s.")
+    return Job(
+        command="generate",
+        output=request.output,
+        folder=RunFolder(request.run_dir) if request.run_dir else RunFolder.beside(request.output),
+        preset=preset,
+        specs=specs,
+        prompts=prompts,
+        source=source,
+        start=start,
+        sampling=sampling,
+        delivery=request,
+        audio=audio,
+        earlier=None,
+        settings=deciding_settings(
+            preset=preset,
+            specs=specs,
+            prompts=prompts,
+            source=source,
+            start=start,
+            fit=request.fit,
+            sampling=sampling,
+            delivery=request,
+            audio=audio,
+        ),
+        captioned=request.prompt is None and not request.prompts,
+        notes=tuple(notes),
+    )
+
+
+def _source(request: GenerateRequest, preset: Preset, device: str, progress: Progress) -> Source:
+    pingpong = request.repeat == "pingpong"
+    if request.video is not None:
+        return VideoSource(request.video, preset, request.fit, device, pingpong)
+    if request.controls is not None:
+        return FolderSource(request.controls, preset, request.fit, progress, pingpong)
+    return FlightSource(request.seed, preset)
+
+
+def _start(request: GenerateRequest, preset: Preset, source: Source) -> Start:
+    """Return what the video starts from: --image, the source's own picture, or the prompt."""
+    if request.image is not None:
+        size = {"height": preset.height, "width": preset.width}
+        image = read_image(request.image, **size, fit=request.fit)
+        return Start(f"{request.image.name} {hash_file(request.image)}", image)
+    by_prompt = request.first_frame == "prompt"
+    if request.first_frame is None and source.kind == "flight":
+        by_prompt = bool(request.prompt or request.prompts)
+    picture = None if by_prompt else source.first_picture()
+    if picture is None:
+        return Start("from the prompt")
+    return Start(f"of the {source.kind}", picture)
+
+
+def _audio(request: GenerateRequest) -> Path | None:
+    if request.audio == "none":
+        return None
+    if request.audio != "source":
+        return Path(request.audio)
+    assert request.video is not None, "checked by the request"
+    if request.repeat is not None:
+        raise UsageError(
+            "--audio source: the sound of a source played back and forth is of no use."
+        )
+    if not probe_video(request.video).has_audio:
+        raise UsageError(f"--audio source: {request.video.name} has no sound.")
+    return request.video

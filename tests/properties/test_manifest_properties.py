@@ -1,0 +1,101 @@
+"""Manifests and records come back as they were written, whatever people type into prompts."""
+
+from __future__ import annotations
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from longvie_cli.errors import OutputConflictError
+from longvie_cli.run_folder.manifest import (
+    ClipRecord,
+    RunManifest,
+    differences,
+    fingerprint,
+    read_manifest,
+    read_record,
+    write_manifest,
+    write_record,
+)
+from longvie_cli.timeline import ClipGeometry, plan_clips
+
+# Characters that UTF-8 cannot hold (lone surrogates) cannot come from a file or a terminal.
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=80)
+numbers = st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False)
+values = st.recursive(
+    st.none() | st.booleans() | numbers | texts,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
+    max_leaves=12,
+)
+requests = st.dictionaries(texts, values, max_size=6)
+plans = st.builds(
+    plan_clips, st.sampled_from([ClipGeometry(33, 16), ClipGeometry(81, 16)]), st.integers(1, 900)
+)
+manifests = st.builds(
+    RunManifest,
+    request=requests,
+    fingerprint=requests.map(fingerprint),
+    plan=plans,
+    seed=st.integers(0, 2**63),
+    preset=texts,
+    model_hashes=st.dictionaries(texts, texts, max_size=3),
+    versions=st.dictionaries(texts, texts, max_size=3),
+    created=texts,
+)
+records = st.builds(
+    ClipRecord,
+    index=st.integers(0, 10_000),
+    frames=st.integers(1, 200),
+    video_hash=texts,
+    tail_hash=texts,
+    seconds=st.floats(0, 1e9),
+    seed=st.integers(0, 2**63),
+    prompt=texts,
+)
+# Each example writes over the last one's file, which is the point of writing in one step.
+quick = settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@quick
+@given(manifest=manifests)
+def test_manifest_round_trip(tmp_path, manifest):
+    write_manifest(tmp_path / "run.json", manifest)
+    assert read_manifest(tmp_path / "run.json") == manifest
+
+
+@quick
+@given(record=records)
+def test_record_round_trip(tmp_path, record):
+    write_record(tmp_path / "0000.json", record)
+    assert read_record(tmp_path / "0000.json") == record
+
+
+@quick
+@given(manifest=manifests, cut=st.floats(0, 1), junk=st.binary(max_size=5))
+def test_a_torn_manifest_is_our_own_error_or_whole(tmp_path, manifest, cut, junk):
+    path = tmp_path / "run.json"
+    write_manifest(path, manifest)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(cut * len(data))] + junk)
+    try:
+        assert read_manifest(path) == manifest
+    except OutputConflictError as error:
+        assert error.message.startswith(str(path))
+
+
+@quick
+@given(request=requests)
+def test_fingerprint_survives_a_trip_through_the_file(tmp_path, request):
+    manifest = RunManifest(
+        request=request,
+        fingerprint=fingerprint(request),
+        plan=(),
+        seed=0,
+        preset="tiny",
+        model_hashes={},
+        versions={},
+        created="",
+    )
+    write_manifest(tmp_path / "run.json", manifest)
+    stored = read_manifest(tmp_path / "run.json")
+    assert fingerprint(stored.request) == stored.fingerprint
+    assert differences(stored.request, request) == []

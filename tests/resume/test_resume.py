@@ -1,0 +1,156 @@
+"""A run that is killed, stopped or starved goes on with the same frames."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+COMMAND = (
+    *("generate", "-p", "green hills", "--seconds", "6", "--seed", "11"),
+    *("--steps", "3", "--guidance", "1"),
+)
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out, err
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 240
+    while not path.exists():
+        assert process.poll() is None, f"ended before {path.name}: {process.communicate()[1]}"
+        assert time.monotonic() < deadline, f"{path.name} never came"
+        time.sleep(0.02)
+
+
+def clip_states(folder: Path) -> dict[str, tuple[int, bytes]]:
+    return {
+        path.name: (path.stat().st_mtime_ns, path.read_bytes())
+        for path in sorted((folder / "clips").glob("*"))
+    }
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import sys
+
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    subprocess.run(
+        [sys.executable, "-m", "longvie_cli", *COMMAND, "-o", "out.mp4"],
+        cwd=folder,
+        check=True,
+        capture_output=True,
+    )
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("landmark", "delay_seconds"),
+    [
+        ("controls/normalization.json", 0.0),
+        ("first.png", 0.3),
+        ("clips/0000.json", 0.4),
+        ("clips/0001.mp4.part", 0.0),
+        ("clips/0001.mp4", 0.0),
+    ],
+)
+def test_a_killed_run_goes_on_with_the_same_frames(
+    start_longvie: Start, tmp_path: Path, uninterrupted: Path, landmark: str, delay_seconds: float
+) -> None:
+    process = start_longvie(*COMMAND, "-o", "out.mp4")
+    wait_for(tmp_path / "out.longvie" / landmark, process)
+    time.sleep(delay_seconds)
+    process.send_signal(signal.SIGKILL)
+    assert finish(process)[0] == -signal.SIGKILL
+    assert not (tmp_path / "out.mp4").exists()
+    finished_before = {
+        name: state
+        for name, state in clip_states(tmp_path / "out.longvie").items()
+        if (tmp_path / "out.longvie" / "clips" / name).with_suffix(".json").exists()
+    }
+
+    code, out, err = finish(start_longvie(*COMMAND, "-o", "out.mp4"))
+    assert (code, out) == (0, "out.mp4\n"), err
+    assert (tmp_path / "out.mp4").read_bytes() == (uninterrupted / "out.mp4").read_bytes()
+    after = clip_states(tmp_path / "out.longvie")
+    assert {name: after[name] for name in finished_before} == finished_before
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"]
+)
+def test_a_signal_stops_cleanly_and_says_how_to_go_on(
+    start_longvie: Start, tmp_path: Path, uninterrupted: Path, number: int, code: int
+) -> None:
+    process = start_longvie(*COMMAND, "--json", "-o", "out.mp4")
+    wait_for(tmp_path / "out.longvie" / "clips" / "0000.json", process)
+    process.send_signal(number)
+    ended, out, err = finish(process)
+    assert ended == code
+    assert "To go on: longvie generate -p 'green hills' --seconds 6" in err
+    assert "Traceback" not in err
+    assert '"status": "stopped"' in out
+    leftovers = [path.name for path in tmp_path.rglob("*.part")]
+    assert leftovers == []
+
+    resumed = finish(start_longvie(*COMMAND, "-o", "out.mp4"))
+    assert resumed[0] == 0, resumed[2]
+    assert "are there already; going on" in resumed[2]
+    assert (tmp_path / "out.mp4").read_bytes() == (uninterrupted / "out.mp4").read_bytes()
+
+
+def test_a_second_signal_ends_the_process_at_once(tmp_path: Path) -> None:
+    import sys
+
+    code = (
+        "import signal, time\n"
+        "from longvie_cli.cli.signals import stop_on_signals\n"
+        "with stop_on_signals():\n"
+        "    print('ready', flush=True)\n"
+        "    while True:\n"
+        "        try: time.sleep(60)\n"
+        "        except KeyboardInterrupt: print('heard', flush=True)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGINT)
+    assert process.stdout.readline() == "heard\n"
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=20) == 143
+    process.stdout.close()
+
+
+def test_a_second_process_is_turned_away(start_longvie: Start, tmp_path: Path) -> None:
+    first = start_longvie(*COMMAND, "-o", "out.mp4")
+    wait_for(tmp_path / "out.longvie" / "run.json", first)
+    code, out, err = finish(start_longvie(*COMMAND, "-o", "out.mp4"))
+    first.send_signal(signal.SIGKILL)
+    finish(first)
+    assert (code, out) == (4, "")
+    assert f"process {first.pid} works on this run" in err
+
+
+def test_a_damaged_clip_is_made_again(
+    start_longvie: Start, tmp_path: Path, uninterrupted: Path
+) -> None:
+    import shutil
+
+    shutil.copytree(uninterrupted / "out.longvie", tmp_path / "out.longvie")
+    (tmp_path / "out.longvie" / "delivery.json").unlink()
+    clip = tmp_path / "out.longvie" / "clips" / "0001.mp4"
+    clip.write_bytes(clip.read_bytes()[:-100])
+    first = tmp_path / "out.longvie" / "clips" / "0000.mp4"
+    made_at = first.stat().st_mtime_ns
+    code, _, err = finish(start_longvie(*COMMAND, "-o", "out.mp4"))
+    assert code == 0, err
+    assert "1 of 3 clips are there already" in err
+    assert first.stat().st_mtime_ns == made_at
+    assert (tmp_path / "out.mp4").read_bytes() == (uninterrupted / "out.mp4").read_bytes()

@@ -1,0 +1,91 @@
+"""The depth estimator that runs transformers' models, on a real one at toy size."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from longvie_cli.controls.depth import TransformersDepthEstimator
+from longvie_cli.errors import ControlError, MissingResourceError
+
+
+def test_estimates_have_the_size_of_the_frames(
+    estimator: TransformersDepthEstimator, flight_frames: np.ndarray
+) -> None:
+    for height, width in ((48, 80), (45, 61)):
+        disparity = estimator.estimate(flight_frames[:3, :height, :width])
+        assert disparity.shape == (3, height, width) and disparity.dtype == np.float32
+        assert np.isfinite(disparity).all() and np.ptp(disparity) > 0
+
+
+def test_batches_do_not_change_the_estimate(
+    depth_model_folder: Path, flight_frames: np.ndarray
+) -> None:
+    whole = TransformersDepthEstimator(depth_model_folder, batch_size=5).estimate(flight_frames[:5])
+    parts = TransformersDepthEstimator(depth_model_folder, batch_size=2).estimate(flight_frames[:5])
+    # Kernels differ with the batch; float32 over a few hundred terms.
+    np.testing.assert_allclose(parts, whole, atol=1e-4)
+
+
+def test_the_input_size_follows_the_preprocessor(
+    depth_model_folder: Path,
+    preprocessor_writer: Callable[..., None],
+    flight_frames: np.ndarray,
+    tmp_path: Path,
+) -> None:
+    squashed = tmp_path / "squashed"
+    shutil.copytree(depth_model_folder, squashed)
+    preprocessor_writer(squashed, size={"height": 32, "width": 32}, ensure_multiple_of=8)
+    kept = tmp_path / "kept"
+    shutil.copytree(depth_model_folder, kept)
+    preprocessor_writer(
+        kept, size={"height": 48, "width": 48}, ensure_multiple_of=8, keep_aspect_ratio=True
+    )
+    frames = flight_frames[:1]
+    original = TransformersDepthEstimator(depth_model_folder).estimate(frames)
+    assert not np.allclose(TransformersDepthEstimator(squashed).estimate(frames), original)
+    # 48 x 80 already has the short side asked for, so keeping the aspect changes nothing.
+    np.testing.assert_array_equal(TransformersDepthEstimator(kept).estimate(frames), original)
+
+
+def test_another_model_has_another_name(
+    depth_model_folder: Path, preprocessor_writer: Callable[..., None], tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(depth_model_folder, other)
+    same = TransformersDepthEstimator(other).name
+    preprocessor_writer(other, ensure_multiple_of=16)
+    assert TransformersDepthEstimator(depth_model_folder).name == same
+    assert TransformersDepthEstimator(other).name != same
+
+
+def test_missing_files_are_named(depth_model_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(MissingResourceError, match=r"config\.json"):
+        TransformersDepthEstimator(tmp_path)
+    without_weights = tmp_path / "model"
+    shutil.copytree(depth_model_folder, without_weights)
+    (without_weights / "model.safetensors").unlink()
+    with pytest.raises(MissingResourceError, match="no loadable depth model"):
+        TransformersDepthEstimator(without_weights)
+
+
+def test_a_model_of_unknown_depth_is_refused(
+    preprocessor_writer: Callable[..., None], tmp_path: Path
+) -> None:
+    from transformers import GLPNConfig, GLPNForDepthEstimation
+
+    config = GLPNConfig(
+        num_encoder_blocks=4,
+        depths=[1, 1, 1, 1],
+        hidden_sizes=[8, 8, 8, 8],
+        num_attention_heads=[1, 1, 1, 1],
+        decoder_hidden_size=8,
+    )
+    GLPNForDepthEstimation(config).save_pretrained(tmp_path)
+    preprocessor_writer(tmp_path)
+    with pytest.raises(ControlError, match="type glpn is not supported"):
+        TransformersDepthEstimator(tmp_path)

@@ -1,0 +1,71 @@
+"""One process a run folder."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from longvie_cli.errors import OutputConflictError
+from longvie_cli.run_folder.layout import RunFolder
+from longvie_cli.run_folder.lock import RunLock
+
+_HOLD = """
+import sys
+from pathlib import Path
+from longvie_cli.run_folder.layout import RunFolder
+from longvie_cli.run_folder.lock import RunLock
+
+with RunLock(RunFolder(Path(sys.argv[1]))):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def _hold(folder: RunFolder) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", _HOLD, str(folder.root)],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3] / "src")},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_a_second_process_is_told_who_holds_the_run(folder):
+    with _hold(folder) as other:
+        for _ in range(2):  # the first try must not wipe out the holder's name
+            with pytest.raises(OutputConflictError, match=f"process {other.pid} ") as raised:
+                RunLock(folder).__enter__()
+        assert raised.value.exit_code == 4
+        assert raised.value.hint
+        other.kill()
+
+
+def test_a_killed_holder_holds_no_more(folder):
+    with _hold(folder) as other:
+        other.kill()
+        other.wait()
+    with RunLock(folder):
+        assert folder.lock_holder.read_text().strip() == str(os.getpid())
+    assert not folder.lock_holder.exists()
+
+
+def test_the_folder_is_made_and_the_lock_can_be_taken_again(tmp_path):
+    folder = RunFolder(tmp_path / "new.longvie")
+    for _ in range(2):
+        with RunLock(folder):
+            assert folder.clips_dir.is_dir()
+
+
+def test_an_error_inside_lets_go(folder):
+    with pytest.raises(RuntimeError), RunLock(folder):
+        raise RuntimeError
+    with RunLock(folder):
+        pass
