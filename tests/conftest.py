@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,20 +79,25 @@ def longvie(
 
 
 @pytest.fixture
-def start_longvie(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
+def start_longvie(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Start `longvie ARGUMENTS` as a process of its own, in the test's folder."""
+    started: list[subprocess.Popen[str]] = []
 
-    def start(*arguments: str | Path, **variables: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
+    def start(*arguments: str | Path) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
             [sys.executable, "-m", "longvie_cli", *map(str, arguments)],
             cwd=tmp_path,
-            env=os.environ | variables,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
+        started.append(process)
+        return process
 
-    return start
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
 
 
 @pytest.fixture(scope="session")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from delivered import QUICK, contents, frames_of
 
+from delivered import QUICK, contents, frames_of
 from longvie_cli import GenerateRequest, generate
 from longvie_cli.media.packets import read_packets
 from longvie_cli.run_folder.layout import RunFolder
@@ -114,6 +114,18 @@ def test_a_video_of_ours_that_lost_its_run_says_it_is_not_lossless(
     assert outcome.code == 0, outcome.err
     assert "not lossless" in outcome.err
     assert np.array_equal(frames_of(tmp_path / "on.mp4")[:32], frames_of(first_half))
+
+
+def test_a_run_in_another_folder_is_found_by_what_it_delivered(
+    longvie, tmp_path: Path, first_half: Path
+) -> None:
+    (tmp_path / "half.longvie").rename(tmp_path / "kept_elsewhere")
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "delivery.json").write_text("{")
+    outcome = longvie("extend", "half.mp4", "--dry-run", "--json", "-o", "on.mp4")
+    assert outcome.code == 0, outcome.err
+    assert outcome.fields["plan"]["source"] == "reference.mp4"
+    assert "not lossless" not in outcome.err
 
 
 def test_a_dry_run_of_extend_writes_nothing(longvie, tmp_path: Path, first_half: Path) -> None:

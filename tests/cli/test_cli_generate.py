@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from delivered import QUICK, contents, frames_of
 from PIL import Image
 
+from delivered import QUICK, contents, frames_of
 from longvie_cli.media.metadata import read_settings
 from longvie_cli.media.packets import read_packets
 from longvie_cli.media.reader import read_image

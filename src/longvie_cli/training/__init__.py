@@ -1,1 +1,1 @@
-"""Training of the embedded model: worlds to flights, autoencoder, text encoder, transformer, depth."""
+"""Training of the embedded model: from worlds to the folder that the package ships."""

@@ -11,6 +11,7 @@ import argparse
 import logging
 import multiprocessing
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -27,12 +28,13 @@ from longvie_cli.training.transformer import TransformerTraining, train_transfor
 STAGES = ("render", "autoencoder", "text", "latents", "still", "clip", "depth", "export")
 
 
-def _render(config: TinyTraining, folder: Path, workers: int) -> None:
+def _on_all_cores(
+    work: Callable[..., None], config: TinyTraining, folder: Path, workers: int
+) -> None:
+    """Run `work` in `workers` processes that share the flights among them."""
     processes = [
         multiprocessing.Process(
-            target=render_library,
-            args=(config, folder / "flights"),
-            kwargs={"worker": worker, "num_workers": workers},
+            target=work, args=(config, folder), kwargs={"worker": worker, "num_workers": workers}
         )
         for worker in range(workers)
     ]
@@ -41,7 +43,7 @@ def _render(config: TinyTraining, folder: Path, workers: int) -> None:
     for process in processes:
         process.join()
         if process.exitcode:
-            raise RuntimeError(f"a render worker ended with {process.exitcode}")
+            raise RuntimeError(f"{work.__name__}: a worker ended with {process.exitcode}")
 
 
 def main() -> None:
@@ -60,13 +62,14 @@ def main() -> None:
     limit = arguments.stop_after_seconds
     for stage in STAGES if arguments.stage == "all" else (arguments.stage,):
         if stage == "render":
-            _render(config, folder, arguments.threads)
+            _on_all_cores(render_library, config, folder, arguments.threads)
         elif stage == "autoencoder":
             train_autoencoder(config, folder, stop_after_seconds=limit)
         elif stage == "text":
             train_text_encoder(config, folder, stop_after_seconds=limit)
         elif stage == "latents":
-            encode_library(config, load_autoencoder(config, folder), folder)
+            load_autoencoder(config, folder)  # measures the latent statistics once, for all workers
+            _on_all_cores(encode_library, config, folder, arguments.threads)
         elif stage in ("still", "clip"):
             training = TransformerTraining(
                 config,

@@ -113,16 +113,15 @@ def psnr(decoded: torch.Tensor, pixels: torch.Tensor) -> float:
     return float(10 * torch.log10(4 / (decoded - pixels).square().mean()))
 
 
-def _clip_frames(step: int, num_steps: int) -> int:
-    """Return the length trained at a step: stills, then short, then clips of four latent frames.
+def _clip_frames(step: int, config: TinyTraining) -> int:
+    """Return the length trained at a step: stills and short clips, then four latent frames.
 
     The third latent frame takes a caching path that shorter clips never see (measured: 13-16 dB
     from frame 6 on for a model trained on 5 frames), so the longer part of training has 13.
     """
-    done = step / num_steps
-    if done < 0.2:
+    if step < 0.2 * config.autoencoder_steps:
         return 5 if step % 4 else 1
-    return 17 if step % 4 == 0 else 13
+    return min(17 if step % 4 == 0 else 13, config.num_frames)
 
 
 def train_autoencoder(
@@ -134,12 +133,17 @@ def train_autoencoder(
     use_stacked_causal_convolutions(autoencoder)
     library = FlightLibrary(folder / "flights", config)
 
-    def compute_loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, float]]:
-        num_frames = _clip_frames(step, config.autoencoder_steps)
+    def compute_loss(
+        step: int, generator: torch.Generator
+    ) -> tuple[torch.Tensor, dict[str, float]]:
+        num_frames = _clip_frames(step, config)
         batch = config.autoencoder_batch * (8 if num_frames == 1 else 2 if num_frames == 5 else 1)
         rng = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
         pixels = torch.stack(
-            [library.autoencoder_pixels(rng, num_frames, config.autoencoder_crop) for _ in range(batch)]
+            [
+                library.autoencoder_pixels(rng, num_frames, config.autoencoder_crop)
+                for _ in range(batch)
+            ]
         )
         with torch.autocast("cpu", torch.bfloat16):
             mean = autoencoder.encode(pixels).latent_dist.mean.float()
@@ -183,7 +187,10 @@ def load_autoencoder(config: TinyTraining, folder: Path) -> AutoencoderKLWan:
         library = FlightLibrary(folder / "flights", config)
         rng = np.random.default_rng(config.seed)
         clips = torch.stack(
-            [library.autoencoder_pixels(rng, 17, config.autoencoder_crop) for _ in range(64)]
+            [
+                library.autoencoder_pixels(rng, min(17, config.num_frames), config.autoencoder_crop)
+                for _ in range(64)
+            ]
         )
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
             latents = autoencoder.encode(clips).latent_dist.mean.float()

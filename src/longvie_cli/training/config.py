@@ -36,7 +36,7 @@ class TinyTraining(BaseModel):
     autoencoder_base_dim: int = 64
     autoencoder_dim_mult: tuple[int, ...] = (1, 2, 2)
     autoencoder_patch: int = 4
-    autoencoder_steps: int = 1400
+    autoencoder_steps: int = 1250
     autoencoder_batch: int = 4
     autoencoder_crop: int = 80
     autoencoder_learning_rate: float = 2.5e-3
@@ -64,16 +64,16 @@ class TinyTraining(BaseModel):
     control_num_attention_heads: int = 2
     control_ffn_dim: int = 512
     flow_shift: float = 3.0
-    still_steps: int = 3000
+    still_steps: int = 500
     still_batch: int = 32
-    clip_steps: int = 6000
+    clip_steps: int = 1100
     clip_batch: int = 6
     transformer_learning_rate: float = 1.5e-3
     ema_decay: float = 0.999
 
     # Depth estimator.
-    depth_steps: int = 3000
-    depth_batch: int = 16
+    depth_steps: int = 600
+    depth_batch: int = 8
 
     @property
     def geometry(self) -> ClipGeometry:
@@ -82,5 +82,5 @@ class TinyTraining(BaseModel):
 
     @property
     def sequence_frames(self) -> int:
-        """Frames rendered for one example: a history tail, then a clip that shares its last frame."""
+        """Frames rendered for one example: a history tail and a clip that share one frame."""
         return self.history_frames + self.num_frames - 1

@@ -63,7 +63,9 @@ def depth_loss(predicted: Tensor, disparity: Tensor) -> Tensor:
     return loss
 
 
-def _examples(library: FlightLibrary, rng: np.random.Generator, batch: int) -> tuple[Tensor, Tensor]:
+def _examples(
+    library: FlightLibrary, rng: np.random.Generator, batch: int
+) -> tuple[Tensor, Tensor]:
     config = library.config
     pixels, targets = [], []
     paths = library.paths()
@@ -82,7 +84,9 @@ def _examples(library: FlightLibrary, rng: np.random.Generator, batch: int) -> t
         pixels.append(np.ascontiguousarray(image.clip(0, 1), np.float32))
         targets.append(np.ascontiguousarray(disparity))
     images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
-    images = (images - torch.tensor(IMAGE_MEAN).view(3, 1, 1)) / torch.tensor(IMAGE_STD).view(3, 1, 1)
+    images = (images - torch.tensor(IMAGE_MEAN).view(3, 1, 1)) / torch.tensor(IMAGE_STD).view(
+        3, 1, 1
+    )
     return images, DISPARITY_SCALE * torch.from_numpy(np.stack(targets))
 
 
@@ -100,7 +104,9 @@ def train_depth_estimator(
         with torch.autocast("cpu", torch.bfloat16):
             predicted = network(images).predicted_depth.float()
         if predicted.shape != disparity.shape:
-            predicted = F.interpolate(predicted[:, None], disparity.shape[-2:], mode="bilinear")[:, 0]
+            predicted = F.interpolate(predicted[:, None], disparity.shape[-2:], mode="bilinear")[
+                :, 0
+            ]
         return depth_loss(predicted, disparity), {}
 
     average = run_stage(
@@ -111,6 +117,7 @@ def train_depth_estimator(
         learning_rate=1e-3,
         compute_loss=compute_loss,
         seed=config.seed + 41,
+        muon=True,
         stop_after_seconds=stop_after_seconds,
     )
     average.copy_to_modules()

@@ -21,7 +21,7 @@ from longvie_cli.training.config import TinyTraining
 from longvie_cli.worlds import EVALUATION_SEED_START, Flight
 from longvie_cli.worlds.looks import PALETTES, TIMES_OF_DAY, WEATHERS, Look, caption_for
 
-# A tiny model learns weather and light mostly from clear pictures; thick weather is the rarer guest.
+# A tiny model learns light and colour from clear pictures; thick weather is the rarer guest.
 TIME_SHARES = {"dawn": 0.22, "noon": 0.34, "sunset": 0.24, "night": 0.20}
 WEATHER_SHARES = {
     "clear": 0.36, "cloudy": 0.28, "overcast": 0.10, "foggy": 0.10, "rainy": 0.08, "snowfall": 0.08,
@@ -49,7 +49,7 @@ class FlightExample:
 
 
 def training_look(rng: np.random.Generator) -> Look:
-    """Return a look drawn independently of any geometry, so that the model listens to the prompt."""
+    """Return a look, independent of any geometry, so that the model listens to the prompt."""
     return Look(
         PALETTES[int(rng.integers(len(PALETTES)))],
         TIMES_OF_DAY[rng.choice(len(TIMES_OF_DAY), p=[TIME_SHARES[name] for name in TIMES_OF_DAY])],
@@ -108,11 +108,12 @@ def render_flight(config: TinyTraining, seed: int, path: Path) -> None:
 
 
 def render_library(config: TinyTraining, folder: Path, *, worker: int, num_workers: int) -> None:
-    """Render every `num_workers`-th missing flight of the library."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Render every `num_workers`-th missing flight of the library in the work folder."""
+    flights = folder / "flights"
+    flights.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
     for index in range(worker, config.num_flights, num_workers):
-        path = folder / f"{index:05d}.safetensors"
+        path = flights / f"{index:05d}.safetensors"
         if not path.exists():
             render_flight(config, config.seed % 1_000_000 * 100 + index, path)
 
@@ -121,7 +122,7 @@ def depth_picture(disparity: np.ndarray, rng: np.random.Generator) -> np.ndarray
     """Return depth bytes of a stretch of a flight, normalised as if it were part of a longer video.
 
     The 5th and 95th percentiles of a whole video span more than those of a stretch: both ends are
-    moved out (or slightly in) at random, which also teaches the model other depth estimators' scale.
+    moved out (or slightly in) at random, which also teaches the model other estimators' scale.
     """
     sample = disparity[:, ::4, ::4]
     low, high = np.percentile(sample, (5, 95))
@@ -145,7 +146,9 @@ class FlightLibrary:
         if self._draws % 1000 == 0:
             self._paths = sorted(self.folder.glob("*.safetensors"))
         if not self._paths:
-            raise FileNotFoundError(f"{self.folder} holds no rendered flight; run the render stage first")
+            raise FileNotFoundError(
+                f"{self.folder} holds no rendered flight; run the render stage first"
+            )
         return self._paths
 
     def example(self, path: Path, look: int, rng: np.random.Generator) -> FlightExample:
@@ -159,7 +162,9 @@ class FlightLibrary:
         clip = depth[self.config.history_frames - 1 :]
         return FlightExample(rgb, depth, render_track_clip(clip, tracks, visible), captions[look])
 
-    def autoencoder_pixels(self, rng: np.random.Generator, num_frames: int, crop: int) -> torch.Tensor:
+    def autoencoder_pixels(
+        self, rng: np.random.Generator, num_frames: int, crop: int
+    ) -> torch.Tensor:
         """Return one random crop for the autoencoder, float [3, num_frames, crop, crop] in [-1, 1].
 
         A quarter of the crops are what controls and conditions look like: grey depth, coloured
@@ -186,8 +191,12 @@ class FlightLibrary:
                     pictures = render_track_clip(
                         depth[first:], file.get_tensor("tracks"), file.get_tensor("visible")
                     )
-                    frames = pictures[(slice(begin - first, begin - first + num_frames), *window[1:])]
-        pixels = torch.from_numpy(np.ascontiguousarray(frames)).permute(3, 0, 1, 2).float() / 127.5 - 1
+                    frames = pictures[
+                        (slice(begin - first, begin - first + num_frames), *window[1:])
+                    ]
+        pixels = (
+            torch.from_numpy(np.ascontiguousarray(frames)).permute(3, 0, 1, 2).float() / 127.5 - 1
+        )
         if kind == "first":
             pixels[:, 1:] = 0
         if rng.random() < 0.5:

@@ -19,6 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from longvie_cli.media.frames import pixels_from_frames
+from longvie_cli.training.autoencoder import load_autoencoder
 from longvie_cli.training.config import TinyTraining
 from longvie_cli.training.flights import FlightLibrary
 from longvie_cli.worlds.looks import Look
@@ -49,7 +50,11 @@ def first_then_grey(pixels: torch.Tensor) -> torch.Tensor:
 
 
 def encode_flight(
-    config: TinyTraining, autoencoder: AutoencoderKLWan, library: FlightLibrary, path: Path, out: Path
+    config: TinyTraining,
+    autoencoder: AutoencoderKLWan,
+    library: FlightLibrary,
+    path: Path,
+    out: Path,
 ) -> None:
     """Encode one flight and write it to `out`."""
     rng = np.random.default_rng(int(path.stem) + 77)
@@ -76,16 +81,20 @@ def encode_flight(
     with safe_open(path, "numpy") as file:
         metadata = file.metadata()
     part = out.with_suffix(".part")
-    save_file(tensors, part, metadata={"captions": metadata["captions"], "looks": metadata["looks"]})
+    save_file(
+        tensors, part, metadata={"captions": metadata["captions"], "looks": metadata["looks"]}
+    )
     os.replace(part, out)
 
 
-def encode_library(config: TinyTraining, autoencoder: AutoencoderKLWan, folder: Path) -> None:
-    """Encode every rendered flight that has no latents yet."""
+def encode_library(config: TinyTraining, folder: Path, *, worker: int, num_workers: int) -> None:
+    """Encode every `num_workers`-th rendered flight that has no latents yet."""
+    torch.set_num_threads(1)
+    autoencoder = load_autoencoder(config, folder)
     target = folder / "latents"
     target.mkdir(exist_ok=True)
     library = FlightLibrary(folder / "flights", config)
-    for path in sorted((folder / "flights").glob("*.safetensors")):
+    for path in sorted((folder / "flights").glob("*.safetensors"))[worker::num_workers]:
         out = target / path.name
         if not out.exists():
             encode_flight(config, autoencoder, library, path, out)

@@ -6,21 +6,61 @@ import numpy as np
 
 from longvie_cli.worlds.looks import PALETTES, TIMES_OF_DAY, WEATHERS, Look
 
-# Worlds' own captions use one small vocabulary; people use more. Every list begins with plain words.
+# Worlds' own captions use one small vocabulary; people use more. Plain words come first.
 PALETTE_WORDS: dict[str, tuple[str, ...]] = {
-    "snowy": ("snow", "snowy", "snow-covered", "white snow", "winter", "frozen", "icy", "snow and ice"),
+    "snowy": (
+        "snow",
+        "snowy",
+        "snow-covered",
+        "white snow",
+        "winter",
+        "frozen",
+        "icy",
+        "snow and ice",
+    ),
     "desert": ("desert", "sandy", "sand", "orange sand", "desert sand", "arid", "sahara"),
     "meadow": ("green", "grass", "meadow", "green grass", "grassy", "lush green", "green meadows"),
-    "volcanic": ("volcanic", "lava", "black rock", "volcano", "black volcanic rock", "ash", "burnt"),
-    "alien": ("alien", "alien planet", "purple", "violet", "purple alien", "sci-fi", "another planet"),
-    "autumn": ("autumn", "fall colours", "golden autumn", "autumn leaves", "red and gold", "autumnal"),
+    "volcanic": (
+        "volcanic",
+        "lava",
+        "black rock",
+        "volcano",
+        "black volcanic rock",
+        "ash",
+        "burnt",
+    ),
+    "alien": (
+        "alien",
+        "alien planet",
+        "purple",
+        "violet",
+        "purple alien",
+        "sci-fi",
+        "another planet",
+    ),
+    "autumn": (
+        "autumn",
+        "fall colours",
+        "golden autumn",
+        "autumn leaves",
+        "red and gold",
+        "autumnal",
+    ),
     "blossom": ("pink", "blossom", "cherry blossom", "spring blossom", "pink flowers", "sakura"),
 }
 TIME_WORDS: dict[str, tuple[str, ...]] = {
     "dawn": ("dawn", "at dawn", "sunrise", "early morning", "morning light", "at sunrise"),
     "noon": ("noon", "at noon", "midday", "day", "daylight", "bright daylight", "in the afternoon"),
     "sunset": ("sunset", "at sunset", "golden hour", "dusk", "evening", "orange evening light"),
-    "night": ("night", "at night", "moonlit", "moonlight", "under the stars", "dark night", "midnight"),
+    "night": (
+        "night",
+        "at night",
+        "moonlit",
+        "moonlight",
+        "under the stars",
+        "dark night",
+        "midnight",
+    ),
 }
 WEATHER_WORDS: dict[str, tuple[str, ...]] = {
     "clear": ("clear", "clear sky", "sunny", "cloudless", "clear weather", "fine weather"),
@@ -31,8 +71,8 @@ WEATHER_WORDS: dict[str, tuple[str, ...]] = {
     "snowfall": ("snowfall", "falling snow", "snowing", "blizzard", "snowflakes"),
 }
 PLACES = (
-    "landscape", "mountains", "hills", "valley", "dunes", "canyon", "islands", "world", "wilderness",
-    "plain", "scenery", "peaks", "ridge", "coast", "wasteland", "terrain", "",
+    "landscape", "mountains", "hills", "valley", "dunes", "canyon", "islands", "world",
+    "wilderness", "plain", "scenery", "peaks", "ridge", "coast", "wasteland", "terrain", "",
 )  # fmt: skip
 OPENINGS = (
     "", "", "", "a", "a flight over", "flying over", "aerial view of", "drone shot of", "cinematic",

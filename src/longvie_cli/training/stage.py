@@ -1,4 +1,4 @@
-"""One resumable training stage: steps, learning-rate schedule, averaged weights, checkpoints, log."""
+"""One resumable training stage: steps, schedule, averaged weights, checkpoints, log."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,15 @@ class AveragedWeights:
 # Below this a kernel is no hidden matrix worth orthogonalising.
 SMALLEST_HIDDEN_WIDTH = 32
 # Embeddings, input and output layers and modulation tables stay with AdamW.
-OUTER_LAYERS = ("embed", "shared", "proj_out", "scale_shift", "head", "relative_attention", "conv_in")
+OUTER_LAYERS = (
+    "embed",
+    "shared",
+    "proj_out",
+    "scale_shift",
+    "head",
+    "relative_attention",
+    "conv_in",
+)
 
 
 def muon_views(modules: Mapping[str, nn.Module]) -> list[tuple[nn.Parameter, nn.Parameter]]:
@@ -78,6 +86,82 @@ def muon_views(modules: Mapping[str, nn.Module]) -> list[tuple[nn.Parameter, nn.
     return views
 
 
+class _Optimizers:
+    """Muon on the hidden weights if asked for, AdamW on everything else, stepped together."""
+
+    def __init__(
+        self,
+        modules: Mapping[str, nn.Module],
+        *,
+        learning_rate: float,
+        weight_decay: float,
+        muon: bool,
+    ) -> None:
+        self.learning_rate = learning_rate
+        self.views = muon_views(modules) if muon else []
+        self.parameters = [
+            parameter
+            for module in modules.values()
+            for parameter in module.parameters()
+            if parameter.requires_grad
+        ]
+        hidden = {id(parameter) for parameter, _ in self.views}
+        rest = [parameter for parameter in self.parameters if id(parameter) not in hidden]
+        self.all: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(rest, lr=learning_rate, weight_decay=weight_decay, betas=(0.9, 0.95))
+        ]
+        if self.views:
+            self.all.append(
+                torch.optim.Muon(
+                    [matrix for _, matrix in self.views],
+                    lr=learning_rate,
+                    weight_decay=weight_decay,
+                    adjust_lr_fn="match_rms_adamw",
+                )
+            )
+
+    def step(self, loss: Tensor, factor: float) -> float:
+        """Take one step down `loss` at `factor` of the learning rate; return the gradient norm."""
+        for parameter in self.parameters:
+            parameter.grad = None
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        if not torch.isfinite(norm):
+            raise FloatingPointError(f"the gradient is {norm}")
+        for parameter, matrix in self.views:
+            matrix.grad = None if parameter.grad is None else parameter.grad.flatten(1)
+        for optimizer in self.all:
+            for group in optimizer.param_groups:
+                group["lr"] = self.learning_rate * factor
+            optimizer.step()
+        return norm.item()
+
+
+class _Log:
+    """Averages the numbers of a few steps into one JSON line."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: list[dict[str, float]] = []
+        self.began = time.monotonic()
+
+    def add(self, step: int, row: dict[str, float]) -> None:
+        """Take the numbers of a step; write a line once `LOG_STEPS` are together."""
+        self.rows.append(row)
+        if step % LOG_STEPS:
+            return
+        line: dict[str, float] = {"step": step}
+        for key in sorted({key for each in self.rows for key in each}):
+            values = [each[key] for each in self.rows if key in each]
+            line[key] = round(sum(values) / len(values), 5)
+        now = time.monotonic()
+        line["seconds_per_step"] = round((now - self.began) / len(self.rows), 4)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        logger.info("%s %s", self.path.stem, line)
+        self.rows, self.began = [], now
+
+
 def run_stage(
     name: str,
     folder: Path,
@@ -85,12 +169,11 @@ def run_stage(
     modules: Mapping[str, nn.Module],
     num_steps: int,
     learning_rate: float,
-    compute_loss: Callable[[int, torch.Generator], tuple[torch.Tensor, dict[str, float]]],
+    compute_loss: Callable[[int, torch.Generator], tuple[Tensor, dict[str, float]]],
     seed: int,
     ema_decay: float = 0.999,
     muon: bool = False,
     weight_decay: float = 0.01,
-    on_checkpoint: Callable[[int], None] | None = None,
     stop_after_seconds: float | None = None,
 ) -> AveragedWeights:
     """Train `modules` for `num_steps` steps, going on from the stage's checkpoint if there is one.
@@ -98,109 +181,81 @@ def run_stage(
     Args:
         name: The stage; names its checkpoint `<name>.pt` and log `<name>.jsonl` in `folder`.
         modules: What is trained; parameters without a gradient stay as they are.
-        compute_loss: Takes the step index and a generator seeded by it, returns the loss and
-            numbers for the log. Seeding by step makes a resumed run draw what an unbroken one draws.
-        stop_after_seconds: End early (with a checkpoint) after this long; the schedule still spans
-            `num_steps`, so the next call goes on with it.
+        compute_loss: Takes the step index and a generator, returns the loss and numbers for the
+            log. The generator is seeded by the step, so a resumed run draws what an unbroken one
+            draws.
+        stop_after_seconds: End early (with a checkpoint) after this long; the schedule still
+            spans `num_steps`, so the next call goes on with it.
 
     Returns:
         The averaged weights (not yet copied into the modules).
+
+    Raises:
+        FloatingPointError: the gradient is not finite.
     """
-    views = muon_views(modules) if muon else []
-    parameters = [p for m in modules.values() for p in m.parameters() if p.requires_grad]
-    hidden = {id(parameter) for parameter, _ in views}
-    optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW(
-            [parameter for parameter in parameters if id(parameter) not in hidden],
-            lr=learning_rate,
-            weight_decay=weight_decay,
-            betas=(0.9, 0.95),
-        )
-    ]
-    if views:
-        matrices = [matrix for _, matrix in views]
-        optimizers.append(
-            torch.optim.Muon(
-                matrices,
-                lr=learning_rate,
-                weight_decay=weight_decay,
-                adjust_lr_fn="match_rms_adamw",
-            )
-        )
+    optimizers = _Optimizers(
+        modules, learning_rate=learning_rate, weight_decay=weight_decay, muon=muon
+    )
     average = AveragedWeights(modules, ema_decay)
     checkpoint = folder / f"{name}.pt"
-    start = 0
-    if checkpoint.exists():
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        start = state["step"]
-        for key, module in modules.items():
-            module.load_state_dict(state["modules"][key])
-        for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
-        average.shadow = state["average"]
-        logger.info("%s: going on from step %d of %d", name, start, num_steps)
-
-    def save(step: int) -> None:
-        part = checkpoint.with_suffix(".part")
-        torch.save(
-            {
-                "step": step,
-                "modules": {key: module.state_dict() for key, module in modules.items()},
-                "optimizers": [optimizer.state_dict() for optimizer in optimizers],
-                "average": average.shadow,
-            },
-            part,
-        )
-        os.replace(part, checkpoint)
-        if on_checkpoint is not None:
-            on_checkpoint(step)
-
+    start = _restore(checkpoint, modules, optimizers, average) if checkpoint.exists() else 0
     for module in modules.values():
         module.train()
+    log = _Log(folder / f"{name}.jsonl")
     began = saved_at = time.monotonic()
-    logged_at, recent = began, []
-    with (folder / f"{name}.jsonl").open("a", encoding="utf-8") as log:
-        for step in range(start, num_steps):
-            factor = warmup_cosine(step, num_steps)
-            for optimizer in optimizers:
-                for group in optimizer.param_groups:
-                    group["lr"] = learning_rate * factor
-            for parameter in parameters:
-                parameter.grad = None
-            generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
-            loss, numbers = compute_loss(step, generator)
-            loss.backward()
-            norm = nn.utils.clip_grad_norm_(parameters, 1.0)
-            if not torch.isfinite(norm):
-                raise FloatingPointError(f"{name}: gradient is {norm} at step {step}")
-            for parameter, matrix in views:
-                matrix.grad = None if parameter.grad is None else parameter.grad.flatten(1)
-            for optimizer in optimizers:
-                optimizer.step()
-            average.update(step)
-            recent.append({"loss": loss.item(), "grad_norm": norm.item(), **numbers})
-            now = time.monotonic()
-            if (step + 1) % LOG_STEPS == 0:
-                keys = sorted({key for row in recent for key in row})
-                line: dict[str, float] = {"step": step + 1}
-                for key in keys:
-                    values = [row[key] for row in recent if key in row]
-                    line[key] = round(sum(values) / len(values), 5)
-                line["seconds_per_step"] = round((now - logged_at) / len(recent), 4)
-                log.write(json.dumps(line) + "\n")
-                log.flush()
-                logger.info("%s %s", name, line)
-                logged_at, recent = now, []
-            stop = stop_after_seconds is not None and now - began > stop_after_seconds
-            if stop or now - saved_at > CHECKPOINT_SECONDS or step + 1 == num_steps:
-                save(step + 1)
-                saved_at = time.monotonic()
-            if stop:
-                logger.info("%s: stopped at step %d after %.0f s", name, step + 1, now - began)
-                break
+    for step in range(start, num_steps):
+        loss, numbers = compute_loss(step, torch.Generator().manual_seed(seed * 1_000_003 + step))
+        norm = optimizers.step(loss, warmup_cosine(step, num_steps))
+        average.update(step)
+        log.add(step + 1, {"loss": loss.item(), "grad_norm": norm, **numbers})
+        now = time.monotonic()
+        stop = stop_after_seconds is not None and now - began > stop_after_seconds
+        if stop or now - saved_at > CHECKPOINT_SECONDS or step + 1 == num_steps:
+            _save(checkpoint, step + 1, modules, optimizers, average)
+            saved_at = time.monotonic()
+        if stop:
+            logger.info("%s: stopped at step %d of %d", name, step + 1, num_steps)
+            break
     for module in modules.values():
         module.eval()
     return average
+
+
+def _save(
+    checkpoint: Path,
+    step: int,
+    modules: Mapping[str, nn.Module],
+    optimizers: _Optimizers,
+    average: AveragedWeights,
+) -> None:
+    part = checkpoint.with_suffix(".part")
+    torch.save(
+        {
+            "step": step,
+            "modules": {key: module.state_dict() for key, module in modules.items()},
+            "optimizers": [optimizer.state_dict() for optimizer in optimizers.all],
+            "average": average.shadow,
+        },
+        part,
+    )
+    os.replace(part, checkpoint)
+
+
+def _restore(
+    checkpoint: Path,
+    modules: Mapping[str, nn.Module],
+    optimizers: _Optimizers,
+    average: AveragedWeights,
+) -> int:
+    """Put a checkpoint back; return its step."""
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    for key, module in modules.items():
+        module.load_state_dict(state["modules"][key])
+    for optimizer, saved in zip(optimizers.all, state["optimizers"], strict=True):
+        optimizer.load_state_dict(saved)
+    average.shadow = state["average"]
+    logger.info("%s: going on from step %d", checkpoint.stem, state["step"])
+    return int(state["step"])
 
 
 def load_average(folder: Path, name: str, modules: Mapping[str, nn.Module]) -> int:

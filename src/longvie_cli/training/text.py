@@ -38,7 +38,9 @@ def build_text_encoder(config: TinyTraining) -> UMT5EncoderModel:
     )
 
 
-def tokenize(tokenizer: ByT5Tokenizer, prompts: list[str], max_tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
+def tokenize(
+    tokenizer: ByT5Tokenizer, prompts: list[str], max_tokens: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Return token ids and mask [prompts, longest], cut at `max_tokens`."""
     batch = tokenizer(
         prompts, padding=True, truncation=True, max_length=max_tokens, return_tensors="pt"
@@ -62,7 +64,7 @@ class LookClassifier(nn.Module):
 
 
 def random_prompt(rng: np.random.Generator) -> tuple[str, tuple[int, int, int]]:
-    """Return a prompt and its labels: half captions of worlds, half paraphrases, some about nothing."""
+    """Return a prompt and its labels: half captions of worlds, half paraphrases."""
     seed = int(rng.integers(2**40))
     look = random_look(seed)
     if rng.random() < 0.5:
@@ -85,7 +87,9 @@ def train_text_encoder(
     encoder = build_text_encoder(config)
     classifier = LookClassifier(config.text_width)
 
-    def compute_loss(step: int, generator: torch.Generator) -> tuple[torch.Tensor, dict[str, float]]:
+    def compute_loss(
+        step: int, generator: torch.Generator
+    ) -> tuple[torch.Tensor, dict[str, float]]:
         rng = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
         prompts, labels = zip(*(random_prompt(rng) for _ in range(config.text_batch)), strict=True)
         ids, mask = tokenize(tokenizer, list(prompts), config.max_text_tokens)
@@ -94,7 +98,10 @@ def train_text_encoder(
         logits = classifier(embeddings, mask)
         targets = torch.tensor(labels)
         losses = [F.cross_entropy(logit, targets[:, k]) for k, logit in enumerate(logits)]
-        hits = [(logit.argmax(-1) == targets[:, k]).float().mean().item() for k, logit in enumerate(logits)]
+        hits = [
+            (logit.argmax(-1) == targets[:, k]).float().mean().item()
+            for k, logit in enumerate(logits)
+        ]
         return torch.stack(losses).sum(), {"accuracy": sum(hits) / 3}
 
     average = run_stage(

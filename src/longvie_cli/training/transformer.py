@@ -21,7 +21,7 @@ from longvie_cli.models.longvie import LongVieTransformer3DModel
 from longvie_cli.training.config import TinyTraining
 from longvie_cli.training.latents import LatentLibrary, encode
 from longvie_cli.training.prompts import paraphrase
-from longvie_cli.training.stage import AveragedWeights, run_stage
+from longvie_cli.training.stage import AveragedWeights, load_average, run_stage
 from longvie_cli.training.text import build_tokenizer, tokenize
 
 # CLIP's own statistics; the pipeline normalises with the same (spec 1.4).
@@ -131,7 +131,7 @@ class TransformerTraining:
         return prompts
 
     def encode_prompts(self, prompts: list[str]) -> Tensor:
-        """Return prompt embeddings [prompts, max_text_tokens, width], zero past each prompt's end."""
+        """Return embeddings [prompts, max_text_tokens, width], zero past each prompt's end."""
         ids, mask = tokenize(self.tokenizer, prompts, self.config.max_text_tokens)
         embeddings = self.text_encoder(ids, attention_mask=mask).last_hidden_state.float()
         embeddings = embeddings * mask.unsqueeze(-1)
@@ -221,9 +221,7 @@ class TransformerTraining:
         amount = 0.25 * torch.rand(batch, 1, 1, 1, 1, generator=generator)
         amount = amount * (torch.rand(batch, 1, 1, 1, 1, generator=generator) < 0.5)
         offset = torch.randn(batch, channels, 1, 1, 1, generator=generator)
-        return latents + amount * (
-            torch.randn(latents.shape, generator=generator) + 0.5 * offset
-        )
+        return latents + amount * (torch.randn(latents.shape, generator=generator) + 0.5 * offset)
 
 
 def train_transformer(
@@ -234,14 +232,14 @@ def train_transformer(
     stage: str,
     stop_after_seconds: float | None = None,
 ) -> AveragedWeights:
-    """Run stage `still` or `clip`; `clip` starts from the averaged weights of `still`."""
+    """Run stage `still` or `clip`; a new `clip` starts from the averaged weights of `still`."""
+    if stage == "clip" and not (folder / "clip.pt").exists():
+        load_average(folder, "still", training.modules)
     latent_frames = (config.num_frames - 1) // 4 + 1
 
     def compute_loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         if stage == "still" or step % 6 == 0:
-            return training.compute_loss(
-                generator, num_latent_frames=1, batch=config.still_batch
-            )
+            return training.compute_loss(generator, num_latent_frames=1, batch=config.still_batch)
         # The first quarter trains on half clips: twice the examples for the same time.
         short = step < config.clip_steps // 4 and step % 2
         frames = latent_frames // 2 + 1 if short else latent_frames

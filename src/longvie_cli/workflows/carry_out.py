@@ -8,11 +8,11 @@ from typing import Any
 from longvie_cli.media.reader import read_frames
 from longvie_cli.media.writer import VideoWriter
 from longvie_cli.progress import Progress
-from longvie_cli.run_folder.commit import completed_clips
+from longvie_cli.run_folder.commit import completed_clips, hash_file
 from longvie_cli.run_folder.events import append_event
 from longvie_cli.run_folder.layout import RunFolder
 from longvie_cli.workflows.clip_loop import make_missing_clips
-from longvie_cli.workflows.delivery import deliver, finished_result
+from longvie_cli.workflows.delivery import deliver, finished_result, read_delivery
 from longvie_cli.workflows.job import Job, output_taken
 from longvie_cli.workflows.opening import changed_settings, opened_run
 from longvie_cli.workflows.result import JobResult
@@ -78,6 +78,10 @@ def describe(job: Job, progress: Progress) -> JobResult:
             f"  clip {clip['index']}: {clip['from_seconds']:.2f} s to {clip['to_seconds']:.2f} s, "
             f"{clip['frames']} frames: {clip['prompt']}"
         )
+    if job.output.exists() and not job.delivery.overwrite and not _finished(job):
+        progress.warning(
+            f"{job.output} exists already; without --overwrite the run will not start."
+        )
     progress.message(f"disk: about {disk_bytes / 1e6:.1f} MB of {free_bytes / 1e6:.0f} MB free")
     return JobResult(
         status="planned",
@@ -122,9 +126,19 @@ def _state(job: Job) -> str:
     changed = changed_settings(job)
     if changed:
         return f"the run folder holds another run, started with {'; '.join(changed[:3])}"
-    if job.folder.delivery.is_file() and job.output.is_file():
+    if _finished(job):
         return "finished already"
     return f"{len(completed_clips(job.folder, job.specs))} made already"
+
+
+def _finished(job: Job) -> bool:
+    record = read_delivery(job.folder)
+    return (
+        record is not None
+        and job.output.is_file()
+        and hash_file(job.output) == record["output_hash"]
+        and not changed_settings(job)
+    )
 
 
 def _disk_bytes(job: Job) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from longvie_cli.errors import ControlError, UsageError
+from longvie_cli.errors import ControlError, OutputConflictError, UsageError
 from longvie_cli.media.join import is_joinable
 from longvie_cli.media.metadata import read_settings
 from longvie_cli.media.probe import probe_video
@@ -150,28 +150,34 @@ def find_origin(video: Path) -> Origin:
 
     Raises:
         MediaError: The file cannot be read.
-        OutputConflictError: A run folder that claims the video is damaged.
+        OutputConflictError: `VIDEO.longvie` is damaged.
     """
     content_hash = hash_file(video)
     beside = RunFolder.beside(video)
-    others = (
-        RunFolder(path.parent) for path in sorted(video.absolute().parent.glob("*/delivery.json"))
-    )
-    for folder in (beside, *others):
-        record = read_delivery(folder)
-        if record is None or record["output_hash"] != content_hash:
-            continue
-        manifest = read_manifest(folder.run_json)
-        source_path = manifest.request.get("source")
-        tail = folder.tail(int(record["last_clip"]))
-        return Origin(
-            about=record["about"],
-            folder=folder,
-            tail=tail if tail.is_file() else None,
-            source_path=Path(source_path) if source_path else None,
-        )
+    record = read_delivery(beside)
+    if record is not None and record["output_hash"] == content_hash:
+        return _origin(beside, record)
+    for path in sorted(video.absolute().parent.glob("*/delivery.json")):
+        folder = RunFolder(path.parent)
+        try:
+            record = read_delivery(folder)
+        except OutputConflictError:
+            continue  # Some other run is damaged; nothing says that it made this video.
+        if record is not None and record["output_hash"] == content_hash:
+            return _origin(folder, record)
     about = read_settings(video)
     return Origin(about=about if about is not None and about.get("tool") == "longvie" else {})
+
+
+def _origin(folder: RunFolder, record: Mapping[str, Any]) -> Origin:
+    source_path = read_manifest(folder.run_json).request.get("source")
+    tail = folder.tail(int(record["last_clip"]))
+    return Origin(
+        about=record["about"],
+        folder=folder,
+        tail=tail if tail.is_file() else None,
+        source_path=Path(source_path) if source_path else None,
+    )
 
 
 def _sampling(request: ExtendRequest, origin: Origin, preset: Preset) -> Sampling:

@@ -1,0 +1,139 @@
+"""The whole recipe at toy size: from worlds to a preset folder that the engine loads."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from longvie_cli.engine.loader import load_pipeline
+from longvie_cli.settings.presets import Preset
+from longvie_cli.training.autoencoder import load_autoencoder, train_autoencoder
+from longvie_cli.training.config import TinyTraining
+from longvie_cli.training.depth import train_depth_estimator
+from longvie_cli.training.export import export_preset
+from longvie_cli.training.flights import FlightLibrary, depth_picture, render_flight, render_library
+from longvie_cli.training.latents import LatentLibrary, encode_library
+from longvie_cli.training.prompts import (
+    PALETTE_WORDS,
+    TIME_WORDS,
+    WEATHER_WORDS,
+    look_labels,
+    paraphrase,
+)
+from longvie_cli.training.text import build_text_encoder, train_text_encoder
+from longvie_cli.training.transformer import TransformerTraining, train_transformer
+from longvie_cli.worlds import EVALUATION_SEED_START
+from longvie_cli.worlds.looks import PALETTES, TIMES_OF_DAY, WEATHERS, random_look
+
+TOY = TinyTraining(
+    height=48,
+    width=64,
+    num_frames=5,
+    history_frames=5,
+    track_columns=4,
+    track_rows=4,
+    num_flights=2,
+    autoencoder_base_dim=32,
+    autoencoder_dim_mult=(1, 1, 1),
+    autoencoder_steps=2,
+    autoencoder_batch=1,
+    autoencoder_crop=48,
+    text_width=64,
+    text_layers=1,
+    text_steps=2,
+    text_batch=2,
+    image_width=64,
+    num_layers=2,
+    num_attention_heads=2,
+    ffn_dim=64,
+    num_control_layers=1,
+    control_num_attention_heads=1,
+    control_ffn_dim=64,
+    still_steps=2,
+    still_batch=2,
+    clip_steps=3,
+    clip_batch=1,
+    depth_steps=1,
+    depth_batch=1,
+)
+
+
+def test_every_stage_runs_and_the_exported_preset_makes_a_clip(tmp_path: Path) -> None:
+    render_library(TOY, tmp_path, worker=0, num_workers=1)
+    train_autoencoder(TOY, tmp_path)
+    autoencoder = load_autoencoder(TOY, tmp_path)
+    encode_library(TOY, tmp_path, worker=0, num_workers=1)
+    library = LatentLibrary.load(tmp_path / "latents")
+    assert len(library.captions) == TOY.num_flights * TOY.looks_per_flight
+    assert library.looks["video"].shape[2:] == (2, 3, 4)
+
+    train_text_encoder(TOY, tmp_path)
+    training = TransformerTraining(TOY, library, autoencoder, build_text_encoder(TOY))
+    before = {key: value.clone() for key, value in training.transformer.state_dict().items()}
+    train_transformer(TOY, training, tmp_path, stage="still")
+    train_transformer(TOY, training, tmp_path, stage="clip")
+    after = training.transformer.state_dict()
+    for name in ("blocks.0.attn1.to_q.weight", "control_proj_out.0.weight"):
+        assert not torch.equal(before[name], after[name]), f"{name} was not trained"
+    train_depth_estimator(TOY, tmp_path)
+
+    out = tmp_path / "tiny"
+    export_preset(TOY, tmp_path, out)
+    record = json.loads((out / "TRAINING.json").read_text())
+    assert record["settings"]["num_flights"] == TOY.num_flights
+    preset = Preset.model_validate_json((out / "preset.json").read_bytes())
+    pipeline = load_pipeline(preset, folder=out, device="cpu", dtype="float32")
+    control = np.zeros((5, 48, 64, 3), np.uint8)
+    frames = pipeline(
+        "snow", control[0], control, control, history=control, num_inference_steps=1
+    ).frames
+    assert frames.shape == (5, 48, 64, 3)
+    assert frames.dtype == np.uint8
+
+
+def test_reserved_seeds_are_never_trained_on(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="reserved"):
+        render_flight(TOY, EVALUATION_SEED_START, tmp_path / "flight.safetensors")
+
+
+def test_depth_pictures_are_dark_where_it_is_near() -> None:
+    disparity = np.linspace(0, 1, 16 * 16, dtype=np.float32).reshape(1, 16, 16)
+    picture = depth_picture(disparity, np.random.default_rng(0))
+    assert picture.dtype == np.uint8
+    assert picture[0, 0, 0] > picture[0, -1, -1]
+    assert bool((np.diff(picture.reshape(-1).astype(int)) <= 0).all())
+
+
+def test_paraphrases_name_what_their_labels_say() -> None:
+    rng = np.random.default_rng(1)
+    for seed in range(200):
+        look = random_look(seed)
+        text, named = paraphrase(look, rng)
+        labels = look_labels(look, named)
+        for word, shown, table in (
+            (look.palette, named[0], PALETTE_WORDS),
+            (look.time_of_day, named[1], TIME_WORDS),
+            (look.weather, named[2], WEATHER_WORDS),
+        ):
+            if shown:
+                assert any(phrase in text.lower() for phrase in table[word])
+        assert [label > 0 for label in labels] == list(named)
+
+
+def test_paraphrases_know_every_look() -> None:
+    assert set(PALETTE_WORDS) == set(PALETTES)
+    assert set(TIME_WORDS) == set(TIMES_OF_DAY)
+    assert set(WEATHER_WORDS) == set(WEATHERS)
+
+
+def test_the_library_reads_flights_of_its_own_size(tmp_path: Path) -> None:
+    render_library(TOY, tmp_path, worker=0, num_workers=1)
+    library = FlightLibrary(tmp_path / "flights", TOY)
+    example = library.example(library.paths()[0], 1, np.random.default_rng(0))
+    assert example.rgb.shape == (TOY.sequence_frames, 48, 64, 3)
+    assert example.depth.shape == (TOY.sequence_frames, 48, 64)
+    assert example.tracks.shape == (TOY.num_frames, 48, 64, 3)
+    assert example.tracks.any()
+    assert example.caption

@@ -1,0 +1,95 @@
+"""A training stage: resuming changes nothing, averages are what is shipped."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from longvie_cli.training.stage import load_average, muon_views, run_stage, warmup_cosine
+
+
+def _network() -> nn.Module:
+    torch.manual_seed(3)
+    return nn.Sequential(nn.Linear(32, 40), nn.Tanh(), nn.Linear(40, 32))
+
+
+def _train(network: nn.Module, folder: Path, **options: object) -> None:
+    def compute_loss(
+        step: int, generator: torch.Generator
+    ) -> tuple[torch.Tensor, dict[str, float]]:
+        batch = torch.randn(4, 32, generator=generator)
+        return (network(batch) - batch.flip(-1)).square().mean(), {
+            "batch_mean": float(batch.mean())
+        }
+
+    run_stage(
+        "toy",
+        folder,
+        modules={"network": network},
+        num_steps=6,
+        learning_rate=1e-2,
+        compute_loss=compute_loss,
+        seed=5,
+        muon=True,
+        **options,  # type: ignore[arg-type]
+    )
+
+
+def test_a_stage_stopped_after_every_step_ends_like_an_unbroken_one(tmp_path: Path) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    whole.mkdir()
+    broken.mkdir()
+    _train(_network(), whole)
+    for _ in range(6):
+        _train(_network(), broken, stop_after_seconds=0.0)
+    first, second = _network(), _network()
+    assert load_average(whole, "toy", {"network": first}) == 6
+    assert load_average(broken, "toy", {"network": second}) == 6
+    for ours, theirs in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    assert not torch.equal(next(first.parameters()), next(_network().parameters()))
+
+
+def test_muon_gets_hidden_matrices_on_the_same_memory() -> None:
+    modules = nn.ModuleDict(
+        {
+            "conv": nn.Conv3d(32, 32, 3),
+            "narrow": nn.Linear(8, 64),
+            "patch_embedding": nn.Linear(64, 64),
+        }
+    )
+    ((parameter, matrix),) = muon_views({"model": modules})
+    assert parameter is modules["conv"].weight
+    assert matrix.shape == (32, 32 * 27)
+    with torch.no_grad():
+        matrix.fill_(2.0)
+    assert bool((parameter == 2.0).all())
+
+
+def test_a_gradient_that_is_not_finite_ends_the_stage(tmp_path: Path) -> None:
+    network = _network()
+
+    def compute_loss(
+        step: int, generator: torch.Generator
+    ) -> tuple[torch.Tensor, dict[str, float]]:
+        return network(torch.full((1, 32), torch.inf)).sum(), {}
+
+    with pytest.raises(FloatingPointError, match="gradient"):
+        run_stage(
+            "toy",
+            tmp_path,
+            modules={"network": network},
+            num_steps=1,
+            learning_rate=1.0,
+            compute_loss=compute_loss,
+            seed=1,
+        )
+
+
+def test_the_learning_rate_warms_up_and_decays() -> None:
+    factors = [warmup_cosine(step, 1000) for step in range(1000)]
+    assert factors[0] == 0.01
+    assert max(factors) == factors[99] == 1.0
+    assert factors[-1] < 0.03
+    assert factors[99:] == sorted(factors[99:], reverse=True)
