@@ -1,15 +1,15 @@
 """The exceptions of `longvie`, and the exit code of each branch.
 
-    LongVieError                      1   anything that went wrong and has no branch of its own
-      UsageError                      2   flags that contradict each other
-      MissingResourceError            3   weights or an optional dependency are missing
-      OutputConflictError             4   the output exists, or another process holds the run
-      InputError                      5   what the user brought cannot be used
-        MediaError                        a video, an image, a sound file
-        ControlError                      depth, tracks, cond.json
-        SettingsError                     a YAML file, an environment variable, a prompt file
-      ResumableError                 75   stopped with everything saved; the same command continues
-      StoppedBySignal           130/143   Ctrl-C or SIGTERM
+LongVieError                      1   anything that went wrong and has no branch of its own
+  UsageError                      2   flags that contradict each other
+  MissingResourceError            3   weights or an optional dependency are missing
+  OutputConflictError             4   the output exists, or another process holds the run
+  InputError                      5   what the user brought cannot be used
+    MediaError                        a video, an image, a sound file
+    ControlError                      depth, tracks, cond.json
+    SettingsError                     a YAML file, an environment variable, a prompt file
+  ResumableError                 75   stopped with everything saved; the same command continues
+  StoppedBySignal           130/143   Ctrl-C or SIGTERM
 """
 
 from __future__ import annotations

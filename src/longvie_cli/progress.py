@@ -15,7 +15,7 @@ class Progress(Protocol):
         """Say one line that the user should act on; it also ends up in the JSON result."""
 
     def start(self, stage: str, total: int, *, done: int = 0) -> None:
-        """Begin a stage (`depth`, `tracks`, `clips` ...) of `total` units, `done` of them already."""
+        """Begin a stage (`depth`, `tracks`, `clips` ...) of `total` units, `done` of them done."""
 
     def advance(self, stage: str, amount: int = 1, *, detail: str = "") -> None:
         """Move a stage on by `amount` units."""

@@ -65,7 +65,9 @@ class ClipSpec:
     added_frames: int
 
 
-def plan_clips(geometry: ClipGeometry, total_frames: int, *, continues: bool = False) -> tuple[ClipSpec, ...]:
+def plan_clips(
+    geometry: ClipGeometry, total_frames: int, *, continues: bool = False
+) -> tuple[ClipSpec, ...]:
     """Return the clips that make `total_frames` frames, each frame exactly once.
 
     Args:

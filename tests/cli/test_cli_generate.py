@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 from delivered import QUICK, contents, frames_of
+from longvie_cli.media.ffmpeg import ffmpeg_executable
 from longvie_cli.media.metadata import read_settings
 from longvie_cli.media.packets import read_packets
 from longvie_cli.media.reader import read_image
@@ -243,17 +245,19 @@ def test_sound_of_the_source_needs_a_source_with_sound(
     assert "reference.mp4 has no sound" in outcome.err
 
 
-@pytest.mark.parametrize(("height", "width", "fps"), [(90, 161, 16), (160, 90, 60), (50, 50, 10)])
+@pytest.mark.parametrize(
+    ("height", "width", "fps"),
+    [(90, 161, "16"), (160, 90, "60000/1001"), (50, 50, "10")],
+    ids=["odd", "portrait 59.94", "square"],
+)
 def test_any_shape_and_rate_is_taken(
-    longvie, tmp_path: Path, height: int, width: int, fps: int
+    longvie, tmp_path: Path, height: int, width: int, fps: str
 ) -> None:
-    from longvie_cli.media.ffmpeg import FfmpegProcess
-
     path = tmp_path / "odd.mov"
-    pattern = f"testsrc2=size={width}x{height}:rate={fps}:duration=1"
-    arguments = ["-f", "lavfi", "-i", pattern, "-c:v", "ffv1", "-f", "matroska", f"file:{path}"]
-    with FfmpegProcess(arguments) as process:
-        assert process.wait() == 0
+    pattern = f"testsrc=size={width}x{height}:rate={fps}:duration=1"
+    encoding = ("-c:v", "ffv1", "-f", "matroska", str(path))
+    command = [ffmpeg_executable(), "-v", "error", "-f", "lavfi", "-i", pattern, *encoding]
+    subprocess.run(command, check=True)
     outcome = longvie("generate", "--video", path, "-p", "x", *QUICK, "-o", "out.mp4")
     assert outcome.code == 0, outcome.err
     assert f"odd.mov: {width}x{height} is resized to {PRESET.width}x{PRESET.height}" in outcome.err

@@ -114,10 +114,12 @@ def test_a_second_signal_ends_the_process_at_once(tmp_path: Path) -> None:
         "import signal, time\n"
         "from longvie_cli.cli.signals import stop_on_signals\n"
         "with stop_on_signals():\n"
-        "    print('ready', flush=True)\n"
-        "    while True:\n"
-        "        try: time.sleep(60)\n"
-        "        except KeyboardInterrupt: print('heard', flush=True)\n"
+        "    try:\n"
+        "        print('ready', flush=True)\n"
+        "        time.sleep(60)\n"
+        "    except KeyboardInterrupt:\n"
+        "        print('heard', flush=True)\n"
+        "        time.sleep(60)\n"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None

@@ -64,15 +64,15 @@ class TinyTraining(BaseModel):
     control_num_attention_heads: int = 2
     control_ffn_dim: int = 512
     flow_shift: float = 3.0
-    still_steps: int = 500
+    still_steps: int = 320
     still_batch: int = 32
-    clip_steps: int = 1100
+    clip_steps: int = 640
     clip_batch: int = 6
     transformer_learning_rate: float = 1.5e-3
     ema_decay: float = 0.999
 
     # Depth estimator.
-    depth_steps: int = 600
+    depth_steps: int = 1200
     depth_batch: int = 8
 
     @property

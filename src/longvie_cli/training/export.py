@@ -101,7 +101,7 @@ def export_preset(config: TinyTraining, folder: Path, out: Path) -> None:
             "settings": config.model_dump(),
             "stages": _losses(folder),
             "data": "procedural landscapes of longvie_cli.worlds; no other weights or pictures",
-            "flights": len(list((folder / "flights").glob("*.safetensors"))),
+            "flights": len(list((folder / "latents").glob("*.safetensors"))),
             "hardware": f"{platform.machine()} CPU, {torch.get_num_threads()} threads",
             "torch": torch.__version__,
         },

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +26,13 @@ def warmup_cosine(step_index: int, num_steps: int, *, warmup_steps: int = 100) -
         return (step_index + 1) / warmup_steps
     done = (step_index - warmup_steps) / max(1, num_steps - warmup_steps)
     return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+def process_place() -> tuple[int, int]:
+    """Return this process's rank and the number of processes that train together."""
+    if not distributed.is_initialized():
+        return 0, 1
+    return distributed.get_rank(), distributed.get_world_size()
 
 
 class AveragedWeights:
@@ -125,6 +132,7 @@ class _Optimizers:
         for parameter in self.parameters:
             parameter.grad = None
         loss.backward()
+        _average_over_processes(self.parameters)
         norm = nn.utils.clip_grad_norm_(self.parameters, 1.0)
         if not torch.isfinite(norm):
             raise FloatingPointError(f"the gradient is {norm}")
@@ -135,6 +143,25 @@ class _Optimizers:
                 group["lr"] = self.learning_rate * factor
             optimizer.step()
         return norm.item()
+
+
+def _average_over_processes(parameters: list[nn.Parameter]) -> None:
+    """Replace each gradient by its mean over the processes of the group, if there is one.
+
+    One single-threaded process a core: threads of one process wait for each other at every small
+    operation (measured on two cores: 2.6 s a step with two threads, of which 2.3 s of CPU).
+    """
+    if not distributed.is_initialized():
+        return
+    flat = torch.cat(
+        [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters]
+    )
+    distributed.all_reduce(flat)
+    flat /= distributed.get_world_size()
+    for parameter, mean in zip(
+        parameters, flat.split([p.numel() for p in parameters]), strict=True
+    ):
+        parameter.grad = mean.view_as(parameter)
 
 
 class _Log:
@@ -201,16 +228,20 @@ def run_stage(
     start = _restore(checkpoint, modules, optimizers, average) if checkpoint.exists() else 0
     for module in modules.values():
         module.train()
+    rank, world_size = process_place()
     log = _Log(folder / f"{name}.jsonl")
     began = saved_at = time.monotonic()
     for step in range(start, num_steps):
-        loss, numbers = compute_loss(step, torch.Generator().manual_seed(seed * 1_000_003 + step))
+        draws = torch.Generator().manual_seed((seed * 1_000_003 + step) * world_size + rank)
+        loss, numbers = compute_loss(step, draws)
         norm = optimizers.step(loss, warmup_cosine(step, num_steps))
         average.update(step)
-        log.add(step + 1, {"loss": loss.item(), "grad_norm": norm, **numbers})
+        if rank == 0:
+            log.add(step + 1, {"loss": loss.item(), "grad_norm": norm, **numbers})
         now = time.monotonic()
         stop = stop_after_seconds is not None and now - began > stop_after_seconds
-        if stop or now - saved_at > CHECKPOINT_SECONDS or step + 1 == num_steps:
+        due = stop or now - saved_at > CHECKPOINT_SECONDS or step + 1 == num_steps
+        if due and rank == 0:
             _save(checkpoint, step + 1, modules, optimizers, average)
             saved_at = time.monotonic()
         if stop:

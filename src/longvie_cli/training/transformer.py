@@ -21,7 +21,12 @@ from longvie_cli.models.longvie import LongVieTransformer3DModel
 from longvie_cli.training.config import TinyTraining
 from longvie_cli.training.latents import LatentLibrary, encode
 from longvie_cli.training.prompts import paraphrase
-from longvie_cli.training.stage import AveragedWeights, load_average, run_stage
+from longvie_cli.training.stage import (
+    AveragedWeights,
+    load_average,
+    process_place,
+    run_stage,
+)
 from longvie_cli.training.text import build_tokenizer, tokenize
 
 # CLIP's own statistics; the pipeline normalises with the same (spec 1.4).
@@ -100,7 +105,9 @@ class TransformerTraining:
         self.config = config
         self.library = library
         self.tokenizer = build_tokenizer()
-        self.text_encoder = text_encoder
+        # Its own stage taught it to tell looks apart; training it on here would double the cost of
+        # a still for words that it knows already.
+        self.text_encoder = text_encoder.requires_grad_(False)
         self.image_encoder = build_image_encoder(config)
         self.transformer = build_transformer(config)
         grey = torch.zeros(1, 3, config.num_frames, config.height, config.width)
@@ -180,7 +187,10 @@ class TransformerTraining:
             latents = library.looks["history"][rows].float()
             history = history_input(self._disturbed(latents, generator))
         pictures = library.first_frames[rows].clone()
+        # What the pipeline shows the image encoder when there is no image: mid-grey.
         pictures[~has_image] = 127
+        if still:
+            pictures = pictures[:1]
 
         dense = sparse = None
         kind = rng.random()
@@ -200,7 +210,7 @@ class TransformerTraining:
                 torch.cat((noisy, condition), dim=1),
                 1000 * sigma,
                 self.encode_prompts(self._prompts(rows, rng)),
-                self.encode_images(pictures),
+                self.encode_images(pictures).expand(batch, -1, -1),
                 dense=dense,
                 sparse=sparse,
                 history=history,
@@ -236,14 +246,16 @@ def train_transformer(
     if stage == "clip" and not (folder / "clip.pt").exists():
         load_average(folder, "still", training.modules)
     latent_frames = (config.num_frames - 1) // 4 + 1
+    world_size = process_place()[1]
 
     def compute_loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         if stage == "still" or step % 6 == 0:
-            return training.compute_loss(generator, num_latent_frames=1, batch=config.still_batch)
+            batch = config.still_batch // world_size
+            return training.compute_loss(generator, num_latent_frames=1, batch=batch)
         # The first quarter trains on half clips: twice the examples for the same time.
         short = step < config.clip_steps // 4 and step % 2
         frames = latent_frames // 2 + 1 if short else latent_frames
-        batch = config.clip_batch * (2 if short else 1)
+        batch = config.clip_batch // world_size * (2 if short else 1)
         return training.compute_loss(generator, num_latent_frames=frames, batch=batch)
 
     return run_stage(

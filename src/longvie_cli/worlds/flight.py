@@ -3,7 +3,6 @@
 import dataclasses
 import math
 from collections.abc import Iterator, Sequence
-from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -133,7 +132,7 @@ class Flight:
         return next(self.frames_under(index, (self.look,)))
 
     def frames_under(self, index: int, looks: Sequence[Look]) -> Iterator[WorldFrame]:
-        """Renders one frame under several looks; the rays, nearly all of the cost, are cast once."""
+        """Renders a frame under several looks; the rays, nearly all of the cost, are cast once."""
         origin, directions, depth = self._cast(index)
         hit = torch.isfinite(depth)
         ground, sky = torch.nonzero(hit)[:, 0], torch.nonzero(~hit)[:, 0]

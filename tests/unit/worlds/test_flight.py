@@ -231,3 +231,12 @@ def test_random_look_is_not_told_by_the_terrain() -> None:
     for seed in range(400):
         counts[random_geometry(seed).terrain].add(random_look(seed).palette)
     assert all(palettes == set(PALETTES) for palettes in counts.values())
+
+
+def test_frames_under_several_looks_equal_flights_of_those_looks() -> None:
+    looks = (Look("snowy", "dawn", "clear"), Look("desert", "night", "foggy"))
+    together = list(Flight(5, width=64, height=48).frames_under(9, looks))
+    for look, frame in zip(looks, together, strict=True):
+        alone = Flight(5, width=64, height=48, look=look).frame(9)
+        assert np.array_equal(frame.rgb, alone.rgb)
+        assert np.array_equal(frame.depth, alone.depth)

@@ -1,0 +1,80 @@
+"""The shell stories and settings in examples/, run as a user would run them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from longvie_cli.media.probe import probe_video
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """PATH with a `longvie` that is this Python's, few steps, no guidance."""
+    command = tmp_path / "bin" / "longvie"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m longvie_cli "$@"\n')
+    command.chmod(0o755)
+    return dict(
+        os.environ,
+        PATH=f"{command.parent}{os.pathsep}{os.environ['PATH']}",
+        LONGVIE_STEPS="1",
+        LONGVIE_GUIDANCE="1",
+    )
+
+
+def run(script: str, *arguments: str, environment: dict[str, str], folder: Path) -> None:
+    finished = subprocess.run(
+        ["bash", str(EXAMPLES / script), *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+    )
+    assert finished.returncode == 0, finished.stderr
+
+
+@pytest.mark.slow
+def test_two_looks_of_one_reference(tmp_path: Path, environment: dict[str, str]) -> None:
+    run("two_looks.sh", "looks", "1", environment=environment, folder=tmp_path)
+    snow, desert = (tmp_path / "looks" / name for name in ("snow.mp4", "desert.mp4"))
+    assert probe_video(snow).num_frames == probe_video(desert).num_frames == 16
+    assert snow.read_bytes() != desert.read_bytes()
+
+
+@pytest.mark.slow
+def test_a_flight_grows(tmp_path: Path, environment: dict[str, str]) -> None:
+    run("longer_and_longer.sh", "out", "1", environment=environment, folder=tmp_path)
+    lengths = {
+        path.name: probe_video(path).num_frames for path in sorted((tmp_path / "out").glob("*.mp4"))
+    }
+    assert lengths == {"again.mp4": 16, "first.mp4": 16, "longer.mp4": 32}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("--config", str(EXAMPLES / "settings.yaml")),
+        ("--prompt-file", str(EXAMPLES / "prompts.txt"), "--seconds", "10"),
+    ],
+)
+def test_settings_and_prompts_are_understood(
+    tmp_path: Path, environment: dict[str, str], settings: tuple[str, ...]
+) -> None:
+    reference = str(EXAMPLES / "reference.mp4")
+    finished = subprocess.run(
+        ["longvie", "generate", "--video", reference, *settings, "-o", "o.mp4", "--dry-run"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert not (tmp_path / "o.mp4").exists()
