@@ -11,10 +11,12 @@ import argparse
 import logging
 import multiprocessing
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch import distributed
 
 from longvie_cli.training.autoencoder import load_autoencoder, train_autoencoder
 from longvie_cli.training.config import TinyTraining
@@ -29,12 +31,14 @@ STAGES = ("render", "autoencoder", "text", "latents", "still", "clip", "depth", 
 
 
 def _on_all_cores(
-    work: Callable[..., None], config: TinyTraining, folder: Path, workers: int
+    work: Callable[..., None], config: TinyTraining, folder: Path, workers: int, **options: object
 ) -> None:
-    """Run `work` in `workers` processes that share the flights among them."""
+    """Run `work` in `workers` single-threaded processes that share the work among them."""
     processes = [
         multiprocessing.Process(
-            target=work, args=(config, folder), kwargs={"worker": worker, "num_workers": workers}
+            target=work,
+            args=(config, folder),
+            kwargs={"worker": worker, "num_workers": workers, **options},
         )
         for worker in range(workers)
     ]
@@ -44,6 +48,31 @@ def _on_all_cores(
         process.join()
         if process.exitcode:
             raise RuntimeError(f"{work.__name__}: a worker ended with {process.exitcode}")
+
+
+def _transformer_worker(
+    config: TinyTraining,
+    folder: Path,
+    *,
+    worker: int,
+    num_workers: int,
+    stage: str,
+    rendezvous: str,
+    limit: float | None,
+) -> None:
+    """Train the transformer together with the other workers, each on its part of the batch."""
+    torch.set_num_threads(1)
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{rendezvous}", rank=worker, world_size=num_workers
+    )
+    training = TransformerTraining(
+        config,
+        LatentLibrary.load(folder / "latents"),
+        load_autoencoder(config, folder),
+        load_text_encoder(config, folder),
+    )
+    train_transformer(config, training, folder, stage=stage, stop_after_seconds=limit)
+    distributed.destroy_process_group()
 
 
 def main() -> None:
@@ -71,13 +100,16 @@ def main() -> None:
             load_autoencoder(config, folder)  # measures the latent statistics once, for all workers
             _on_all_cores(encode_library, config, folder, arguments.threads)
         elif stage in ("still", "clip"):
-            training = TransformerTraining(
-                config,
-                LatentLibrary.load(folder / "latents"),
-                load_autoencoder(config, folder),
-                load_text_encoder(config, folder),
-            )
-            train_transformer(config, training, folder, stage=stage, stop_after_seconds=limit)
+            with tempfile.TemporaryDirectory() as meeting:
+                _on_all_cores(
+                    _transformer_worker,
+                    config,
+                    folder,
+                    arguments.threads,
+                    stage=stage,
+                    rendezvous=f"{meeting}/rendezvous",
+                    limit=limit,
+                )
         elif stage == "depth":
             train_depth_estimator(config, folder, stop_after_seconds=limit)
         else:

@@ -145,6 +145,15 @@ class _Optimizers:
         return norm.item()
 
 
+def _any_process(flag: bool) -> bool:
+    """Return whether the flag is set in any process, so that all of them stop at the same step."""
+    if not distributed.is_initialized():
+        return flag
+    shared = torch.tensor(int(flag))
+    distributed.all_reduce(shared, distributed.ReduceOp.MAX)
+    return bool(shared)
+
+
 def _average_over_processes(parameters: list[nn.Parameter]) -> None:
     """Replace each gradient by its mean over the processes of the group, if there is one.
 
@@ -239,7 +248,7 @@ def run_stage(
         if rank == 0:
             log.add(step + 1, {"loss": loss.item(), "grad_norm": norm, **numbers})
         now = time.monotonic()
-        stop = stop_after_seconds is not None and now - began > stop_after_seconds
+        stop = _any_process(stop_after_seconds is not None and now - began > stop_after_seconds)
         due = stop or now - saved_at > CHECKPOINT_SECONDS or step + 1 == num_steps
         if due and rank == 0:
             _save(checkpoint, step + 1, modules, optimizers, average)

@@ -1,10 +1,11 @@
 """A training stage: resuming changes nothing, averages are what is shipped."""
 
+import multiprocessing
 from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import distributed, nn
 
 from longvie_cli.training.stage import load_average, muon_views, run_stage, warmup_cosine
 
@@ -93,3 +94,32 @@ def test_the_learning_rate_warms_up_and_decays() -> None:
     assert max(factors) == factors[99] == 1.0
     assert factors[-1] < 0.03
     assert factors[99:] == sorted(factors[99:], reverse=True)
+
+
+def _train_in_a_group(rank: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2
+    )
+    network = _network()
+    _train(network, folder)
+    distributed.destroy_process_group()
+    torch.save(network.state_dict(), folder / f"{rank}.pt")
+
+
+def test_processes_that_train_together_end_with_the_same_weights(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=_train_in_a_group, args=(rank, tmp_path)) for rank in (0, 1)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(timeout=120)
+        assert worker.exitcode == 0
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    alone = _network()
+    (tmp_path / "alone").mkdir()
+    _train(alone, tmp_path / "alone")
+    for name, value in first.items():
+        assert torch.equal(value, second[name])
+        # Each process draws examples of its own: together they see others than one alone.
+        assert not torch.equal(value, alone.state_dict()[name])
