@@ -4,4 +4,4 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 mkdir -p out
 longvie generate --video examples/reference.mp4 --first-frame prompt \
-    --prompt "Snowy mountains at dawn under a clear sky" --seconds 10 -o out/demo.mp4
+    --prompt "Snowy mountains at noon under a clear sky" --seconds 10 -o out/demo.mp4

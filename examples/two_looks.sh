@@ -8,6 +8,6 @@ seconds=${2:-10}
 mkdir -p "$out"
 controls=$(longvie extract-controls "$here/reference.mp4" -o "$out/controls")
 longvie generate --controls "$controls" --first-frame prompt --seconds "$seconds" \
-    --prompt "Snowy mountains at dawn under a clear sky" -o "$out/snow.mp4"
+    --prompt "Snowy mountains at noon under a clear sky" -o "$out/snow.mp4"
 longvie generate --controls "$controls" --first-frame prompt --seconds "$seconds" \
-    --prompt "Orange desert at sunset, scattered clouds" -o "$out/desert.mp4"
+    --prompt "Black volcanic mountains at sunset" -o "$out/lava.mp4"

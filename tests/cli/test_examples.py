@@ -44,9 +44,9 @@ def run(script: str, *arguments: str, environment: dict[str, str], folder: Path)
 @pytest.mark.slow
 def test_two_looks_of_one_reference(tmp_path: Path, environment: dict[str, str]) -> None:
     run("two_looks.sh", "looks", "1", environment=environment, folder=tmp_path)
-    snow, desert = (tmp_path / "looks" / name for name in ("snow.mp4", "desert.mp4"))
-    assert probe_video(snow).num_frames == probe_video(desert).num_frames == 16
-    assert snow.read_bytes() != desert.read_bytes()
+    snow, lava = (tmp_path / "looks" / name for name in ("snow.mp4", "lava.mp4"))
+    assert probe_video(snow).num_frames == probe_video(lava).num_frames == 16
+    assert snow.read_bytes() != lava.read_bytes()
 
 
 @pytest.mark.slow

@@ -20,8 +20,8 @@ from longvie_cli.training.text import build_text_encoder, build_tokenizer
 from longvie_cli.training.transformer import build_image_encoder, build_transformer
 
 # Sampling settings that go with the weights; chosen by looking (docs/experiments.md).
-NUM_INFERENCE_STEPS = 16
-GUIDANCE_SCALE = 2.0
+NUM_INFERENCE_STEPS = 12
+GUIDANCE_SCALE = 4.0
 
 
 def _losses(folder: Path) -> dict[str, Any]:
