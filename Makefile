@@ -19,7 +19,7 @@ demo: setup
 	PATH="$(abspath $(BIN)):$$PATH" bash examples/demo.sh
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: setup
 	$(BIN)/ruff format --check .
