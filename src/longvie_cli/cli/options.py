@@ -206,7 +206,7 @@ Crf = Annotated[
     int | None,
     typer.Option(
         "--crf",
-        help="H.264 quality, 0 to 51, smaller is better; 18 if not given.",
+        help="H.264 quality, 1 to 51, smaller is better; 18 if not given.",
         rich_help_panel=DELIVERY,
     ),
 ]

@@ -79,7 +79,7 @@ class Length(BaseModel):
 class Delivery(BaseModel):
     """How the finished file is written."""
 
-    crf: int = Field(default=18, ge=0, le=51)
+    crf: int = Field(default=18, ge=1, le=51)
     overwrite: bool = False
     no_clobber: bool = False
     keep_clips: bool = True
