@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from longvie_cli.errors import MissingResourceError, SettingsError
 from longvie_cli.timeline import ClipGeometry
 
-PRESET_NAMES = ("tiny",)
+PRESET_NAMES = ("tiny", "longvie2")
 DEFAULT_PRESET = "tiny"
 
 Fit = Literal["crop", "pad", "stretch"]
@@ -37,6 +37,7 @@ class Preset(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
+    models: tuple[str, ...] = ()
     num_frames: int
     fps: int
     height: int = Field(ge=16)
@@ -65,7 +66,7 @@ class Preset(BaseModel):
 
 
 def preset_folder(name: str) -> Path:
-    """Return the folder that holds the weights and `preset.json` of a preset.
+    """Return the folder that holds `preset.json` of a preset, and the weights of an embedded one.
 
     Raises:
         SettingsError: There is no preset of this name.

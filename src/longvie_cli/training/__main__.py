@@ -50,7 +50,7 @@ def _on_all_cores(
             raise RuntimeError(f"{work.__name__}: a worker ended with {process.exitcode}")
 
 
-def _transformer_worker(
+def _together(
     config: TinyTraining,
     folder: Path,
     *,
@@ -60,18 +60,21 @@ def _transformer_worker(
     rendezvous: str,
     limit: float | None,
 ) -> None:
-    """Train the transformer together with the other workers, each on its part of the batch."""
+    """Train a stage together with the other workers, each on its part of every batch."""
     torch.set_num_threads(1)
     distributed.init_process_group(
         "gloo", init_method=f"file://{rendezvous}", rank=worker, world_size=num_workers
     )
-    training = TransformerTraining(
-        config,
-        LatentLibrary.load(folder / "latents"),
-        load_autoencoder(config, folder),
-        load_text_encoder(config, folder),
-    )
-    train_transformer(config, training, folder, stage=stage, stop_after_seconds=limit)
+    if stage == "autoencoder":
+        train_autoencoder(config, folder, stop_after_seconds=limit)
+    else:
+        training = TransformerTraining(
+            config,
+            LatentLibrary.load(folder / "latents"),
+            load_autoencoder(config, folder),
+            load_text_encoder(config, folder),
+        )
+        train_transformer(config, training, folder, stage=stage, stop_after_seconds=limit)
     distributed.destroy_process_group()
 
 
@@ -92,17 +95,15 @@ def main() -> None:
     for stage in STAGES if arguments.stage == "all" else (arguments.stage,):
         if stage == "render":
             _on_all_cores(render_library, config, folder, arguments.threads)
-        elif stage == "autoencoder":
-            train_autoencoder(config, folder, stop_after_seconds=limit)
         elif stage == "text":
             train_text_encoder(config, folder, stop_after_seconds=limit)
         elif stage == "latents":
             load_autoencoder(config, folder)  # measures the latent statistics once, for all workers
             _on_all_cores(encode_library, config, folder, arguments.threads)
-        elif stage in ("still", "clip"):
+        elif stage in ("autoencoder", "still", "clip"):
             with tempfile.TemporaryDirectory() as meeting:
                 _on_all_cores(
-                    _transformer_worker,
+                    _together,
                     config,
                     folder,
                     arguments.threads,

@@ -19,11 +19,11 @@ from torch import nn
 from longvie_cli.kernels.causal_conv3d import use_stacked_causal_convolutions
 from longvie_cli.training.config import TinyTraining
 from longvie_cli.training.flights import FlightLibrary
-from longvie_cli.training.stage import load_average, run_stage
+from longvie_cli.training.stage import load_average, process_place, run_stage
 
 
 def build_autoencoder(config: TinyTraining) -> AutoencoderKLWan:
-    """Return the autoencoder with random weights: 16x16x4 compression through 4x4 patches."""
+    """Return the autoencoder with random weights: 8x8x4 compression through 2x2 patches."""
     channels = 3 * config.autoencoder_patch**2
     autoencoder = AutoencoderKLWan(
         base_dim=config.autoencoder_base_dim,
@@ -130,14 +130,15 @@ def train_autoencoder(
     """Train the autoencoder and return it with averaged weights."""
     torch.manual_seed(config.seed)
     autoencoder = build_autoencoder(config)
-    use_stacked_causal_convolutions(autoencoder)
     library = FlightLibrary(folder / "flights", config)
+    world_size = process_place()[1]
 
     def compute_loss(
         step: int, generator: torch.Generator
     ) -> tuple[torch.Tensor, dict[str, float]]:
         num_frames = _clip_frames(step, config)
         batch = config.autoencoder_batch * (8 if num_frames == 1 else 2 if num_frames == 5 else 1)
+        batch //= world_size
         rng = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
         pixels = torch.stack(
             [

@@ -18,7 +18,8 @@ class TinyTraining(BaseModel):
 
     seed: int = 20261123
 
-    # Geometry of a clip. 192x112 is 12x7 tokens a latent frame at the autoencoder's 16x16x4.
+    # Geometry of a clip. 192x112 is 24x14 latents a frame at the autoencoder's 8x8x4, and 12x7
+    # tokens in patches of 2x2.
     height: int = 112
     width: int = 192
     num_frames: int = 33
@@ -32,11 +33,11 @@ class TinyTraining(BaseModel):
     looks_per_flight: int = 2
 
     # Autoencoder.
-    latent_channels: int = 48
-    autoencoder_base_dim: int = 64
+    latent_channels: int = 16
+    autoencoder_base_dim: int = 32
     autoencoder_dim_mult: tuple[int, ...] = (1, 2, 2)
-    autoencoder_patch: int = 4
-    autoencoder_steps: int = 1250
+    autoencoder_patch: int = 2
+    autoencoder_steps: int = 2400
     autoencoder_batch: int = 4
     autoencoder_crop: int = 80
     autoencoder_learning_rate: float = 2.5e-3
@@ -56,6 +57,7 @@ class TinyTraining(BaseModel):
     image_layers: int = 3
 
     # Transformer.
+    token_patch: int = 2
     num_layers: int = 6
     num_attention_heads: int = 4
     attention_head_dim: int = 64

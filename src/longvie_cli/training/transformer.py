@@ -7,6 +7,7 @@ keeps a share of stills so that a first frame can still be made from prompt and 
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +62,7 @@ def build_transformer(config: TinyTraining) -> LongVieTransformer3DModel:
     channels = config.latent_channels
     dim = config.num_attention_heads * config.attention_head_dim
     transformer = LongVieTransformer3DModel(
-        patch_size=(1, 1, 1),
+        patch_size=(1, config.token_patch, config.token_patch),
         num_attention_heads=config.num_attention_heads,
         attention_head_dim=config.attention_head_dim,
         in_channels=2 * channels + 4,
@@ -78,13 +79,20 @@ def build_transformer(config: TinyTraining) -> LongVieTransformer3DModel:
         text_tokens=config.max_text_tokens,
     )
     with torch.no_grad():
+        patch = transformer.patch_embedding.kernel_size
+        width = channels * math.prod(patch)
         basis = torch.linalg.qr(torch.randn(dim, dim)).Q
+        carried = basis[:, :width].unflatten(1, (channels, *patch))
         embedding = transformer.patch_embedding.weight
         embedding.normal_(std=0.02)
-        embedding[:, :channels, 0, 0, 0] = basis[:, :channels]
-        embedding[:, channels + 4 :, 0, 0, 0] += 0.5 * basis[:, channels : 2 * channels]
+        embedding[:, :channels] = carried
+        embedding[:, channels + 4 :] += 0.5 * basis[:, width : 2 * width].unflatten(
+            1, (channels, *patch)
+        )
         transformer.patch_embedding.bias.zero_()
-        transformer.proj_out.weight.copy_(basis[:, :channels].T * (channels / dim) ** 0.5)
+        # The output layer writes the channels of a token last (spec 1.1); a kernel has them first.
+        read_back = carried.permute(2, 3, 4, 1, 0).flatten(0, 3)
+        transformer.proj_out.weight.copy_(read_back * (width / dim) ** 0.5)
         transformer.proj_out.bias.zero_()
         for linear in (transformer.dense_proj_in, transformer.sparse_proj_in):
             nn.init.xavier_uniform_(linear.weight)
