@@ -1,8 +1,9 @@
 """Makes the embedded model: `python -m longvie_cli.training WORK_FOLDER --stage all`.
 
 Stages, in order: `render` (flights to disk), `autoencoder`, `text`, `latents`, `still`, `clip`,
-`depth`, `export` (write the preset folder). Each goes on from what it finds in WORK_FOLDER, so the
-same command continues after a kill.
+`decoder` (the autoencoder's, on frozen latents), `depth`, `export` (write the preset folder). Each
+goes on from what it finds in WORK_FOLDER, so the same command continues after a kill. With
+`--adopt PRESET` a new work folder starts from the weights of a preset instead of nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from pathlib import Path
 import torch
 from torch import distributed
 
-from longvie_cli.training.autoencoder import load_autoencoder, train_autoencoder
+from longvie_cli.training.adopt import adopt_preset, adopted_stages
+from longvie_cli.training.autoencoder import load_autoencoder, train_autoencoder, train_decoder
 from longvie_cli.training.config import TinyTraining
 from longvie_cli.training.depth import train_depth_estimator
 from longvie_cli.training.export import export_preset
@@ -27,7 +29,7 @@ from longvie_cli.training.latents import LatentLibrary, encode_library
 from longvie_cli.training.text import load_text_encoder, train_text_encoder
 from longvie_cli.training.transformer import TransformerTraining, train_transformer
 
-STAGES = ("render", "autoencoder", "text", "latents", "still", "clip", "depth", "export")
+STAGES = ("render", "autoencoder", "text", "latents", "still", "clip", "decoder", "depth", "export")
 
 
 def _on_all_cores(
@@ -67,6 +69,8 @@ def _together(
     )
     if stage == "autoencoder":
         train_autoencoder(config, folder, stop_after_seconds=limit)
+    elif stage == "decoder":
+        train_decoder(config, folder, stop_after_seconds=limit)
     else:
         training = TransformerTraining(
             config,
@@ -85,14 +89,26 @@ def main() -> None:
     parser.add_argument("--stage", choices=(*STAGES, "all"), default="all")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--stop-after-seconds", type=float, help="end the stage early, resumable")
+    parser.add_argument("--adopt", type=Path, help="preset folder to start from")
+    parser.add_argument(
+        "--adopt-only", help="comma-separated stages to take over: autoencoder,text,still,depth"
+    )
+    parser.add_argument("--seed", type=int, help="another seed: other flights, other batches")
     parser.add_argument("--out", type=Path, help="preset folder that `export` writes")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(arguments.threads)
     config, folder = TinyTraining(), arguments.folder
+    if arguments.seed is not None:
+        config = config.model_copy(update={"seed": arguments.seed})
     folder.mkdir(parents=True, exist_ok=True)
+    if arguments.adopt and not adopted_stages(folder):
+        parts = tuple(arguments.adopt_only.split(",")) if arguments.adopt_only else None
+        adopt_preset(config, arguments.adopt, folder, parts)
     limit = arguments.stop_after_seconds
     for stage in STAGES if arguments.stage == "all" else (arguments.stage,):
+        if stage in adopted_stages(folder):
+            continue
         if stage == "render":
             _on_all_cores(render_library, config, folder, arguments.threads)
         elif stage == "text":
@@ -100,7 +116,7 @@ def main() -> None:
         elif stage == "latents":
             load_autoencoder(config, folder)  # measures the latent statistics once, for all workers
             _on_all_cores(encode_library, config, folder, arguments.threads)
-        elif stage in ("autoencoder", "still", "clip"):
+        elif stage in ("autoencoder", "still", "clip", "decoder"):
             with tempfile.TemporaryDirectory() as meeting:
                 _on_all_cores(
                     _together,

@@ -21,6 +21,8 @@ from longvie_cli.training.config import TinyTraining
 from longvie_cli.training.flights import FlightLibrary
 from longvie_cli.training.stage import load_average, process_place, run_stage
 
+LATENT_STATISTICS_NAME = "latent_statistics.json"
+
 
 def build_autoencoder(config: TinyTraining) -> AutoencoderKLWan:
     """Return the autoencoder with random weights: 8x8x4 compression through 2x2 patches."""
@@ -174,6 +176,57 @@ def train_autoencoder(
     return autoencoder
 
 
+def train_decoder(
+    config: TinyTraining, folder: Path, *, stop_after_seconds: float | None = None
+) -> None:
+    """Train the decoder on while the encoder stands still, so that latents keep their meaning.
+
+    The transformer can be trained at the same time: nothing it sees changes.
+    """
+    torch.manual_seed(config.seed + 5)
+    autoencoder = build_autoencoder(config)
+    load_average(folder, "autoencoder", {"autoencoder": autoencoder})
+    autoencoder.encoder.requires_grad_(False)
+    autoencoder.quant_conv.requires_grad_(False)
+    library = FlightLibrary(folder / "flights", config)
+    world_size = process_place()[1]
+
+    def compute_loss(
+        step: int, generator: torch.Generator
+    ) -> tuple[torch.Tensor, dict[str, float]]:
+        rng = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
+        num_frames = min(17 if step % 2 else 9, config.num_frames)
+        pixels = torch.stack(
+            [
+                # Only pictures of the world: controls are never decoded.
+                library.autoencoder_pixels(
+                    rng, num_frames, config.autoencoder_crop, only_video=True
+                )
+                for _ in range(max(1, config.autoencoder_batch // world_size))
+            ]
+        )
+        with torch.autocast("cpu", torch.bfloat16):
+            with torch.no_grad():
+                mean = autoencoder.encode(pixels).latent_dist.mean.float()
+            noise = torch.randn(mean.shape, generator=generator)
+            decoded = decode_unclamped(autoencoder, mean + 0.5 * config.latent_noise * noise)
+        loss = reconstruction_loss(decoded.float(), pixels)
+        return loss, {f"psnr_{num_frames}": psnr(decoded.float().detach(), pixels)}
+
+    run_stage(
+        "decoder",
+        folder,
+        modules={"autoencoder": autoencoder},
+        num_steps=config.decoder_steps,
+        learning_rate=config.decoder_learning_rate,
+        compute_loss=compute_loss,
+        seed=config.seed + 6,
+        stop_after_seconds=stop_after_seconds,
+        weight_decay=0.0,
+        muon=True,
+    )
+
+
 def load_autoencoder(config: TinyTraining, folder: Path) -> AutoencoderKLWan:
     """Return the trained autoencoder with the statistics of its latents, measured once.
 
@@ -181,9 +234,10 @@ def load_autoencoder(config: TinyTraining, folder: Path) -> AutoencoderKLWan:
     checkpoint because the transformer is tied to them.
     """
     autoencoder = build_autoencoder(config)
-    load_average(folder, "autoencoder", {"autoencoder": autoencoder})
+    trained_on = (folder / "decoder.pt").exists()
+    load_average(folder, "decoder" if trained_on else "autoencoder", {"autoencoder": autoencoder})
     use_stacked_causal_convolutions(autoencoder)
-    stored = folder / "latent_statistics.json"
+    stored = folder / LATENT_STATISTICS_NAME
     if not stored.exists():
         library = FlightLibrary(folder / "flights", config)
         rng = np.random.default_rng(config.seed)

@@ -42,6 +42,8 @@ class TinyTraining(BaseModel):
     autoencoder_crop: int = 80
     autoencoder_learning_rate: float = 2.5e-3
     latent_noise: float = 0.1
+    decoder_steps: int = 2000
+    decoder_learning_rate: float = 1.5e-3
 
     # Text encoder: bytes into a small UMT5.
     max_text_tokens: int = 160

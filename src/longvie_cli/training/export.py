@@ -12,6 +12,7 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
 from longvie_cli.models.pipeline import LongViePipeline
+from longvie_cli.training.adopt import RECORD_NAME, earlier_record
 from longvie_cli.training.autoencoder import build_autoencoder, load_autoencoder
 from longvie_cli.training.config import TinyTraining
 from longvie_cli.training.depth import IMAGE_MEAN, IMAGE_STD, PATCH, build_depth_estimator
@@ -96,7 +97,7 @@ def export_preset(config: TinyTraining, folder: Path, out: Path) -> None:
         },
     )
     _write_json(
-        out / "TRAINING.json",
+        out / RECORD_NAME,
         {
             "settings": config.model_dump(),
             "stages": _losses(folder),
@@ -104,6 +105,7 @@ def export_preset(config: TinyTraining, folder: Path, out: Path) -> None:
             "flights": len(list((folder / "latents").glob("*.safetensors"))),
             "hardware": f"{platform.machine()} CPU, {torch.get_num_threads()} threads",
             "torch": torch.__version__,
+            "adopted": earlier_record(folder),
         },
     )
 

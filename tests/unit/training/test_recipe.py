@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from longvie_cli.engine.loader import load_pipeline
 from longvie_cli.settings.presets import Preset
-from longvie_cli.training.autoencoder import load_autoencoder, train_autoencoder
+from longvie_cli.training.adopt import adopt_preset, adopted_stages
+from longvie_cli.training.autoencoder import load_autoencoder, train_autoencoder, train_decoder
 from longvie_cli.training.config import TinyTraining
 from longvie_cli.training.depth import train_depth_estimator
 from longvie_cli.training.export import export_preset
@@ -55,6 +57,7 @@ TOY = TinyTraining(
     still_batch=2,
     clip_steps=3,
     clip_batch=1,
+    decoder_steps=2,
     depth_steps=1,
     depth_batch=1,
 )
@@ -67,7 +70,7 @@ def test_every_stage_runs_and_the_exported_preset_makes_a_clip(tmp_path: Path) -
     encode_library(TOY, tmp_path, worker=0, num_workers=1)
     library = LatentLibrary.load(tmp_path / "latents")
     assert len(library.captions) == TOY.num_flights * TOY.looks_per_flight
-    assert library.looks["video"].shape[2:] == (2, 3, 4)
+    assert library.looks["video"].shape[1:] == (16, 2, 6, 8)
 
     train_text_encoder(TOY, tmp_path)
     training = TransformerTraining(TOY, library, autoencoder, build_text_encoder(TOY))
@@ -91,6 +94,29 @@ def test_every_stage_runs_and_the_exported_preset_makes_a_clip(tmp_path: Path) -
     ).frames
     assert frames.shape == (5, 48, 64, 3)
     assert frames.dtype == np.uint8
+
+    _goes_on_from_the_preset(tmp_path, out)
+
+
+def _goes_on_from_the_preset(folder: Path, preset: Path) -> None:
+    again = folder / "again"
+    again.mkdir()
+    (again / "flights").symlink_to(folder / "flights")
+    adopt_preset(TOY, preset, again)
+    assert adopted_stages(again) == ("autoencoder", "text", "still", "depth")
+    shipped = load_file(preset / "vae" / "diffusion_pytorch_model.safetensors")
+    adopted = load_autoencoder(TOY, again)
+    assert adopted.config.latents_mean == load_autoencoder(TOY, folder).config.latents_mean
+    for name, value in adopted.state_dict().items():
+        assert torch.equal(value, shipped[name].float())
+
+    train_decoder(TOY, again)
+    trained = load_autoencoder(TOY, again).state_dict()
+    assert torch.equal(trained["encoder.conv_in.weight"], adopted.encoder.conv_in.weight)
+    assert not torch.equal(trained["decoder.conv_in.weight"], adopted.decoder.conv_in.weight)
+    export_preset(TOY, again, folder / "second")
+    record = json.loads((folder / "second" / "TRAINING.json").read_text())
+    assert record["adopted"]["by"]["settings"]["num_flights"] == TOY.num_flights
 
 
 def test_reserved_seeds_are_never_trained_on(tmp_path: Path) -> None:
