@@ -18,6 +18,7 @@ from longvie_cli.media.reader import read_image
 from longvie_cli.run_folder.layout import RunFolder
 from longvie_cli.run_folder.tails import load_tail
 from longvie_cli.settings.presets import load_preset
+from small_image_model import save_depth_controlnet
 
 PRESET = load_preset("tiny")
 
@@ -149,6 +150,36 @@ def test_the_first_frame_can_come_from_image_source_or_prompt(
     size = {"height": PRESET.height, "width": PRESET.width}
     assert read_image(made, **size, fit="native").shape == picture.shape
     assert not RunFolder(tmp_path / "video.longvie").first_picture.exists()
+
+
+def test_the_first_frame_can_come_from_an_image_model(
+    longvie, tmp_path: Path, reference_video: Path
+) -> None:
+    model = save_depth_controlnet(tmp_path / "image-model")
+    common = ("generate", "--video", reference_video, "-p", "snow", "--seconds", "0.4", *QUICK)
+    chosen = ("--first-frame", "prompt", "--first-frame-model", model)
+    outcome = longvie(*common, *chosen, "-o", "out.mp4")
+    assert outcome.code == 0, outcome.err
+    settings = read_settings(tmp_path / "out.mp4")
+    assert settings is not None
+    assert settings["settings"]["first_frame"].startswith("from the prompt by image-model ")
+    picture = read_image(
+        RunFolder(tmp_path / "out.longvie").first_picture,
+        height=PRESET.height,
+        width=PRESET.width,
+        fit="native",
+    )
+    # An untrained image model paints noise; the video model's own first frames are smooth.
+    assert np.abs(np.diff(picture.astype(int), axis=1)).mean() > 10
+
+    missing = longvie(*common, *chosen[:3], tmp_path / "nothing", "-o", "other.mp4")
+    assert missing.code == 3
+    assert "no pipeline in diffusers layout" in missing.err
+    refused = longvie(
+        *common[:-2], "--preset", "longvie2", "--first-frame", "prompt", "-o", "x.mp4"
+    )
+    assert refused.code == 2
+    assert "longvie2 continues pictures and makes none" in refused.err
 
 
 def test_a_source_too_short_is_played_back_and_forth(

@@ -43,6 +43,16 @@ def generate(
             rich_help_panel=o.JOB,
         ),
     ] = None,
+    first_frame_model: Annotated[
+        Path | None,
+        typer.Option(
+            "--first-frame-model",
+            metavar="DIR",
+            help="Depth-conditioned text-to-image pipeline (diffusers folder) that makes the first "
+            "frame of --first-frame prompt; longvie2 needs one.",
+            rich_help_panel=o.JOB,
+        ),
+    ] = None,
     minutes: o.Minutes = None,
     seconds: o.Seconds = None,
     clips: o.Clips = None,

@@ -31,7 +31,9 @@ class Preset(BaseModel):
     """One model and the numbers that belong to it.
 
     Heights and widths are in pixels; `control_height` and `control_width` are the size at which
-    controls are extracted and stored, the same as the video's where not given.
+    controls are extracted and stored, the same as the video's where not given. `models` are
+    the registry names of the models that must be fetched; none where the package holds the weights.
+    `makes_first_frame`: the model was trained to make a first frame from prompt and depth alone.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -48,6 +50,7 @@ class Preset(BaseModel):
     flow_shift: float = Field(gt=0.0)
     negative_prompt: str = ""
     max_text_tokens: int = Field(ge=1)
+    makes_first_frame: bool = False
     timestep_dtype: Literal["float32", "bfloat16"] = "float32"
     fit: Fit = "crop"
     control_height: int = Field(default=0, ge=0)

@@ -96,6 +96,7 @@ class GenerateRequest(Request, Length, Delivery):
     controls: Path | None = None
     image: Path | None = None
     first_frame: FirstFrame | None = None
+    first_frame_model: Path | None = None
     repeat: Repeat | None = None
     fit: Fit = "crop"
     audio: str = "none"

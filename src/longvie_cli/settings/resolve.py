@@ -42,7 +42,7 @@ ENVIRONMENT_PREFIX = "LONGVIE_"
 _ONLY_ON_THE_COMMAND_LINE = {"output", "previous", "inputs", "prompts"}
 # Read by the command line itself, before any request exists.
 _CONSOLE_VARIABLES = {"json", "quiet", "verbose", "debug", "config"}
-_PATH_KEYS = {"video", "controls", "image", "run_dir", "prompt_file"}
+_PATH_KEYS = {"video", "controls", "image", "first_frame_model", "run_dir", "prompt_file"}
 
 R = TypeVar("R", bound=Request)
 

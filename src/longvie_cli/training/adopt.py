@@ -91,7 +91,8 @@ def _adopted(folder: Path) -> dict[str, Any]:
 
 def _fill(module: nn.Module, room: Path) -> None:
     # The class reads its own files: names on disk are not always those in memory.
-    shipped = type(module).from_pretrained(room, local_files_only=True)  # type: ignore[operator]
+    loader: Any = type(module)
+    shipped = loader.from_pretrained(room, local_files_only=True)
     module.load_state_dict(shipped.float().state_dict())
 
 

@@ -91,6 +91,7 @@ def export_preset(config: TinyTraining, folder: Path, out: Path) -> None:
             "flow_shift": config.flow_shift,
             "negative_prompt": "",
             "max_text_tokens": config.max_text_tokens,
+            "makes_first_frame": True,
             "timestep_dtype": "float32",
             "fit": "crop",
             "track_grid": {"columns": config.track_columns, "rows": config.track_rows},

@@ -78,7 +78,20 @@ def _first_picture(
         return job.start.image
     if not folder.first_picture.is_file():
         assert dense is not None and sparse is not None, "a first frame is made from controls"
-        picture = generator.first_frame(prompt, dense=dense[0], sparse=sparse[0])
+        if job.start.image_model is None:
+            picture = generator.first_frame(prompt, dense=dense[0], sparse=sparse[0])
+        else:
+            from longvie_cli.engine.first_frame import make_first_frame
+
+            picture = make_first_frame(
+                job.start.image_model,
+                prompt,
+                dense[0],
+                seed=job.sampling.seed,
+                device=job.sampling.device,
+                dtype=job.sampling.dtype,
+                negative_prompt=job.sampling.negative_prompt,
+            )
         write_atomic(folder.first_picture, _png(picture))
     return read_image(
         folder.first_picture, height=job.preset.height, width=job.preset.width, fit="native"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from longvie_cli.errors import UsageError
+from longvie_cli.errors import MissingResourceError, UsageError
 from longvie_cli.media.probe import probe_video
 from longvie_cli.media.reader import read_image
 from longvie_cli.progress import Progress, SilentProgress
 from longvie_cli.run_folder.commit import hash_file
 from longvie_cli.run_folder.layout import RunFolder
+from longvie_cli.run_folder.manifest import fingerprint
 from longvie_cli.settings.presets import Preset, load_preset
 from longvie_cli.settings.requests import GenerateRequest
 from longvie_cli.timeline import plan_clips
@@ -126,13 +127,41 @@ def _start(request: GenerateRequest, preset: Preset, source: Source) -> Start:
         size = {"height": preset.height, "width": preset.width}
         image = read_image(request.image, **size, fit=request.fit)
         return Start(f"{request.image.name} {hash_file(request.image)}", image)
+    can_make = preset.makes_first_frame or request.first_frame_model is not None
     by_prompt = request.first_frame == "prompt"
     if request.first_frame is None and source.kind == "flight":
-        by_prompt = bool(request.prompt or request.prompts)
+        by_prompt = can_make and bool(request.prompt or request.prompts)
     picture = None if by_prompt else source.first_picture()
-    if picture is None:
+    if picture is not None:
+        return Start(f"of the {source.kind}", picture)
+    if not can_make:
+        raise UsageError(
+            f"--first-frame prompt: preset {preset.name} continues pictures and makes none."
+            if by_prompt
+            else f"{source.name}: it has no first picture, and preset {preset.name} makes none.",
+            hint="Pass --image FILE, or --first-frame-model DIR: a depth-conditioned text-to-image "
+            "pipeline.",
+        )
+    model = request.first_frame_model
+    if model is None:
         return Start("from the prompt")
-    return Start(f"of the {source.kind}", picture)
+    return Start(f"from the prompt by {_pipeline_identity(model)}", image_model=model)
+
+
+def _pipeline_identity(model: Path) -> str:
+    """Return a pipeline folder's name and a hash of its layout: names and sizes of all its files.
+
+    Raises:
+        MissingResourceError: It is no pipeline folder.
+    """
+    if not (model / "model_index.json").is_file():
+        raise MissingResourceError(
+            f"--first-frame-model {model}: no pipeline in diffusers layout (no model_index.json).",
+            hint="Fetch one, for instance: hf download NAME --local-dir FOLDER",
+        )
+    files = sorted(path for path in model.rglob("*") if path.is_file())
+    listing = [(path.relative_to(model).as_posix(), path.stat().st_size) for path in files]
+    return f"{model.absolute().name} {fingerprint({'files': listing})}"
 
 
 def _audio(request: GenerateRequest) -> Path | None:

@@ -43,11 +43,14 @@ class Start:
         label: In words, for people and for the comparison of requests.
         image: First frame, [height, width, 3]; None if the model makes it from the prompt.
         history: Last frames of the earlier video, [n, height, width, 3]; None for a new video.
+        image_model: Pipeline folder that makes the picture from prompt and depth; None lets the
+            video model do it.
     """
 
     label: str
     image: NDArray[np.uint8] | None = None
     history: NDArray[np.uint8] | None = None
+    image_model: Path | None = None
 
 
 @dataclass(frozen=True)
