@@ -37,7 +37,7 @@ class TinyTraining(BaseModel):
     autoencoder_base_dim: int = 32
     autoencoder_dim_mult: tuple[int, ...] = (1, 2, 2)
     autoencoder_patch: int = 2
-    autoencoder_steps: int = 2400
+    autoencoder_steps: int = 1800
     autoencoder_batch: int = 4
     autoencoder_crop: int = 80
     autoencoder_learning_rate: float = 2.5e-3
