@@ -27,16 +27,22 @@ from longvie_cli.models.weight_names import (
     TEXT_ENCODER_NAMES,
     vae_names,
 )
-from small_models import small_pipeline
+from small_models import small_pipeline, small_transformer
 
 TEXT_FILE = "models_t5_umt5-xxl-enc-bf16.pth"
 IMAGE_FILE = "models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth"
 VAE_FILE = "Wan2.1_VAE.pth"
 
 
-def random_pipeline() -> LongViePipeline:
-    """Return the small pipeline with random values in every parameter, norms and biases too."""
+def random_pipeline(**transformer_sizes: object) -> LongViePipeline:
+    """Return the small pipeline with random values in every parameter, norms and biases too.
+
+    Args:
+        transformer_sizes: Arguments of `LongVieTransformer3DModel` other than the small ones.
+    """
     pipeline = small_pipeline()
+    if transformer_sizes:
+        pipeline.register_modules(transformer=small_transformer(**transformer_sizes))
     generator = torch.Generator().manual_seed(7)
     with torch.no_grad():
         for name in ("transformer", "text_encoder", "image_encoder", "vae"):
@@ -74,11 +80,14 @@ def write_shards(
     if num_shards == 1:
         save_file(contiguous, folder / f"{stem}.safetensors", {"format": "pt"})
         return [folder / f"{stem}.safetensors"]
-    names = list(contiguous)
+    # The next tensor goes to the smallest shard, so that all grow to about one size.
+    shards: list[dict[str, Tensor]] = [{} for _ in range(num_shards)]
+    for name, value in sorted(contiguous.items(), key=lambda item: -item[1].nbytes):
+        smallest = min(shards, key=lambda shard: sum(held.nbytes for held in shard.values()))
+        smallest[name] = value
     where = {}
-    for number in range(num_shards):
+    for number, shard in enumerate(shards):
         file = f"{stem}-{number + 1:05d}-of-{num_shards:05d}.safetensors"
-        shard = {name: contiguous[name] for name in names[number::num_shards]}
         save_file(shard, folder / file, {"format": "pt"})
         where |= dict.fromkeys(shard, file)
     if index:

@@ -251,13 +251,10 @@ def _open_archive(path: Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
         with open(path, "rb") as file:
-            is_cut = not is_zip and file.read(2) == b"PK"
-        reason = (
-            "is cut short"
-            if is_cut
-            else f"is damaged, or holds more than tensors ({str(error).splitlines()[0][:120]})"
-        )
-        raise MissingResourceError(f"{path}: {reason}.", hint=FETCH_HINT) from error
+            is_cut = not is_zip and file.read(2) in (b"PK", b"")
+        reason = (str(error) or type(error).__name__).splitlines()[0][:120]
+        what = "is cut short" if is_cut else f"is damaged, or holds more than tensors ({reason})"
+        raise MissingResourceError(f"{path}: {what}.", hint=FETCH_HINT) from error
     if not isinstance(content, dict) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
     ):

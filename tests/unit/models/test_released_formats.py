@@ -113,8 +113,9 @@ def test_every_base_loads_to_the_same_model(
     assert_same(load_released_pipeline(files, dtype=torch.float32), source)
 
 
-@pytest.mark.parametrize("control", ["", "pipe.dual_controller.", "dual_controller.", "module."])
-@pytest.mark.parametrize("attention", ["", "pipe.dit.", "dit."])
+@pytest.mark.parametrize(
+    ("control", "attention"), [("", "dit."), ("dual_controller.", "pipe.dit."), ("module.", "")]
+)
 def test_prefixes_of_trainers_are_removed(
     control: str, attention: str, source: LongViePipeline, original: ReleasedFiles, tmp_path: Path
 ) -> None:
