@@ -43,7 +43,10 @@ IMAGE = {
 
 
 def text_weights() -> Weights:
-    """Return random weights under the names of `models_t5_umt5-xxl-enc-bf16.pth`."""
+    """Return random weights under the names of `models_t5_umt5-xxl-enc-bf16.pth`.
+
+    Embeddings are small enough for the norm's epsilon to show, not so small that rounding does.
+    """
     width, hidden = TEXT["d_model"], TEXT["d_ff"]
     inner = TEXT["num_heads"] * TEXT["d_kv"]
     shapes: dict[str, tuple[int, ...]] = {
@@ -64,14 +67,11 @@ def text_weights() -> Weights:
         }
     generator = torch.Generator().manual_seed(3)
     weights = {
-        name: torch.randn(shape, generator=generator) * (0.2 if len(shape) > 1 else 0.1)
-        for name, shape in shapes.items()
+        name: torch.randn(shape, generator=generator) * 0.1 for name, shape in shapes.items()
     }
     for name, value in weights.items():
         if "norm" in name:
             value += 1
-    # Small enough for the norm's epsilon to matter, not so small that rounding grows with it.
-    weights["token_embedding.weight"] *= 0.3
     return weights
 
 
@@ -175,7 +175,8 @@ def bicubic(size: int, target: int) -> Tensor:
 
     matrix = torch.zeros(target, size, dtype=torch.float64)
     for row in range(target):
-        centre = (row + 0.5) * size / target - 0.5
+        # Positions in float32 as in PyTorch: in noise, their rounding alone is worth 1e-4.
+        centre = float(np.float32(size / target) * np.float32(row + 0.5) - np.float32(0.5))
         for tap in range(math.floor(centre) - 1, math.floor(centre) + 3):
             matrix[row, min(max(tap, 0), size - 1)] += weight(abs(centre - tap))
     return matrix
