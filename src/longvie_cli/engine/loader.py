@@ -14,6 +14,12 @@ from transformers.utils import logging as transformers_logging
 from longvie_cli.errors import MissingResourceError, UsageError
 from longvie_cli.kernels.causal_conv3d import use_stacked_causal_convolutions
 from longvie_cli.models.pipeline import LongViePipeline
+from longvie_cli.models.weights import (
+    find_released_files,
+    is_converted,
+    load_converted_pipeline,
+    load_released_pipeline,
+)
 from longvie_cli.settings.presets import Preset, preset_folder
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -57,7 +63,7 @@ def resolve_dtype(name: str, device: str) -> str:
 def load_pipeline(
     preset: Preset,
     *,
-    folder: Path | None = None,
+    weights: Path | None = None,
     device: str = "cpu",
     dtype: str = "float32",
 ) -> LongViePipeline:
@@ -65,7 +71,9 @@ def load_pipeline(
 
     Args:
         preset: Its numbers overrule those saved with the weights (flow shift, timestep type).
-        folder: Weights in diffusers layout; the preset's own where not given.
+        weights: Folder in our layout (`longvie models convert`) or, for a preset that names its
+            `models`, one that holds their published files. Where not given: the folders that
+            `longvie models pull` filled, or the embedded weights.
         device: Where the models run, a real device.
         dtype: Of transformer and text encoder: `float32`, `bfloat16` or `float16`. VAE and image
             encoder stay float32: they take little time, and the VAE's rounding would be handed
@@ -74,24 +82,12 @@ def load_pipeline(
     Raises:
         MissingResourceError: files are missing, damaged or of another model.
     """
-    folder = preset_folder(preset.name) if folder is None else folder
-    try:
-        with _without_progress_bars():
-            pipeline = LongViePipeline.from_pretrained(
-                folder,
-                dtype={
-                    "default": getattr(torch, dtype),
-                    "vae": torch.float32,
-                    "image_encoder": torch.float32,
-                },
-                local_files_only=True,
-                use_safetensors=True,
-            )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise MissingResourceError(
-            f"preset {preset.name}: {folder} holds no complete model ({error}).",
-            hint="Install longvie again, or fetch the weights again.",
-        ) from error
+    with _without_progress_bars():
+        if preset.models:
+            pipeline = _load_published(preset, _locate(preset, weights), device, dtype)
+        else:
+            folder = preset_folder(preset.name) if weights is None else weights
+            pipeline = _load_embedded(preset, folder, dtype)
     text_tokens = pipeline.transformer.config.text_tokens
     if text_tokens != preset.max_text_tokens:
         raise MissingResourceError(
@@ -106,6 +102,50 @@ def load_pipeline(
     if torch.device(device).type == "cpu":
         use_stacked_causal_convolutions(pipeline.vae)
     return pipeline.to(device)
+
+
+def _load_embedded(preset: Preset, folder: Path, dtype: str) -> LongViePipeline:
+    try:
+        return LongViePipeline.from_pretrained(
+            folder,
+            dtype={
+                "default": getattr(torch, dtype),
+                "vae": torch.float32,
+                "image_encoder": torch.float32,
+            },
+            local_files_only=True,
+            use_safetensors=True,
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise MissingResourceError(
+            f"preset {preset.name}: {folder} holds no complete model ({error}).",
+            hint="Install longvie again, or fetch the weights again.",
+        ) from error
+
+
+def _load_published(
+    preset: Preset, folders: list[Path], device: str, dtype: str
+) -> LongViePipeline:
+    """Return the pipeline of a folder in our layout, or of the published files in some folders."""
+    target = {"dtype": getattr(torch, dtype), "device": device}
+    if len(folders) == 1 and is_converted(folders[0]):
+        return load_converted_pipeline(folders[0], **target)
+    files = find_released_files(folders, configs=preset_folder(preset.name))
+    return load_released_pipeline(files, **target)
+
+
+def _locate(preset: Preset, weights: Path | None) -> list[Path]:
+    """Return the folders that hold the preset's published files.
+
+    Raises:
+        MissingResourceError: they have not been fetched.
+    """
+    if weights is not None:
+        return [weights]
+    raise MissingResourceError(
+        f"preset {preset.name}: its weights are not on this machine.",
+        hint=f"longvie models pull {preset.name}",
+    )
 
 
 @contextmanager

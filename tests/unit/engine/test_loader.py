@@ -41,7 +41,7 @@ def test_preset_overrules_the_saved_numbers(
     folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     capfd.readouterr()
-    pipeline = load_pipeline(small_preset(), folder=folder)
+    pipeline = load_pipeline(small_preset(), weights=folder)
     assert pipeline.scheduler.shift == 3.0
     assert pipeline.config.timestep_dtype == "bfloat16"
     assert isinstance(pipeline.vae.encoder.conv_in, StackedCausalConv3d)
@@ -51,7 +51,7 @@ def test_preset_overrules_the_saved_numbers(
 
 
 def test_vae_and_norms_stay_float32(folder: Path) -> None:
-    pipeline = load_pipeline(small_preset(), folder=folder, dtype="bfloat16")
+    pipeline = load_pipeline(small_preset(), weights=folder, dtype="bfloat16")
     assert pipeline.transformer.dtype == torch.bfloat16
     assert pipeline.transformer.dense_blocks[0].scale_shift_table.dtype == torch.float32
     assert pipeline.text_encoder.dtype == torch.bfloat16
@@ -64,9 +64,9 @@ def test_vae_and_norms_stay_float32(folder: Path) -> None:
 
 def test_incomplete_and_foreign_folders_are_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(MissingResourceError, match="holds no complete model"):
-        load_pipeline(small_preset(), folder=tmp_path)
+        load_pipeline(small_preset(), weights=tmp_path)
     with pytest.raises(MissingResourceError, match=r"reads 20 text tokens, preset\.json says 64"):
-        load_pipeline(small_preset(max_text_tokens=64), folder=folder)
+        load_pipeline(small_preset(max_text_tokens=64), weights=folder)
 
 
 def test_device_and_type_by_name() -> None:

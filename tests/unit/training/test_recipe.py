@@ -87,7 +87,7 @@ def test_every_stage_runs_and_the_exported_preset_makes_a_clip(tmp_path: Path) -
     record = json.loads((out / "TRAINING.json").read_text())
     assert record["settings"]["num_flights"] == TOY.num_flights
     preset = Preset.model_validate_json((out / "preset.json").read_bytes())
-    pipeline = load_pipeline(preset, folder=out, device="cpu", dtype="float32")
+    pipeline = load_pipeline(preset, weights=out, device="cpu", dtype="float32")
     control = np.zeros((5, 48, 64, 3), np.uint8)
     frames = pipeline(
         "snow", control[0], control, control, history=control, num_inference_steps=1
