@@ -135,7 +135,7 @@ def depth_folder(
         if entry.role == "depth":
             status = entry_status(entry, cache)
             if status.folder is None or not status.complete:
-                raise missing_error([status], command=preset.name, what=f"preset {preset.name}")
+                raise missing_error([status], command=entry.name, what=f"preset {preset.name}")
             return status.folder
     return preset_folder(preset.name) / "depth"
 

@@ -34,7 +34,6 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-import longvie_cli
 from longvie_cli.durable import commit_file, storage_error, write_atomic
 from longvie_cli.errors import (
     LongVieError,
@@ -303,7 +302,7 @@ def _fetch_bytes(
 
 def _append(url: str, partial: Path, have: int, meter: Meter) -> None:
     headers = {
-        "User-Agent": f"longvie/{longvie_cli.__version__}",
+        "User-Agent": "longvie",
         # A compressed answer could not be continued from a byte of the file.
         "Accept-Encoding": "identity",
     }

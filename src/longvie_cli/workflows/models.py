@@ -162,13 +162,13 @@ def convert_models(request: ConvertModelsRequest, progress: Progress | None = No
         MissingResourceError: A file is missing, or holds another model.
         OutputConflictError: The output exists.
     """
+    for folder in request.inputs:
+        if not folder.is_dir():
+            raise UsageError(f"{folder}: there is no such folder.")
     import torch
 
     from longvie_cli.models.weights import convert_released, find_released_files
 
-    for folder in request.inputs:
-        if not folder.exists():
-            raise UsageError(f"{folder}: there is no such folder.")
     dtype = None if request.dtype == "auto" else getattr(torch, request.dtype)
     files = find_released_files(request.inputs)
     convert_released(files, request.output, dtype=dtype, progress=progress)
