@@ -275,6 +275,37 @@ def test_what_the_hub_does_not_have_is_said(server: HubServer, hub: Hub) -> None
         fetch(Hub("http://127.0.0.1:9", hub.cache))
 
 
+def test_a_file_system_without_links_keeps_the_files_themselves(
+    server: HubServer, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object, **options: object) -> None:
+        raise OSError("no links here")
+
+    monkeypatch.setattr(os, "symlink", refuse)
+    folder = fetch(hub)
+    assert (folder / BIG).is_file() and not (folder / BIG).is_symlink()
+    verify([entry()], cache=hub.cache)
+    server.requests.clear()
+    fetch(hub)
+    assert server.requests == []
+    spoil(folder / BIG)
+    with pytest.raises(MissingResourceError, match=f"damaged: {BIG}"):
+        verify([entry()], cache=hub.cache)
+    fetch(hub)
+    assert server.requests == [(BIG, 0)]
+
+
+def test_files_of_the_same_content_are_fetched_once(server: HubServer, hub: Hub) -> None:
+    files = server.repositories["someone/small"].files
+    files["model/copy.safetensors"] = files[BIG]
+    folder = fetch(hub)
+    assert (folder / "model/copy.safetensors").read_bytes() == files[BIG]
+    assert server.sent[BIG] == 300_000 and "model/copy.safetensors" not in server.sent
+    record = stored_record(entry(), hub.cache)
+    assert record is not None
+    assert all(file.checked_mtime_ns is not None for file in record.files.values())
+
+
 def test_two_pulls_of_one_model_do_not_meet(server: HubServer, hub: Hub) -> None:
     from filelock import FileLock
 
