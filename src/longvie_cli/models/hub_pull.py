@@ -9,6 +9,7 @@ has them: `blobs/HASH`, linked from `snapshots/COMMIT/PATH`.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -60,6 +61,8 @@ from longvie_cli.models.pull_record import (
 from longvie_cli.progress import Progress
 from longvie_cli.settings.model_registry import ModelEntry
 
+# sha1 of git, or sha256.
+_HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _HTTP_PARTIAL_CONTENT = 206
 _HTTP_SERVER_ERROR = 500
 # Request timeout, too many requests.
@@ -165,13 +168,14 @@ def _listing(entry: ModelEntry, hub: Hub, names: str) -> PullRecord:
             continue
         sha256 = sibling.lfs.sha256 if sibling.lfs is not None else None
         blob = sha256 or sibling.blob_id
-        if blob is None or sibling.size is None:
+        # They become names of files, so they must be what they say.
+        if blob is None or _HASH.fullmatch(blob) is None or sibling.size is None:
             raise MissingResourceError(f"{entry.repo}: the hub tells no hash of {name}.")
         known = before.files.get(name) if before is not None else None
         kept = known is not None and (known.blob, known.bytes) == (blob, sibling.size)
         files[name] = known if known and kept else _file(blob, sibling.size, sha256)
     absent = [name for name in entry.required if name not in files]
-    if absent or info.sha is None:
+    if absent or info.sha is None or _HASH.fullmatch(info.sha) is None:
         raise MissingResourceError(
             f"{entry.repo} at {revision}: the hub has no {', '.join(absent) or 'commit'}.",
             hint="This version of longvie expects another release of the model.",

@@ -55,7 +55,9 @@ class ModelEntry:
         return _COMMIT.fullmatch(self.revision) is not None
 
     def wants(self, name: str) -> bool:
-        """Return whether a file of the repository is one to fetch."""
+        """Return whether a file of the repository is one to fetch; none that leads out of it is."""
+        if ".." in name.split("/"):
+            return False
         return any(fnmatch.fnmatchcase(name, pattern) for pattern in self.allow_patterns)
 
 

@@ -306,6 +306,15 @@ def test_files_of_the_same_content_are_fetched_once(server: HubServer, hub: Hub)
     assert all(file.checked_mtime_ns is not None for file in record.files.values())
 
 
+def test_no_file_is_written_outside_the_model(server: HubServer, hub: Hub) -> None:
+    server.repositories["someone/small"].files["model/../../../../out.safetensors"] = b"out"
+    fetch(hub)
+    assert [name for name, _ in server.requests] == ["config.json", BIG, BIG_TOO]
+    server.repositories["someone/small"].commit = "../../out"
+    with pytest.raises(MissingResourceError, match="has no commit"):
+        fetch(Hub(hub.endpoint, hub.cache / "other"), entry(revision="main"))
+
+
 def test_two_pulls_of_one_model_do_not_meet(server: HubServer, hub: Hub) -> None:
     from filelock import FileLock
 
