@@ -11,11 +11,12 @@ import pytest
 
 import longvie_cli
 
-COMMANDS = ("generate", "extend", "stitch", "extract-controls")
+MODELS = tuple(f"models {name}" for name in ("list", "pull", "verify", "path", "convert"))
+COMMANDS = ("generate", "extend", "stitch", "extract-controls", *MODELS)
 HEAVY = ("torch", "transformers", "diffusers", "cv2", "numpy", "PIL", "yaml")
 
 
-@pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)])
+@pytest.mark.parametrize("command", [(), ("models",), *(tuple(name.split()) for name in COMMANDS)])
 def test_help_loads_nothing_heavy(command: tuple[str, ...]) -> None:
     code = (
         "import json, sys\n"
@@ -58,7 +59,7 @@ def test_every_public_name_is_there() -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("flag", ["-h", "--help"])
 def test_every_command_shows_examples_and_exit_codes(longvie, command: str, flag: str) -> None:
-    outcome = longvie(command, flag)
+    outcome = longvie(*command.split(), flag)
     assert outcome.code == 0
     assert outcome.err == ""
     assert f"longvie {command}" in outcome.out
@@ -66,7 +67,7 @@ def test_every_command_shows_examples_and_exit_codes(longvie, command: str, flag
         assert words in " ".join(outcome.out.split())
 
 
-@pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)])
+@pytest.mark.parametrize("command", [(), ("models",), *(tuple(name.split()) for name in COMMANDS)])
 def test_every_command_tells_the_version(longvie, command: tuple[str, ...]) -> None:
     outcome = longvie(*command, "--version")
     assert (outcome.code, outcome.out) == (0, f"longvie {longvie_cli.__version__}\n")

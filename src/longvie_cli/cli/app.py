@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import typer
 
-from longvie_cli.cli import extend, extract_controls, generate, stitch
+from longvie_cli.cli import extend, extract_controls, generate, models, stitch
 from longvie_cli.cli.boundary import report_usage_error
 from longvie_cli.cli.options import EXIT_CODES, Version
 
@@ -29,17 +29,38 @@ def longvie(version: Version = False) -> None:
     """Minutes of controllable video, clip after clip, on local disk."""
 
 
-def _add(name: str, command: Callable[..., None], epilog: str) -> None:
+def _add(
+    name: str, command: Callable[..., None], epilog: str, *, to: typer.Typer | None = None
+) -> None:
     # Typer keeps the line breaks of a docstring; the help shall fill the width of the terminal.
     paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
     text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
-    app.command(name, help=text, epilog=epilog)(command)
+    (to or app).command(name, help=text, epilog=epilog)(command)
 
 
 _add("generate", generate.generate, generate.EPILOG)
 _add("extend", extend.extend, extend.EPILOG)
 _add("stitch", stitch.stitch, stitch.EPILOG)
 _add("extract-controls", extract_controls.extract_controls, extract_controls.EPILOG)
+
+models_app = typer.Typer(
+    help=models.HELP,
+    epilog=models.EPILOG,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+_add("list", models.list_models, models.LIST_EPILOG, to=models_app)
+_add("pull", models.pull, models.PULL_EPILOG, to=models_app)
+_add("verify", models.verify, models.VERIFY_EPILOG, to=models_app)
+_add("path", models.path, models.PATH_EPILOG, to=models_app)
+_add("convert", models.convert, models.CONVERT_EPILOG, to=models_app)
+app.add_typer(models_app, name="models")
+
+
+@models_app.callback()
+def models_callback(version: Version = False) -> None:
+    """Fetch, check and find the weights that presets stand on."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -20,7 +20,7 @@ from longvie_cli.errors import LongVieError, ResumableError, StoppedBySignal
 if TYPE_CHECKING:
     from longvie_cli.cli.console import Console
     from longvie_cli.settings.requests import Request
-    from longvie_cli.workflows.result import JobResult
+    from longvie_cli.workflows.result import CommandResult
 
 SCHEMA_VERSION = 1
 _CONSOLE_PARAMETERS = {"json_result", "quiet", "verbose", "debug", "version", "config", "dry_run"}
@@ -31,7 +31,7 @@ R = TypeVar("R", bound="Request")
 def execute(
     context: typer.Context,
     request_model: Callable[[], type[R]],
-    work: Callable[[R, Console], JobResult],
+    work: Callable[[R, Console], CommandResult],
 ) -> None:
     """Run one command to its exit code: resolve the request, do the work, print the result.
 
@@ -46,7 +46,7 @@ def execute(
     console = Console(json_result=parameters["json_result"], quiet=parameters["quiet"])
     _quiet_libraries(parameters["verbose"])
 
-    def resolve_and_work() -> JobResult:
+    def resolve_and_work() -> CommandResult:
         from longvie_cli.settings.resolve import resolve
 
         request, notes = resolve(
@@ -75,7 +75,7 @@ def report_usage_error(message: str, *, json_result: bool) -> int:
     return _fail(console, error, debug=False)
 
 
-def _guarded(console: Console, job: Callable[[], JobResult], *, debug: bool) -> int:
+def _guarded(console: Console, job: Callable[[], CommandResult], *, debug: bool) -> int:
     try:
         with stop_on_signals():
             result = job()
@@ -85,17 +85,10 @@ def _guarded(console: Console, job: Callable[[], JobResult], *, debug: bool) -> 
         return _fail(console, _explained(error), debug=debug)
     fields: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
-        "status": result.status,
-        "output": str(result.output),
-        "run_dir": str(result.run_dir) if result.run_dir is not None else None,
-        "frames": result.frames,
-        "seconds": result.seconds,
-        "seed": result.seed,
+        **result.facts(),
         "warnings": console.warnings,
     }
-    if result.plan is not None:
-        fields["plan"] = dict(result.plan)
-    console.result(str(result.output), fields)
+    console.result(result.text, fields)
     return 0
 
 

@@ -42,6 +42,7 @@ def extract_controls(
     fit: o.FitOption = None,
     preset: o.PresetOption = None,
     device: o.Device = None,
+    offline: o.Offline = None,
     config: o.Config = None,
     json_result: o.Json = False,
     quiet: o.Quiet = False,

@@ -75,6 +75,7 @@ def generate(
     keep_clips: o.KeepClips = None,
     embed_metadata: o.EmbedMetadata = None,
     run_dir: o.RunDir = None,
+    offline: o.Offline = None,
     config: o.Config = None,
     json_result: o.Json = False,
     quiet: o.Quiet = False,

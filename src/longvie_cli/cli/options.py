@@ -134,6 +134,12 @@ FitOption = Annotated[
     Literal["crop", "pad", "stretch"] | None,
     typer.Option("--fit", help="How another aspect ratio is made to fit.", rich_help_panel=JOB),
 ]
+Offline = Annotated[
+    bool | None,
+    typer.Option(
+        "--offline", help="Ask no network, as with HF_HUB_OFFLINE=1.", rich_help_panel=CONSOLE
+    ),
+]
 Minutes = Annotated[
     float | None,
     typer.Option("--minutes", help="Length in minutes.", rich_help_panel=JOB),

@@ -38,8 +38,6 @@ class Request(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
-    output: Path
-
     @model_validator(mode="after")
     def _exclusive(self) -> Self:
         for group in EXCLUSIVE_GROUPS:
@@ -47,6 +45,18 @@ class Request(BaseModel):
             if len(given) > 1:
                 raise UsageError(f"{flags_of(given)}: pass only one of them.")
         return self
+
+
+class OutputRequest(Request):
+    """What a command is asked with that makes one file or folder."""
+
+    output: Path
+
+
+class Network(BaseModel):
+    """Whether the network may be asked; HF_HUB_OFFLINE=1 forbids it just as well."""
+
+    offline: bool = False
 
 
 class Length(BaseModel):
@@ -87,7 +97,7 @@ class Delivery(BaseModel):
     run_dir: Path | None = None
 
 
-class GenerateRequest(Request, Length, Delivery):
+class GenerateRequest(OutputRequest, Length, Delivery, Network):
     """What `generate` was asked: prompts, control source, first frame, length and sampling."""
 
     prompt: str | None = None
@@ -128,7 +138,7 @@ class GenerateRequest(Request, Length, Delivery):
         return self
 
 
-class ExtendRequest(Request, Length, Delivery):
+class ExtendRequest(OutputRequest, Length, Delivery, Network):
     """What `extend` was asked; None stands for "as in the earlier video", then for the preset's."""
 
     previous: Path
@@ -149,7 +159,7 @@ class ExtendRequest(Request, Length, Delivery):
     track_strength: Strength | None = None
 
 
-class StitchRequest(Request):
+class StitchRequest(OutputRequest):
     """What `stitch` was asked: runs, folders of clips or mp4 files, joined in this order."""
 
     inputs: tuple[Path, ...] = Field(min_length=1)
@@ -159,7 +169,7 @@ class StitchRequest(Request):
     embed_metadata: bool = True
 
 
-class ExtractControlsRequest(Request, Length):
+class ExtractControlsRequest(OutputRequest, Length, Network):
     """What `extract-controls` was asked: a video to take depth and tracks from."""
 
     video: Path
@@ -167,6 +177,20 @@ class ExtractControlsRequest(Request, Length):
     fit: Fit = "crop"
     preset: str = DEFAULT_PRESET
     device: str = "auto"
+
+
+class ModelsRequest(Request, Network):
+    """What `models list`, `pull`, `verify` and `path` were asked: names of presets and models."""
+
+    names: tuple[str, ...] = ()
+    accept_noncommercial: bool = False
+
+
+class ConvertModelsRequest(OutputRequest):
+    """What `models convert` was asked: folders with released files, and the type to store."""
+
+    inputs: tuple[Path, ...] = Field(min_length=1)
+    dtype: DType = "auto"
 
 
 def flags_of(names: list[str] | tuple[str, ...]) -> str:

@@ -21,9 +21,11 @@ from longvie_cli.settings.presets import DEFAULT_PRESET, load_preset
 from longvie_cli.settings.prompts import read_prompt_file
 from longvie_cli.settings.requests import (
     EXCLUSIVE_GROUPS,
+    ConvertModelsRequest,
     ExtendRequest,
     ExtractControlsRequest,
     GenerateRequest,
+    ModelsRequest,
     Request,
     StitchRequest,
     flags_of,
@@ -34,12 +36,14 @@ COMMANDS: dict[str, type[Request]] = {
     "generate": GenerateRequest,
     "extend": ExtendRequest,
     "stitch": StitchRequest,
+    "models": ModelsRequest,
+    "models-convert": ConvertModelsRequest,
 }
 SETTINGS_FILE = "longvie.yaml"
 ENVIRONMENT_PREFIX = "LONGVIE_"
 
 # These name the job itself and are always given on the command line.
-_ONLY_ON_THE_COMMAND_LINE = {"output", "previous", "inputs", "prompts"}
+_ONLY_ON_THE_COMMAND_LINE = {"output", "previous", "inputs", "prompts", "names"}
 # Read by the command line itself, before any request exists.
 _CONSOLE_VARIABLES = {"json", "quiet", "verbose", "debug", "config"}
 _PATH_KEYS = {"video", "controls", "image", "first_frame_model", "run_dir", "prompt_file"}

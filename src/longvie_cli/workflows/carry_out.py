@@ -7,6 +7,7 @@ from typing import Any
 
 from longvie_cli.media.reader import read_frames
 from longvie_cli.media.writer import VideoWriter
+from longvie_cli.models.hub import gigabytes, preset_status
 from longvie_cli.progress import Progress
 from longvie_cli.run_folder.commit import completed_clips, hash_file
 from longvie_cli.run_folder.events import append_event
@@ -48,7 +49,9 @@ def describe(job: Job, progress: Progress) -> JobResult:
     """Say what `carry_out` would do, and return it as a plan; writes nothing."""
     fps = job.preset.fps
     seconds = job.total_frames / fps
-    state = _state(job)
+    weights = preset_status(job.preset)
+    weights_here = all(status.complete for status in weights)
+    state = _state(job, weights_here)
     disk_bytes = _disk_bytes(job)
     free_bytes = _free_bytes(job)
     clips: list[dict[str, Any]] = []
@@ -78,7 +81,18 @@ def describe(job: Job, progress: Progress) -> JobResult:
             f"  clip {clip['index']}: {clip['from_seconds']:.2f} s to {clip['to_seconds']:.2f} s, "
             f"{clip['frames']} frames: {clip['prompt']}"
         )
-    if job.output.exists() and not job.delivery.overwrite and not _finished(job):
+    for status in weights:
+        here = "here" if status.complete else f"{gigabytes(status.missing_bytes)} missing"
+        progress.message(
+            f"weights: {status.entry.name}: {gigabytes(status.present_bytes)} present, {here}"
+        )
+    if not weights_here:
+        progress.warning(
+            "Weights are missing; without them the run will not start: "
+            f"longvie models pull {job.preset.name}"
+        )
+    finished = weights_here and _finished(job)
+    if job.output.exists() and not job.delivery.overwrite and not finished:
         progress.warning(
             f"{job.output} exists already; without --overwrite the run will not start."
         )
@@ -98,6 +112,16 @@ def describe(job: Job, progress: Progress) -> JobResult:
             "inputs": inputs,
             "settings": dict(job.settings),
             "device": job.sampling.device,
+            "weights": [
+                {
+                    "name": status.entry.name,
+                    "state": "here" if status.complete else "missing",
+                    "bytes": status.present_bytes,
+                    "missing_bytes": status.missing_bytes,
+                    "missing": list(status.missing),
+                }
+                for status in weights
+            ],
             "disk_bytes": disk_bytes,
             "disk_free_bytes": free_bytes,
         },
@@ -120,9 +144,11 @@ def _encode_earlier_video(job: Job, folder: RunFolder, progress: Progress) -> No
         progress.finish("earlier video")
 
 
-def _state(job: Job) -> str:
+def _state(job: Job, weights_here: bool) -> str:
     if not job.folder.run_json.is_file():
         return "a new run"
+    if not weights_here:
+        return "begun before; its weights are not here to compare"
     changed = changed_settings(job)
     if changed:
         return f"the run folder holds another run, started with {'; '.join(changed[:3])}"

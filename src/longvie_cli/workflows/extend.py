@@ -12,6 +12,7 @@ from longvie_cli.media.join import is_joinable
 from longvie_cli.media.metadata import read_settings
 from longvie_cli.media.probe import probe_video
 from longvie_cli.media.reader import count_frames, read_last_frames
+from longvie_cli.models.hub import go_offline, locate_weights
 from longvie_cli.progress import Progress, SilentProgress
 from longvie_cli.run_folder.commit import hash_file
 from longvie_cli.run_folder.layout import RunFolder
@@ -79,13 +80,19 @@ def extend(request: ExtendRequest, progress: Progress | None = None) -> JobResul
     if request.no_clobber and request.output.exists():
         progress.message(f"{request.output}: exists, skipped (--no-clobber).")
         return JobResult("skipped", request.output)
-    return carry_out(decide(request, progress), progress)
+    if request.offline:
+        go_offline()
+    job = decide(request, progress)
+    locate_weights(job.preset)
+    return carry_out(job, progress)
 
 
 def plan(request: ExtendRequest, progress: Progress | None = None) -> JobResult:
     """Say what `extend` would do; writes nothing."""
     progress = progress or SilentProgress()
     check_output_path(request.output, [request.previous, request.video])
+    if request.offline:
+        go_offline()
     return describe(decide(request, progress), progress)
 
 

@@ -7,8 +7,9 @@ from longvie_cli.controls.extraction import extract_controls as extract
 from longvie_cli.controls.files import load_control_clips
 from longvie_cli.controls.tracks import LucasKanadeTracker
 from longvie_cli.errors import UsageError
+from longvie_cli.models.hub import depth_folder, go_offline
 from longvie_cli.progress import Progress, SilentProgress
-from longvie_cli.settings.presets import load_preset, preset_folder
+from longvie_cli.settings.presets import load_preset
 from longvie_cli.settings.requests import ExtractControlsRequest
 from longvie_cli.workflows.result import JobResult
 from longvie_cli.workflows.sources import VideoSource, control_layout, frames_to_make
@@ -27,7 +28,10 @@ def extract_controls(
     progress = progress or SilentProgress()
     if request.output.exists() and not request.output.is_dir():
         raise UsageError(f"-o {request.output}: this is a file; the controls need a folder.")
+    if request.offline:
+        go_offline()
     preset = load_preset(request.preset)
+    depth = depth_folder(preset)
     device = resolve_device(request.device)
     wanted = request.wanted_frames(preset.geometry)
     if wanted is not None:
@@ -38,7 +42,7 @@ def extract_controls(
         request.output,
         layout=control_layout(preset),
         fit=request.fit,
-        estimator=TransformersDepthEstimator(preset_folder(preset.name) / "depth", device=device),
+        estimator=TransformersDepthEstimator(depth, device=device),
         tracker=LucasKanadeTracker(),
         progress=progress,
         num_frames=wanted,

@@ -7,6 +7,7 @@ from pathlib import Path
 from longvie_cli.errors import MissingResourceError, UsageError
 from longvie_cli.media.probe import probe_video
 from longvie_cli.media.reader import read_image
+from longvie_cli.models.hub import go_offline, locate_weights
 from longvie_cli.progress import Progress, SilentProgress
 from longvie_cli.run_folder.commit import hash_file
 from longvie_cli.run_folder.layout import RunFolder
@@ -47,6 +48,10 @@ def generate(request: GenerateRequest, progress: Progress | None = None) -> JobR
     if request.no_clobber and request.output.exists():
         progress.message(f"{request.output}: exists, skipped (--no-clobber).")
         return JobResult("skipped", request.output)
+    if request.offline:
+        go_offline()
+    # Before anything is imported or read that takes its time.
+    locate_weights(load_preset(request.preset))
     return carry_out(decide(request, progress), progress)
 
 
@@ -54,6 +59,8 @@ def plan(request: GenerateRequest, progress: Progress | None = None) -> JobResul
     """Say what `generate` would do; writes nothing."""
     progress = progress or SilentProgress()
     check_output_path(request.output, [request.video, request.image])
+    if request.offline:
+        go_offline()
     return describe(decide(request, progress), progress)
 
 

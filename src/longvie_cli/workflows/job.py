@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from longvie_cli.errors import OutputConflictError, UsageError
+from longvie_cli.models.hub import weight_hashes
 from longvie_cli.run_folder.commit import hash_file
 from longvie_cli.run_folder.layout import RunFolder
 from longvie_cli.settings.presets import Preset, preset_folder
@@ -184,10 +185,17 @@ def clip_prompts(
 
 
 def model_hashes(preset: Preset) -> dict[str, str]:
-    """Return the hash of every weights and settings file of a preset, by its name there."""
+    """Return the hash of every weights and settings file of a preset, by its name there.
+
+    Of fetched models the hash is the one recorded when they were fetched.
+
+    Raises:
+        MissingResourceError: Weights were not fetched, or are damaged.
+    """
     folder = preset_folder(preset.name)
     files = sorted(path for path in folder.rglob("*") if path.suffix in (".safetensors", ".json"))
-    return {path.relative_to(folder).as_posix(): hash_file(path) for path in files}
+    own = {path.relative_to(folder).as_posix(): hash_file(path) for path in files}
+    return own | weight_hashes(preset)
 
 
 def deciding_settings(

@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
+
+
+class CommandResult(Protocol):
+    """What every command hands to the command line."""
+
+    @property
+    def text(self) -> str:
+        """The result on stdout."""
+
+    def facts(self) -> dict[str, Any]:
+        """The result as JSON values, for --json; `status` is one of them."""
 
 
 @dataclass(frozen=True)
@@ -29,3 +40,39 @@ class JobResult:
     seconds: float | None = None
     seed: int | None = None
     plan: Mapping[str, Any] | None = None
+
+    @property
+    def text(self) -> str:
+        """The path of the output."""
+        return str(self.output)
+
+    def facts(self) -> dict[str, Any]:
+        """Return the fields of the JSON object that this result decides."""
+        facts: dict[str, Any] = {
+            "status": self.status,
+            "output": str(self.output),
+            "run_dir": str(self.run_dir) if self.run_dir is not None else None,
+            "frames": self.frames,
+            "seconds": self.seconds,
+            "seed": self.seed,
+        }
+        if self.plan is not None:
+            facts["plan"] = dict(self.plan)
+        return facts
+
+
+@dataclass(frozen=True)
+class ReportResult:
+    """The outcome of a command that makes no video but finds something out.
+
+    Args:
+        text: The result for people: a table, or lines with paths.
+        fields: The same as JSON values.
+    """
+
+    text: str
+    fields: Mapping[str, Any]
+
+    def facts(self) -> dict[str, Any]:
+        """Return the fields of the JSON object that this result decides."""
+        return {"status": "done", **self.fields}

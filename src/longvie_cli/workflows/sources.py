@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from longvie_cli.errors import ControlError, UsageError
+from longvie_cli.models.hub import depth_folder
 from longvie_cli.progress import Progress
 from longvie_cli.run_folder.commit import hash_file
-from longvie_cli.settings.presets import Fit, Preset, preset_folder
+from longvie_cli.settings.presets import Fit, Preset
 from longvie_cli.timeline import ClipSpec
 
 if TYPE_CHECKING:
@@ -205,9 +206,7 @@ class VideoSource:
             folder,
             layout=control_layout(self.preset, self.depth_range),
             fit=self.fit,
-            estimator=TransformersDepthEstimator(
-                preset_folder(self.preset.name) / "depth", device=self.device
-            ),
+            estimator=TransformersDepthEstimator(depth_folder(self.preset), device=self.device),
             tracker=LucasKanadeTracker(),
             progress=progress,
             start_frame=start,
