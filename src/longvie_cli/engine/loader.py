@@ -9,12 +9,20 @@ from pathlib import Path
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.utils import logging as diffusers_logging
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, UMT5EncoderModel
 from transformers.utils import logging as transformers_logging
 
+from longvie_cli.engine.placement import (
+    place,
+    place_text_encoder,
+    quantize_transformer,
+    use_attention,
+)
 from longvie_cli.errors import MissingResourceError, UsageError
 from longvie_cli.kernels.causal_conv3d import use_stacked_causal_convolutions
 from longvie_cli.models.pipeline import LongViePipeline
 from longvie_cli.settings.presets import Preset, preset_folder
+from longvie_cli.settings.requests import Attention, Offload, Quantize
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -60,6 +68,10 @@ def load_pipeline(
     folder: Path | None = None,
     device: str = "cpu",
     dtype: str = "float32",
+    offload: Offload = "none",
+    quantize: Quantize = "none",
+    attention: Attention = "native",
+    text_encoder: bool = True,
 ) -> LongViePipeline:
     """Return the pipeline of a preset, ready to make clips; nothing is fetched.
 
@@ -70,6 +82,10 @@ def load_pipeline(
         dtype: Of transformer and text encoder: `float32`, `bfloat16` or `float16`. VAE and image
             encoder stay float32: they take little time, and the VAE's rounding would be handed
             from clip to clip.
+        offload: Where weights wait, see `placement.place`; frames are the same.
+        quantize: Stores the transformer's blocks in 8 bits.
+        attention: A backend that `placement.resolve_attention` returned.
+        text_encoder: False leaves it out; then every clip needs `prompt_embeds`.
 
     Raises:
         MissingResourceError: files are missing, damaged or of another model.
@@ -86,6 +102,7 @@ def load_pipeline(
                 },
                 local_files_only=True,
                 use_safetensors=True,
+                **({} if text_encoder else {"text_encoder": None, "tokenizer": None}),
             )
     except (OSError, ValueError, RuntimeError) as error:
         raise MissingResourceError(
@@ -105,7 +122,43 @@ def load_pipeline(
     pipeline.register_to_config(timestep_dtype=preset.timestep_dtype)
     if torch.device(device).type == "cpu":
         use_stacked_causal_convolutions(pipeline.vae)
-    return pipeline.to(device)
+    quantize_transformer(pipeline, quantize, device)
+    use_attention(pipeline, attention)
+    return place(pipeline, device, offload)
+
+
+def load_text_encoder(
+    preset: Preset,
+    *,
+    folder: Path | None = None,
+    device: str = "cpu",
+    dtype: str = "float32",
+    offload: Offload = "none",
+) -> tuple[PreTrainedTokenizerBase, UMT5EncoderModel]:
+    """Return the tokenizer and the text encoder of a preset, and nothing else of it.
+
+    Arguments as in `load_pipeline`.
+
+    Raises:
+        MissingResourceError: files are missing or damaged.
+    """
+    folder = preset_folder(preset.name) if folder is None else folder
+    try:
+        with _without_progress_bars():
+            tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+            text_encoder = UMT5EncoderModel.from_pretrained(
+                folder / "text_encoder",
+                dtype=getattr(torch, dtype),
+                local_files_only=True,
+                use_safetensors=True,
+            )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise MissingResourceError(
+            f"preset {preset.name}: {folder} holds no complete text encoder ({error}).",
+            hint="Install longvie again, or fetch the weights again.",
+        ) from error
+    place_text_encoder(text_encoder, device, offload)
+    return tokenizer, text_encoder.eval()
 
 
 @contextmanager
