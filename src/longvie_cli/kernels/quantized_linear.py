@@ -3,7 +3,7 @@
 The reference is `torch.nn.Linear` on the dequantized weight, which is what this computes: weights
 take half the memory of bfloat16, activations and products stay as they are. Gaussian rows come back
 with a relative error of 0.9 % from int8 and 2.6 % from float8 (a float8 cast without scales: 3.3 %,
-bfloat16 itself: 0.17 %). Dequantizing reads and writes a weight once a forward, about 2 % of the
+bfloat16 itself: 0.17 %). Dequantizing reads and writes a weight twice a forward, about 3 % of the
 time of LongVie 2 on an H100 (estimated from bytes, not measured).
 """
 

@@ -105,5 +105,6 @@ def _plans(job: Job, quantize: Quantize) -> Plans:
         )
     except OSError as error:
         raise MissingResourceError(
-            f"preset {job.preset.name}: its models are not installed ({error})."
+            f"preset {job.preset.name}: its models are not installed ({error}).",
+            hint="Install longvie again.",
         ) from error
