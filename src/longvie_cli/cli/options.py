@@ -169,6 +169,31 @@ DTypeOption = Annotated[
         rich_help_panel=SAMPLING,
     ),
 ]
+OffloadOption = Annotated[
+    Literal["auto", "none", "model", "group"] | None,
+    typer.Option(
+        "--offload",
+        help="Weights that wait in the machine's memory: none, whole models, or block by block; "
+        "auto takes the fastest that fits. Same frames.",
+        rich_help_panel=SAMPLING,
+    ),
+]
+QuantizeOption = Annotated[
+    Literal["none", "fp8", "int8"] | None,
+    typer.Option(
+        "--quantize",
+        help="Store the transformer's weights in 8 bits: half the memory, other frames.",
+        rich_help_panel=SAMPLING,
+    ),
+]
+AttentionOption = Annotated[
+    Literal["auto", "native", "cudnn", "flash", "flash3", "sage", "xformers"] | None,
+    typer.Option(
+        "--attention",
+        help="Attention kernel; auto is native. Others round otherwise and need their package.",
+        rich_help_panel=SAMPLING,
+    ),
+]
 Seed = Annotated[
     int | None,
     typer.Option(

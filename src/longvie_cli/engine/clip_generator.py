@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -67,6 +67,8 @@ class ClipGenerator:
         negative_prompt: Preset's where None.
         dense_scale: Strength of depth; 0 skips its branch.
         sparse_scale: Strength of tracks; 0 skips its branch.
+        prompt_embeds: Embeddings [1, text_tokens, text_dim] by text; other texts are encoded by the
+            pipeline, if it has a text encoder.
         progress: Told of every denoising step, as stage `steps`, begun anew for each clip.
     """
 
@@ -81,6 +83,7 @@ class ClipGenerator:
         negative_prompt: str | None = None,
         dense_scale: float = 1.0,
         sparse_scale: float = 1.0,
+        prompt_embeds: Mapping[str, Tensor] | None = None,
         progress: Progress | None = None,
     ) -> None:
         self.pipeline = pipeline
@@ -94,6 +97,7 @@ class ClipGenerator:
         self.sparse_scale = sparse_scale
         self._progress = progress or SilentProgress()
         self._noise = draw_noise(pipeline, preset, seed)
+        self._known_embeds = dict(prompt_embeds or {})
         # Neighbouring clips mostly share a prompt, and all share the negative one.
         self._prompt_embeds = lru_cache(maxsize=4)(self._encode_prompt)
 
@@ -205,6 +209,8 @@ class ClipGenerator:
 
     @torch.no_grad()
     def _encode_prompt(self, prompt: str) -> Tensor:
+        if (known := self._known_embeds.get(prompt)) is not None:
+            return known
         return self.pipeline.encode_prompt([prompt])
 
 

@@ -9,18 +9,29 @@ from pathlib import Path
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.utils import logging as diffusers_logging
+from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 from transformers.utils import logging as transformers_logging
 
+from longvie_cli.engine.placement import (
+    place,
+    place_text_encoder,
+    quantize_transformer,
+    use_attention,
+)
 from longvie_cli.errors import MissingResourceError, UsageError
 from longvie_cli.kernels.causal_conv3d import use_stacked_causal_convolutions
+from longvie_cli.models.hub import locate_weights
 from longvie_cli.models.pipeline import LongViePipeline
 from longvie_cli.models.weights import (
+    ReleasedFiles,
     find_released_files,
     is_converted,
     load_converted_pipeline,
     load_released_pipeline,
+    load_text_encoder,
 )
 from longvie_cli.settings.presets import Preset, preset_folder
+from longvie_cli.settings.requests import Attention, Offload, Quantize
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -66,6 +77,10 @@ def load_pipeline(
     weights: Path | None = None,
     device: str = "cpu",
     dtype: str = "float32",
+    offload: Offload = "none",
+    quantize: Quantize = "none",
+    attention: Attention = "native",
+    text_encoder: bool = True,
 ) -> LongViePipeline:
     """Return the pipeline of a preset, ready to make clips; nothing is fetched.
 
@@ -78,16 +93,26 @@ def load_pipeline(
         dtype: Of transformer and text encoder: `float32`, `bfloat16` or `float16`. VAE and image
             encoder stay float32: they take little time, and the VAE's rounding would be handed
             from clip to clip.
+        offload: Where weights wait, see `placement.place`; frames are the same.
+        quantize: Stores the transformer's blocks in 8 bits.
+        attention: A backend that `placement.resolve_attention` returned.
+        text_encoder: False leaves it out; then every clip needs `prompt_embeds`.
 
     Raises:
         MissingResourceError: files are missing, damaged or of another model.
     """
+    # What is quantized or offloaded next starts in host memory; anything else goes where it stays.
+    target = device if offload == "none" and quantize == "none" else "cpu"
     with _without_progress_bars():
-        if preset.models:
-            pipeline = _load_published(preset, _locate(preset, weights), device, dtype)
+        source = _weights_source(preset, weights)
+        if isinstance(source, ReleasedFiles):
+            pipeline = load_released_pipeline(
+                source, dtype=getattr(torch, dtype), device=target, text_encoder=text_encoder
+            )
         else:
-            folder = preset_folder(preset.name) if weights is None else weights
-            pipeline = _load_embedded(preset, folder, dtype)
+            pipeline = load_converted_pipeline(
+                source, dtype=getattr(torch, dtype), device=target, text_encoder=text_encoder
+            )
     text_tokens = pipeline.transformer.config.text_tokens
     if text_tokens != preset.max_text_tokens:
         raise MissingResourceError(
@@ -101,51 +126,48 @@ def load_pipeline(
     pipeline.register_to_config(timestep_dtype=preset.timestep_dtype)
     if torch.device(device).type == "cpu":
         use_stacked_causal_convolutions(pipeline.vae)
-    return pipeline.to(device)
+    quantize_transformer(pipeline, quantize, device)
+    use_attention(pipeline, attention)
+    return place(pipeline, device, offload)
 
 
-def _load_embedded(preset: Preset, folder: Path, dtype: str) -> LongViePipeline:
-    try:
-        return LongViePipeline.from_pretrained(
-            folder,
-            dtype={
-                "default": getattr(torch, dtype),
-                "vae": torch.float32,
-                "image_encoder": torch.float32,
-            },
-            local_files_only=True,
-            use_safetensors=True,
+def load_preset_text_encoder(
+    preset: Preset,
+    *,
+    weights: Path | None = None,
+    device: str = "cpu",
+    dtype: str = "float32",
+    offload: Offload = "none",
+) -> tuple[PreTrainedTokenizerBase, UMT5EncoderModel]:
+    """Return the tokenizer and the text encoder of a preset, and nothing else of it.
+
+    Arguments as in `load_pipeline`.
+
+    Raises:
+        MissingResourceError: files are missing, damaged or of another model.
+    """
+    with _without_progress_bars():
+        tokenizer, text_encoder = load_text_encoder(
+            _weights_source(preset, weights),
+            dtype=getattr(torch, dtype),
+            device=device if offload == "none" else "cpu",
         )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise MissingResourceError(
-            f"preset {preset.name}: {folder} holds no complete model ({error}).",
-            hint="Install longvie again, or fetch the weights again.",
-        ) from error
+    place_text_encoder(text_encoder, device, offload)
+    return tokenizer, text_encoder.eval()
 
 
-def _load_published(
-    preset: Preset, folders: list[Path], device: str, dtype: str
-) -> LongViePipeline:
-    """Return the pipeline of a folder in our layout, or of the published files in some folders."""
-    target = {"dtype": getattr(torch, dtype), "device": device}
-    if len(folders) == 1 and is_converted(folders[0]):
-        return load_converted_pipeline(folders[0], **target)
-    files = find_released_files(folders, configs=preset_folder(preset.name))
-    return load_released_pipeline(files, **target)
-
-
-def _locate(preset: Preset, weights: Path | None) -> list[Path]:
-    """Return the folders that hold the preset's published files.
+def _weights_source(preset: Preset, weights: Path | None) -> Path | ReleasedFiles:
+    """Return a folder in our layout, or where the preset's published files are.
 
     Raises:
         MissingResourceError: they have not been fetched.
     """
-    if weights is not None:
-        return [weights]
-    raise MissingResourceError(
-        f"preset {preset.name}: its weights are not on this machine.",
-        hint=f"longvie models pull {preset.name}",
-    )
+    if not preset.models:
+        return preset_folder(preset.name) if weights is None else weights
+    folders = locate_weights(preset) if weights is None else [weights]
+    if len(folders) == 1 and is_converted(folders[0]):
+        return folders[0]
+    return find_released_files(folders, configs=preset_folder(preset.name))
 
 
 @contextmanager

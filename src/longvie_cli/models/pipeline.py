@@ -10,13 +10,10 @@ posterior mean, normalised per channel. Behaviour: spec 1.2-1.4, 3 and 4.
 
 from __future__ import annotations
 
-import html
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-import ftfy
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -37,8 +34,7 @@ from longvie_cli.models.conditioning import (
 )
 from longvie_cli.models.flow_matching import unshifted_sigmas
 from longvie_cli.models.longvie import LongVieTransformer3DModel
-
-logger = logging.getLogger(__name__)
+from longvie_cli.models.prompt_embeds import encode_prompts
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -84,8 +80,8 @@ class LongViePipeline(DiffusionPipeline, WanLoraLoaderMixin):
     """Makes one clip under dense and sparse control, continuing the history it is given.
 
     Args:
-        tokenizer: Of the text encoder.
-        text_encoder: UMT5 encoder.
+        tokenizer: Of the text encoder; None where the text encoder is.
+        text_encoder: UMT5 encoder; without it every clip needs `prompt_embeds`.
         image_encoder: CLIP vision model; its last layer but one is read.
         vae: Causal video VAE; sizes and normalisation come from its config.
         transformer: The denoiser.
@@ -94,12 +90,13 @@ class LongViePipeline(DiffusionPipeline, WanLoraLoaderMixin):
             was trained and released (937.5 becomes 936), or `float32`.
     """
 
+    _optional_components: ClassVar[list[str]] = ["tokenizer", "text_encoder"]
     model_cpu_offload_seq = "text_encoder->image_encoder->transformer->vae"
 
     def __init__(
         self,
-        tokenizer: PreTrainedTokenizerBase,
-        text_encoder: UMT5EncoderModel,
+        tokenizer: PreTrainedTokenizerBase | None,
+        text_encoder: UMT5EncoderModel | None,
         image_encoder: CLIPVisionModel,
         vae: AutoencoderKLWan,
         transformer: LongVieTransformer3DModel,
@@ -184,7 +181,7 @@ class LongViePipeline(DiffusionPipeline, WanLoraLoaderMixin):
 
         Raises:
             ControlError: a control has another length or size than the clip.
-            InputError: sizes the model cannot make, or no prompt.
+            InputError: sizes the model cannot make, no prompt, or one without a text encoder.
         """
         # 1. One shape for all inputs
         shape = self._clip_shape(image, dense, sparse, history, num_frames, height, width)
@@ -357,29 +354,18 @@ class LongViePipeline(DiffusionPipeline, WanLoraLoaderMixin):
 
     def encode_prompt(self, prompts: Sequence[str]) -> Tensor:
         """Return [prompt, text_tokens, text_dim]; rows past a prompt's end are zero (spec 1.3)."""
-        text_tokens = self.transformer.config.text_tokens
-        cleaned = [clean_prompt(prompt) for prompt in prompts]
-        tokens = self.tokenizer(
-            cleaned,
-            padding="max_length",
-            max_length=text_tokens,
-            truncation=True,
-            return_attention_mask=True,
-            return_tensors="pt",
+        if self.text_encoder is None or self.tokenizer is None:
+            raise InputError(
+                "This pipeline was loaded without its text encoder, so it cannot read a prompt; "
+                "pass prompt_embeds."
+            )
+        return encode_prompts(
+            self.tokenizer,
+            self.text_encoder,
+            prompts,
+            text_tokens=self.transformer.config.text_tokens,
+            device=self._execution_device,
         )
-        for prompt in cleaned:
-            length = len(self.tokenizer(prompt).input_ids)
-            if length > text_tokens:
-                logger.warning(
-                    "The prompt has %d tokens; the model reads the first %d: %.60s...",
-                    length,
-                    text_tokens,
-                    prompt,
-                )
-        device = self._execution_device
-        mask = tokens.attention_mask.to(device)
-        embeds = self.text_encoder(tokens.input_ids.to(device), mask).last_hidden_state
-        return embeds * mask.unsqueeze(-1)
 
     def encode_image(self, image: np.ndarray | None) -> Tensor:
         """Return the image tokens [1, tokens, image_dim] of a frame uint8 [height, width, 3].
@@ -458,11 +444,6 @@ class LongViePipeline(DiffusionPipeline, WanLoraLoaderMixin):
                 f"{temporal}k+1, width a multiple of {columns} and height of {rows}."
             )
         return num_frames, height, width
-
-
-def clean_prompt(prompt: str) -> str:
-    """Return the prompt with Unicode mended, HTML unescaped and single spaces (spec 1.3)."""
-    return " ".join(html.unescape(html.unescape(ftfy.fix_text(prompt))).split())
 
 
 def _first_frame_then_grey(frame: np.ndarray, grey: Tensor) -> Tensor:

@@ -151,6 +151,7 @@ def load_released_pipeline(
     *,
     dtype: torch.dtype = torch.bfloat16,
     device: torch.device | str = "cpu",
+    text_encoder: bool = True,
     progress: Progress | None = None,
 ) -> LongViePipeline:
     """Return the pipeline of the published files, on the device, in evaluation mode.
@@ -163,12 +164,13 @@ def load_released_pipeline(
         dtype: Of transformer and text encoder, but for the parameters that `parameter_dtype`
             keeps in float32. VAE and image encoder are float32.
         device: Where the models are put.
+        text_encoder: False leaves text encoder and tokenizer out.
         progress: Receives one unit a tensor, stage `weights`.
 
     Raises:
         MissingResourceError: a file is missing, damaged or of another model.
     """
-    modules = _empty_modules(files.configs)
+    modules = _empty_modules(files.configs, _parts(text_encoder=text_encoder))
     tokenizer, plans = _plan_released(files, modules)
     return _assemble(files.configs, modules, tokenizer, plans, dtype, device, progress)
 
@@ -178,6 +180,7 @@ def load_converted_pipeline(
     *,
     dtype: torch.dtype = torch.bfloat16,
     device: torch.device | str = "cpu",
+    text_encoder: bool = True,
     progress: Progress | None = None,
 ) -> LongViePipeline:
     """Return the pipeline of a folder in our layout; as strict as `load_released_pipeline`.
@@ -188,9 +191,32 @@ def load_converted_pipeline(
     Raises:
         MissingResourceError: a file is missing, damaged or of another model.
     """
-    modules = _empty_modules(folder)
+    modules = _empty_modules(folder, _parts(text_encoder=text_encoder))
     tokenizer, plans = _plan_converted(folder, modules)
     return _assemble(folder, modules, tokenizer, plans, dtype, device, progress)
+
+
+def load_text_encoder(
+    source: ReleasedFiles | Path,
+    *,
+    dtype: torch.dtype = torch.bfloat16,
+    device: torch.device | str = "cpu",
+) -> tuple[PreTrainedTokenizerBase, UMT5EncoderModel]:
+    """Return tokenizer and text encoder alone, of published files or of a folder in our layout.
+
+    Raises:
+        MissingResourceError: a file is missing, damaged or of another model.
+    """
+    part = ("text_encoder",)
+    if isinstance(source, ReleasedFiles):
+        modules = _empty_modules(source.configs, part)
+        tokenizer, plans = _plan_released(source, modules)
+    else:
+        modules = _empty_modules(source, part)
+        tokenizer, plans = _plan_converted(source, modules)
+    _fill(modules, plans, dtype, device, None)
+    assert tokenizer is not None
+    return tokenizer, modules["text_encoder"]
 
 
 def convert_released(
@@ -225,6 +251,7 @@ def convert_released(
         )
     modules = _empty_modules(files.configs)
     tokenizer, plans = _plan_released(files, modules)
+    assert tokenizer is not None
     step = _progress_steps(progress, "convert", plans)
     for name, module in modules.items():
         target = dtype if name in ("transformer", "text_encoder") else None
@@ -350,21 +377,28 @@ def _base_sources(base: Path) -> tuple[dict[str, list[Path]], Path, list[str]]:
 # Planning: which tensor goes where, all checked before anything is read
 
 
-def _empty_modules(configs: Path) -> dict[str, nn.Module]:
-    """Return the components that have weights, without memory for them, as `configs` says."""
+def _parts(*, text_encoder: bool) -> tuple[str, ...]:
+    return tuple(name for name in _COMPONENTS if text_encoder or name != "text_encoder")
+
+
+def _empty_modules(
+    configs: Path, parts: Sequence[str] = tuple(_COMPONENTS)
+) -> dict[str, nn.Module]:
+    """Return components that have weights, without memory for them, as `configs` says."""
+    makers: dict[str, Callable[[], nn.Module]] = {
+        "text_encoder": lambda: UMT5EncoderModel(
+            UMT5Config.from_pretrained(configs / "text_encoder", local_files_only=True)
+        ),
+        "image_encoder": lambda: CLIPVisionModel(
+            CLIPVisionConfig.from_pretrained(configs / "image_encoder", local_files_only=True)
+        ),
+        "vae": lambda: AutoencoderKLWan.from_config(
+            AutoencoderKLWan.load_config(configs / "vae", local_files_only=True)
+        ),
+        "transformer": lambda: _empty_transformer(configs),
+    }
     with _config_errors(configs), without_weights():
-        return {
-            "text_encoder": UMT5EncoderModel(
-                UMT5Config.from_pretrained(configs / "text_encoder", local_files_only=True)
-            ),
-            "image_encoder": CLIPVisionModel(
-                CLIPVisionConfig.from_pretrained(configs / "image_encoder", local_files_only=True)
-            ),
-            "vae": AutoencoderKLWan.from_config(
-                AutoencoderKLWan.load_config(configs / "vae", local_files_only=True)
-            ),
-            "transformer": _empty_transformer(configs),
-        }
+        return {name: makers[name]() for name in parts}
 
 
 def _empty_transformer(configs: Path) -> LongVieTransformer3DModel:
@@ -385,7 +419,7 @@ def _config_errors(folder: Path) -> Iterator[None]:
 
 def _plan_released(
     files: ReleasedFiles, modules: Mapping[str, nn.Module]
-) -> tuple[PreTrainedTokenizerBase, Plans]:
+) -> tuple[PreTrainedTokenizerBase | None, Plans]:
     sources, tokenizer_folder, missing = _base_sources(files.base)
     if missing:
         raise MissingResourceError(f"{files.base}: missing {'; '.join(missing)}.", hint=FETCH_HINT)
@@ -399,14 +433,20 @@ def _plan_released(
             )
         else:
             plans[name] = [_plan_component(name, module, tensors, is_original=original)]
-    return _load_tokenizer(tokenizer_folder, modules["text_encoder"].config), plans
+    return _tokenizer_of(modules, tokenizer_folder), plans
 
 
 def _plan_converted(
     folder: Path, modules: Mapping[str, nn.Module]
-) -> tuple[PreTrainedTokenizerBase, Plans]:
+) -> tuple[PreTrainedTokenizerBase | None, Plans]:
     plans = {name: _plan_same(folder, name, module) for name, module in modules.items()}
-    return _load_tokenizer(folder / "tokenizer", modules["text_encoder"].config), plans
+    return _tokenizer_of(modules, folder / "tokenizer"), plans
+
+
+def _tokenizer_of(modules: Mapping[str, nn.Module], folder: Path) -> PreTrainedTokenizerBase | None:
+    """Return the tokenizer in a folder where the text encoder it belongs to is wanted."""
+    text_encoder = modules.get("text_encoder")
+    return None if text_encoder is None else _load_tokenizer(folder, text_encoder.config)
 
 
 def _plan_same(folder: Path, name: str, module: nn.Module) -> list[WeightPlan]:
@@ -482,7 +522,7 @@ def _is_self_attention(name: str) -> bool:
 def _assemble(
     configs: Path,
     modules: dict[str, nn.Module],
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: PreTrainedTokenizerBase | None,
     plans: Plans,
     dtype: torch.dtype,
     device: torch.device | str,
@@ -494,6 +534,23 @@ def _assemble(
         scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(
             configs, subfolder="scheduler", local_files_only=True
         )
+    _fill(modules, plans, dtype, device, progress)
+    filled: dict[str, Any] = {"text_encoder": None} | modules
+    return LongViePipeline(
+        tokenizer=tokenizer,
+        scheduler=scheduler,
+        timestep_dtype=index.get("timestep_dtype", "float32"),
+        **filled,
+    )
+
+
+def _fill(
+    modules: Mapping[str, nn.Module],
+    plans: Plans,
+    dtype: torch.dtype,
+    device: torch.device | str,
+    progress: Progress | None,
+) -> None:
     step = _progress_steps(progress, "weights", plans)
     for name, module in modules.items():
         # VAE and image encoder take little time, and the VAE's rounding would be handed from clip
@@ -502,13 +559,6 @@ def _assemble(
         fill_module(module, plans[name], dtype=kept, device=device, on_tensor=step)
     if progress is not None:
         progress.finish("weights")
-    filled: dict[str, Any] = dict(modules)
-    return LongViePipeline(
-        tokenizer=tokenizer,
-        scheduler=scheduler,
-        timestep_dtype=index.get("timestep_dtype", "float32"),
-        **filled,
-    )
 
 
 def _progress_steps(progress: Progress | None, stage: str, plans: Plans) -> Callable[[str], None]:

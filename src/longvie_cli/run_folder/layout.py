@@ -18,6 +18,7 @@ class RunFolder:
     clips/0000.mp4       only the frames a clip adds
     clips/0000.json      its record, written last: with it the clip exists
     tails/0000.safetensors   the clip's last frames, lossless
+    prompts/*.safetensors    embeddings of each distinct prompt, named by text and text encoder
     first.png            the picture clip 0 starts from, where the model made it
     earlier.mp4          what `extend` goes on from, where it had to be encoded again
     joined.mp4           the whole video, until it is moved to the output
@@ -56,6 +57,10 @@ class RunFolder:
         return self.root / "tails"
 
     @property
+    def prompts_dir(self) -> Path:
+        return self.root / "prompts"
+
+    @property
     def earlier_video(self) -> Path:
         return self.root / "earlier.mp4"
 
@@ -91,6 +96,10 @@ class RunFolder:
         """Return where a clip's last frames are stored without loss."""
         return self.tails_dir / f"{clip_index:04d}.safetensors"
 
+    def prompt(self, key: str) -> Path:
+        """Return where the embeddings of a prompt are stored."""
+        return self.prompts_dir / f"{key}.safetensors"
+
     def create(self) -> None:
         """Make the folders that do not exist yet.
 
@@ -99,7 +108,13 @@ class RunFolder:
             ResumableError: The disk is full.
         """
         try:
-            for folder in (self.root, self.controls_dir, self.clips_dir, self.tails_dir):
+            for folder in (
+                self.root,
+                self.controls_dir,
+                self.clips_dir,
+                self.tails_dir,
+                self.prompts_dir,
+            ):
                 folder.mkdir(parents=True, exist_ok=True)
         except OSError as reason:
             raise storage_error(self.root, reason) from reason

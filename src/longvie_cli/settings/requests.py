@@ -17,6 +17,9 @@ from longvie_cli.settings.prompts import TimedPrompt
 from longvie_cli.timeline import ClipGeometry
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
+Offload = Literal["none", "model", "group"]
+Quantize = Literal["none", "fp8", "int8"]
+Attention = Literal["native", "cudnn", "flash", "flash3", "sage", "xformers"]
 FirstFrame = Literal["video", "prompt"]
 Repeat = Literal["pingpong"]
 
@@ -113,6 +116,9 @@ class GenerateRequest(OutputRequest, Length, Delivery, Network):
     preset: str = DEFAULT_PRESET
     device: str = "auto"
     dtype: DType = "auto"
+    offload: Offload | Literal["auto"] = "auto"
+    quantize: Quantize = "none"
+    attention: Attention | Literal["auto"] = "auto"
     seed: int = Field(default=0, ge=0, lt=2**63)
     num_inference_steps: int = Field(alias="steps", ge=1, le=1000)
     guidance_scale: float = Field(alias="guidance", ge=1.0, le=50.0)
@@ -151,6 +157,9 @@ class ExtendRequest(OutputRequest, Length, Delivery, Network):
     preset: str | None = None
     device: str = "auto"
     dtype: DType | None = None
+    offload: Offload | Literal["auto"] = "auto"
+    quantize: Quantize | None = None
+    attention: Attention | Literal["auto"] | None = None
     seed: int | None = Field(default=None, ge=0, lt=2**63)
     num_inference_steps: int | None = Field(default=None, alias="steps", ge=1, le=1000)
     guidance_scale: float | None = Field(default=None, alias="guidance", ge=1.0, le=50.0)

@@ -12,9 +12,11 @@ from longvie_cli.progress import Progress
 from longvie_cli.run_folder.commit import completed_clips, hash_file
 from longvie_cli.run_folder.events import append_event
 from longvie_cli.run_folder.layout import RunFolder
+from longvie_cli.settings.requests import Offload
 from longvie_cli.workflows.clip_loop import make_missing_clips
 from longvie_cli.workflows.delivery import deliver, finished_result, read_delivery
 from longvie_cli.workflows.job import Job, output_taken
+from longvie_cli.workflows.memory import describe_memory, fitting_plan
 from longvie_cli.workflows.opening import changed_settings, opened_run
 from longvie_cli.workflows.result import JobResult
 
@@ -26,6 +28,7 @@ def carry_out(job: Job, progress: Progress) -> JobResult:
     """Do the job from wherever it stands and return its result.
 
     Raises:
+        UsageError: The machine's memory is too small for this placement.
         OutputConflictError: The output or the run folder belongs to something else.
         MediaError, ControlError: An input turned out to be unusable.
         ResumableError: The disk is full; the same request goes on.
@@ -36,12 +39,16 @@ def carry_out(job: Job, progress: Progress) -> JobResult:
             return finished
         if job.output.exists() and not job.delivery.overwrite:
             raise output_taken(job.output)
+        offload: Offload = "none"
+        if len(completed_clips(folder, job.specs)) < len(job.specs):
+            # Before the controls, which can take minutes.
+            offload = fitting_plan(job).offload
         for note in job.notes:
             progress.message(note)
         append_event(folder.events, "started", clips=len(job.specs), frames=job.added_frames)
         _encode_earlier_video(job, folder, progress)
         controls = job.source.prepare(folder.controls_dir, job.source_frames, progress)
-        make_missing_clips(job, folder, controls, progress)
+        make_missing_clips(job, folder, controls, progress, offload=offload)
         return deliver(job, progress)
 
 
@@ -96,6 +103,7 @@ def describe(job: Job, progress: Progress) -> JobResult:
         progress.warning(
             f"{job.output} exists already; without --overwrite the run will not start."
         )
+    memory = describe_memory(job, progress)
     progress.message(f"disk: about {disk_bytes / 1e6:.1f} MB of {free_bytes / 1e6:.0f} MB free")
     return JobResult(
         status="planned",
@@ -122,6 +130,7 @@ def describe(job: Job, progress: Progress) -> JobResult:
                 }
                 for status in weights
             ],
+            "memory": memory,
             "disk_bytes": disk_bytes,
             "disk_free_bytes": free_bytes,
         },

@@ -15,8 +15,9 @@ from longvie_cli.progress import Progress
 from longvie_cli.run_folder.commit import completed_clips, hash_file
 from longvie_cli.run_folder.events import append_event
 from longvie_cli.run_folder.layout import RunFolder
-from longvie_cli.run_folder.manifest import ClipRecord, write_record
+from longvie_cli.run_folder.manifest import ClipRecord, read_manifest, write_record
 from longvie_cli.run_folder.tails import load_tail, save_tail
+from longvie_cli.settings.requests import Offload
 from longvie_cli.timeline import ClipSpec
 from longvie_cli.workflows.job import Job
 from longvie_cli.workflows.sources import PlayedControls
@@ -28,7 +29,12 @@ if TYPE_CHECKING:
 
 
 def make_missing_clips(
-    job: Job, folder: RunFolder, controls: PlayedControls | None, progress: Progress
+    job: Job,
+    folder: RunFolder,
+    controls: PlayedControls | None,
+    progress: Progress,
+    *,
+    offload: Offload,
 ) -> None:
     """Make every clip that does not exist yet, in order.
 
@@ -41,7 +47,7 @@ def make_missing_clips(
         return
     if done:
         progress.message(f"{len(done)} of {len(job.specs)} clips are there already; going on.")
-    generator = _load_generator(job, progress)
+    generator = _load_generator(job, folder, offload, progress)
     tail = load_tail(folder.tail(done[-1].index)) if done else job.start.history
     progress.start("clips", len(job.specs), done=len(done))
     for spec in job.specs[len(done) :]:
@@ -145,12 +151,34 @@ def _png(frame: NDArray[np.uint8]) -> bytes:
     return data.getvalue()
 
 
-def _load_generator(job: Job, progress: Progress) -> ClipGenerator:
+def _load_generator(
+    job: Job, folder: RunFolder, offload: Offload, progress: Progress
+) -> ClipGenerator:
     from longvie_cli.engine.clip_generator import ClipGenerator
     from longvie_cli.engine.loader import load_pipeline
+    from longvie_cli.engine.prompt_cache import prompt_embeds
 
     sampling = job.sampling
-    pipeline = load_pipeline(job.preset, device=sampling.device, dtype=sampling.dtype)
+    negative = [] if sampling.guidance_scale == 1 else [sampling.negative_prompt]
+    # Before the transformer is loaded: the two are never in memory together.
+    embeds = prompt_embeds(
+        folder,
+        job.preset,
+        [*job.prompts, *negative],
+        model_hashes=read_manifest(folder.run_json).model_hashes,
+        device=sampling.device,
+        dtype=sampling.dtype,
+        offload=offload,
+    )
+    pipeline = load_pipeline(
+        job.preset,
+        device=sampling.device,
+        dtype=sampling.dtype,
+        offload=offload,
+        quantize=sampling.quantize,
+        attention=sampling.attention,
+        text_encoder=False,
+    )
     return ClipGenerator(
         pipeline,
         job.preset,
@@ -160,5 +188,6 @@ def _load_generator(job: Job, progress: Progress) -> ClipGenerator:
         negative_prompt=sampling.negative_prompt,
         dense_scale=sampling.depth_strength,
         sparse_scale=sampling.track_strength,
+        prompt_embeds=embeds,
         progress=progress,
     )

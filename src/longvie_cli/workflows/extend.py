@@ -189,6 +189,7 @@ def _origin(folder: RunFolder, record: Mapping[str, Any]) -> Origin:
 
 def _sampling(request: ExtendRequest, origin: Origin, preset: Preset) -> Sampling:
     from longvie_cli.engine.loader import resolve_device, resolve_dtype
+    from longvie_cli.engine.placement import check_offload, resolve_attention
 
     device = resolve_device(request.device)
     before = origin.settings
@@ -196,6 +197,8 @@ def _sampling(request: ExtendRequest, origin: Origin, preset: Preset) -> Samplin
     def chosen(asked: Any, key: str, default: Any) -> Any:
         return asked if asked is not None else before.get(key, default)
 
+    dtype = resolve_dtype(chosen(request.dtype, "dtype", "auto"), device)
+    check_offload(request.offload, device)
     return Sampling(
         seed=chosen(request.seed, "seed", 0),
         num_inference_steps=chosen(
@@ -206,7 +209,10 @@ def _sampling(request: ExtendRequest, origin: Origin, preset: Preset) -> Samplin
         depth_strength=chosen(request.depth_strength, "depth_strength", 1.0),
         track_strength=chosen(request.track_strength, "track_strength", 1.0),
         device=device,
-        dtype=resolve_dtype(chosen(request.dtype, "dtype", "auto"), device),
+        dtype=dtype,
+        offload=request.offload,
+        quantize=chosen(request.quantize, "quantize", "none"),
+        attention=resolve_attention(chosen(request.attention, "attention", "auto"), device, dtype),
     )
 
 

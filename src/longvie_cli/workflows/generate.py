@@ -67,9 +67,12 @@ def plan(request: GenerateRequest, progress: Progress | None = None) -> JobResul
 def decide(request: GenerateRequest, progress: Progress) -> Job:
     """Return the job of a request: clips, prompts, source, first frame; writes nothing."""
     from longvie_cli.engine.loader import resolve_device, resolve_dtype
+    from longvie_cli.engine.placement import check_offload, resolve_attention
 
     preset = load_preset(request.preset)
     device = resolve_device(request.device)
+    dtype = resolve_dtype(request.dtype, device)
+    check_offload(request.offload, device)
     sampling = Sampling(
         seed=request.seed,
         num_inference_steps=request.num_inference_steps,
@@ -78,7 +81,10 @@ def decide(request: GenerateRequest, progress: Progress) -> Job:
         depth_strength=request.depth_strength,
         track_strength=request.track_strength,
         device=device,
-        dtype=resolve_dtype(request.dtype, device),
+        dtype=dtype,
+        offload=request.offload,
+        quantize=request.quantize,
+        attention=resolve_attention(request.attention, device, dtype),
     )
     source = _source(request, preset, sampling.device, progress)
     wanted = request.wanted_frames(preset.geometry)

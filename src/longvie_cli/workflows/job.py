@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from longvie_cli.errors import OutputConflictError, UsageError
 from longvie_cli.models.hub import weight_hashes
@@ -13,7 +13,7 @@ from longvie_cli.run_folder.commit import hash_file
 from longvie_cli.run_folder.layout import RunFolder
 from longvie_cli.settings.presets import Preset, preset_folder
 from longvie_cli.settings.prompts import TimedPrompt, check_prompts_fit, prompt_at
-from longvie_cli.settings.requests import Delivery
+from longvie_cli.settings.requests import Attention, Delivery, Offload, Quantize
 from longvie_cli.timeline import ClipSpec
 from longvie_cli.workflows.sources import Source
 
@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the model is run; `device` and `dtype` are real ones, no longer `auto`."""
+    """How the model is run; `device`, `dtype` and `attention` are real ones, no longer `auto`.
+
+    `offload` alone may still be `auto`: it decides no frame, and what fits is known when it runs.
+    """
 
     seed: int
     num_inference_steps: int
@@ -34,6 +37,9 @@ class Sampling:
     track_strength: float
     device: str
     dtype: str
+    offload: Offload | Literal["auto"] = "auto"
+    quantize: Quantize = "none"
+    attention: Attention = "native"
 
 
 @dataclass(frozen=True)
@@ -211,6 +217,12 @@ def deciding_settings(
     audio: Path | None,
 ) -> dict[str, Any]:
     """Return everything that decides the output, named as in the flags where there is one."""
+    # Named only where they are not the default, which earlier versions did not know.
+    kernels: dict[str, str] = {}
+    if sampling.quantize != "none":
+        kernels["quantize"] = sampling.quantize
+    if sampling.attention != "native":
+        kernels["attention"] = sampling.attention
     same_prompt = len(set(prompts)) == 1
     return {
         "preset": preset.name,
@@ -226,6 +238,7 @@ def deciding_settings(
         "depth_strength": sampling.depth_strength,
         "track_strength": sampling.track_strength,
         "dtype": sampling.dtype,
+        **kernels,
         "crf": delivery.crf,
         "embed_metadata": delivery.embed_metadata,
         "audio": None if audio is None else f"{audio.name} {hash_file(audio)}",

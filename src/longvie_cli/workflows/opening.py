@@ -79,6 +79,7 @@ def _check_ours(folder: RunFolder) -> None:
         folder.controls_dir,
         folder.clips_dir,
         folder.tails_dir,
+        folder.prompts_dir,
         folder.lock,
         folder.lock_holder,
     )
@@ -95,7 +96,7 @@ def _forget(folder: RunFolder) -> None:
     """Remove what an earlier request left in its run folder, its run.json last."""
     for path in (folder.delivery, folder.joined_video, folder.first_picture, folder.earlier_video):
         path.unlink(missing_ok=True)
-    for room in (folder.clips_dir, folder.tails_dir, folder.controls_dir):
+    for room in (folder.clips_dir, folder.tails_dir, folder.controls_dir, folder.prompts_dir):
         shutil.rmtree(room)
     folder.run_json.unlink()
     folder.create()

@@ -63,7 +63,7 @@ def test_vae_and_norms_stay_float32(folder: Path) -> None:
 
 
 def test_incomplete_and_foreign_folders_are_refused(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(MissingResourceError, match="holds no complete model"):
+    with pytest.raises(MissingResourceError, match="configs are missing or damaged"):
         load_pipeline(small_preset(), weights=tmp_path)
     with pytest.raises(MissingResourceError, match=r"reads 20 text tokens, preset\.json says 64"):
         load_pipeline(small_preset(max_text_tokens=64), weights=folder)

@@ -25,7 +25,8 @@ def test_create_may_be_repeated(tmp_path):
     run = RunFolder(tmp_path / "a" / "b.longvie")
     run.create()
     run.create()
-    assert sorted(path.name for path in run.root.iterdir()) == ["clips", "controls", "tails"]
+    folders = sorted(path.name for path in run.root.iterdir())
+    assert folders == ["clips", "controls", "prompts", "tails"]
 
 
 def test_a_file_in_the_way_is_said(tmp_path):

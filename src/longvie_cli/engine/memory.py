@@ -1,0 +1,446 @@
+"""What a preset needs of the machine's memory, worked out before anything is loaded.
+
+Weights are exact: the models are built from their configs on the meta device, in the types the
+loader gives them. Activations are the bytes alive while the models' own code runs on the meta
+device at the clip's size, so they follow every change of that code. What no such run can see is
+added as a constant or left out, and said: the CUDA context and cuBLAS (`CUDA_OVERHEAD_BYTES`), the
+interpreter and its libraries (`PROCESS_BYTES`); left out are workspaces of cuDNN and the
+allocator's fragmentation. Attention counts as one pass without a score matrix, as every fused
+backend computes it. No figure was measured on a GPU: all of this is an estimate.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKLWan
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from transformers import CLIPVisionConfig, CLIPVisionModel, UMT5Config, UMT5EncoderModel
+
+from longvie_cli.kernels.causal_conv3d import use_stacked_causal_convolutions
+from longvie_cli.kernels.quantized_linear import quantize_linears
+from longvie_cli.models.longvie import LongVieTransformer3DModel
+from longvie_cli.settings.presets import Preset, preset_folder
+from longvie_cli.settings.requests import Offload, Quantize
+
+GIB = 1 << 30
+# A CUDA context with the cuBLAS and cuDNN handles; from public reports of 0.5 to 0.8 GiB.
+CUDA_OVERHEAD_BYTES = 7 * GIB // 10
+# Python with torch, diffusers and transformers imported, and a clip's frames: about 0.7 GiB here.
+PROCESS_BYTES = 7 * GIB // 10
+# The children of the transformer whose linears may be stored in 8 bits; everything around the
+# blocks (embeddings, input, output and injection linears) is 3 % of the weights and stays.
+QUANTIZED_CHILDREN = ("blocks", "dense_blocks", "sparse_blocks")
+
+
+@dataclass(frozen=True)
+class Component:
+    """One model of a pipeline.
+
+    Args:
+        name: As in the pipeline.
+        parameters: How many it has.
+        weight_bytes: Of parameters and buffers as they lie in memory.
+    """
+
+    name: str
+    parameters: int
+    weight_bytes: int
+
+
+@dataclass(frozen=True)
+class Phase:
+    """The memory of one part of a run, in bytes.
+
+    Args:
+        name: `load`, `text`, `encode`, `denoise` or `decode`.
+        device_bytes: On the GPU; 0 on a machine that computes on the CPU.
+        host_bytes: In the machine's own memory, pinned memory included.
+    """
+
+    name: str
+    device_bytes: int
+    host_bytes: int
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Estimated memory of a preset in one placement; see this module for what is exact.
+
+    Args:
+        offload: Where weights wait: `none` all on the device, `model` each model comes whole,
+            `group` the transformer's blocks come one by one.
+        quantize: How the transformer's blocks are stored.
+        components: The weights.
+        phases: In the order of a run.
+    """
+
+    offload: Offload
+    quantize: Quantize
+    components: tuple[Component, ...]
+    phases: tuple[Phase, ...]
+
+    @property
+    def peak_device_bytes(self) -> int:
+        """The most that any phase takes on the GPU."""
+        return max(phase.device_bytes for phase in self.phases)
+
+    @property
+    def peak_host_bytes(self) -> int:
+        """The most that any phase takes in the machine's memory."""
+        return max(phase.host_bytes for phase in self.phases)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the plan as JSON values."""
+        return {
+            "estimated": True,
+            "offload": self.offload,
+            "quantize": self.quantize,
+            "weights": {part.name: part.weight_bytes for part in self.components},
+            "phases": {
+                phase.name: {"device_bytes": phase.device_bytes, "host_bytes": phase.host_bytes}
+                for phase in self.phases
+            },
+            "peak_device_bytes": self.peak_device_bytes,
+            "peak_host_bytes": self.peak_host_bytes,
+        }
+
+
+@dataclass(frozen=True)
+class Models:
+    """The models of a preset on the meta device: shapes and types, no numbers."""
+
+    text_encoder: UMT5EncoderModel
+    image_encoder: CLIPVisionModel
+    transformer: LongVieTransformer3DModel
+    vae: AutoencoderKLWan
+
+    def components(self) -> tuple[Component, ...]:
+        """Return what each weighs."""
+        return tuple(
+            Component(name, sum(p.numel() for p in model.parameters()), weight_bytes(model))
+            for name, model in vars(self).items()
+        )
+
+
+@dataclass(frozen=True)
+class Activations:
+    """Bytes beyond the weights that each phase has alive at its fullest."""
+
+    text: int
+    encode: int
+    denoise: int
+    decode: int
+
+
+def models_of_folder(folder: Path) -> Models:
+    """Return the models of a folder in diffusers layout; only its configs are read.
+
+    Raises:
+        OSError: A config is missing or unreadable.
+    """
+    for name in Models.__dataclass_fields__:
+        # Asked for a folder that is not there, transformers would ask the hub.
+        if not (folder / name / "config.json").is_file():
+            raise FileNotFoundError(f"{folder / name / 'config.json'}: no such file")
+    with torch.device("meta"):
+        return Models(
+            text_encoder=UMT5EncoderModel(UMT5Config.from_pretrained(folder / "text_encoder")),
+            image_encoder=CLIPVisionModel(
+                CLIPVisionConfig.from_pretrained(folder / "image_encoder")
+            ),
+            transformer=LongVieTransformer3DModel.from_config(
+                LongVieTransformer3DModel.load_config(folder / "transformer")
+            ),
+            vae=AutoencoderKLWan.from_config(AutoencoderKLWan.load_config(folder / "vae")),
+        )
+
+
+def prepare_models(models: Models, *, dtype: str, quantize: Quantize, on_cpu: bool) -> Models:
+    """Give models on the meta device the types and the form that the loader gives real ones."""
+    half = getattr(torch, dtype)
+    # As transformers and diffusers do when they load: the first keeps its list under float16 only.
+    _cast(models.text_encoder, half, ("wo",) if half == torch.float16 else ())
+    _cast(models.transformer, half, models.transformer._keep_in_fp32_modules)
+    if quantize != "none":
+        quantize_linears(models.transformer, quantize, within=QUANTIZED_CHILDREN)
+    if on_cpu:
+        use_stacked_causal_convolutions(models.vae)
+    else:
+        models.vae.enable_slicing()
+    return models
+
+
+def trace_activations(models: Models, preset: Preset) -> Activations:
+    """Return what the models' code has alive for a clip of the preset with both controls."""
+    config, vae = models.transformer.config, models.vae.config
+    half = models.transformer.dtype
+    # Each control and its first frame, and the image: the most that a clip can have.
+    pixels = torch.empty(
+        (5, 3, preset.num_frames, preset.height, preset.width), device="meta", dtype=torch.float32
+    )
+    temporal, spatial = vae.scale_factor_temporal, vae.scale_factor_spatial
+    frames = (preset.num_frames - 1) // temporal + 1
+    history_frames = (preset.history_frames - 1) // temporal + 1
+    rows, columns = preset.height // spatial, preset.width // spatial
+
+    def latents(channels: int, num_frames: int, dtype: torch.dtype = half) -> Tensor:
+        return torch.empty((1, channels, num_frames, rows, columns), device="meta", dtype=dtype)
+
+    def text() -> Any:
+        tokens = torch.zeros((1, config.text_tokens), dtype=torch.int64, device="meta")
+        return models.text_encoder(tokens)
+
+    def image() -> Any:
+        size = models.image_encoder.config.image_size
+        square = torch.empty((1, 3, size, size), device="meta", dtype=torch.float32)
+        return models.image_encoder(square, output_hidden_states=True)
+
+    def denoise() -> Any:
+        # Held in float32 over all steps: both controls, the image condition, the latents, history.
+        held = [latents(config.in_channels, frames, torch.float32) for _ in range(3)]
+        held.append(latents(config.in_channels, history_frames, torch.float32))
+        images = None
+        if config.image_dim is not None:
+            images = torch.empty((1, _image_tokens(models), config.image_dim), device="meta")
+        return held, models.transformer(
+            latents(config.in_channels, frames),
+            torch.empty(1, device="meta"),
+            torch.empty((1, config.text_tokens, config.text_dim), device="meta", dtype=half),
+            None if images is None else images.to(half),
+            dense=latents(config.in_channels, frames),
+            sparse=latents(config.in_channels, frames),
+            history=latents(config.in_channels, history_frames),
+            return_dict=False,
+        )
+
+    def decode() -> Any:
+        return models.vae.decode(latents(vae.z_dim, frames, torch.float32), return_dict=False)
+
+    # Sliced, the videos of a clip are encoded one after another and only their pixels add up.
+    batch = pixels[:1] if models.vae.use_slicing else pixels
+    encode = peak_bytes(models.vae, lambda: models.vae.encode(batch))
+    encode += pixels.numel() * pixels.element_size()
+    return Activations(
+        text=peak_bytes(models.text_encoder, text),
+        encode=max(encode, peak_bytes(models.image_encoder, image)),
+        denoise=peak_bytes(models.transformer, denoise),
+        decode=peak_bytes(models.vae, decode),
+    )
+
+
+def plan_memory(
+    models: Models,
+    activations: Activations,
+    *,
+    offload: Offload,
+    quantize: Quantize,
+    on_cpu: bool,
+    keeps_text_encoder: bool = False,
+) -> MemoryPlan:
+    """Return the memory of one placement, phase by phase.
+
+    The text encoder is loaded alone, reads all prompts and is gone before the rest is loaded.
+
+    Args:
+        models: As `prepare_models` returns them.
+        activations: As `trace_activations` returns them.
+        offload: The placement; on the CPU `none`.
+        quantize: What `models` were prepared with; kept in the plan.
+        on_cpu: Whether the device is the CPU, whose memory is the host's.
+        keeps_text_encoder: Whether the text encoder stays with the others, as it does in a
+            pipeline that is given texts instead of embeddings.
+    """
+    text_encoder = weight_bytes(models.text_encoder)
+    image_encoder = weight_bytes(models.image_encoder)
+    transformer, vae = weight_bytes(models.transformer), weight_bytes(models.vae)
+    kept = text_encoder if keeps_text_encoder else 0
+    rest = image_encoder + transformer + vae + kept
+    # Read in the type of the files before it is quantized.
+    loading = max(text_encoder, rest + _unquantized_bytes(models.transformer) - transformer)
+    if on_cpu:
+        host = {
+            "load": loading,
+            "text": text_encoder + activations.text + (rest - kept if kept else 0),
+            "encode": rest + activations.encode,
+            "denoise": rest + activations.denoise,
+            "decode": rest + activations.decode,
+        }
+        device = dict.fromkeys(host, 0)
+    elif offload == "none":
+        device = {
+            "load": rest,
+            "text": (rest if kept else text_encoder) + activations.text,
+            "encode": rest + activations.encode,
+            "denoise": rest + activations.denoise,
+            "decode": rest + activations.decode,
+        }
+        host = {"load": loading} | dict.fromkeys(("text", "encode", "denoise", "decode"), 0)
+    elif offload == "model":
+        # A model leaves when its successor in the pipeline's order comes: the VAE, which comes
+        # before the transformer, stays beside it, the image encoder does not.
+        device = {
+            "load": 0,
+            "text": text_encoder + activations.text,
+            "encode": image_encoder + vae + activations.encode,
+            "denoise": transformer + vae + activations.denoise,
+            "decode": vae + activations.decode,
+        }
+        host = {"load": loading, "text": text_encoder} | dict.fromkeys(
+            ("encode", "denoise", "decode"), rest
+        )
+    else:
+        small = image_encoder + vae
+        device = {
+            "load": small,
+            "text": _largest_leaf_bytes(models.text_encoder) + activations.text,
+            "encode": small + activations.encode,
+            "denoise": small + _streamed_bytes(models.transformer) + activations.denoise,
+            "decode": small + activations.decode,
+        }
+        pinned = pinned_bytes(models.transformer) + kept
+        host = {"load": max(loading, pinned), "text": text_encoder} | dict.fromkeys(
+            ("encode", "denoise", "decode"), pinned
+        )
+    overhead = 0 if on_cpu else CUDA_OVERHEAD_BYTES
+    phases = tuple(
+        Phase(name, device[name] + overhead, host[name] + PROCESS_BYTES) for name in host
+    )
+    return MemoryPlan(offload, quantize, models.components(), phases)
+
+
+@lru_cache(maxsize=8)
+def plans_of_preset(
+    preset: Preset, *, dtype: str, quantize: Quantize, on_cpu: bool
+) -> Mapping[Offload, MemoryPlan]:
+    """Return the plans of a preset's own models in every placement the device has, fastest first.
+
+    Raises:
+        OSError: Its configs are not there.
+    """
+    models = prepare_models(
+        models_of_folder(preset_folder(preset.name)), dtype=dtype, quantize=quantize, on_cpu=on_cpu
+    )
+    activations = trace_activations(models, preset)
+    placements: tuple[Offload, ...] = ("none",) if on_cpu else ("none", "model", "group")
+    return {
+        offload: plan_memory(models, activations, offload=offload, quantize=quantize, on_cpu=on_cpu)
+        for offload in placements
+    }
+
+
+def weight_bytes(model: nn.Module) -> int:
+    """Return the bytes of a model's parameters and buffers, shared ones once."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in _tensors(model))
+
+
+def pinned_bytes(model: nn.Module) -> int:
+    """Return the bytes a model takes in pinned memory.
+
+    PyTorch's allocator of pinned memory rounds every tensor up to a power of two.
+    """
+    return sum(
+        1 << (tensor.numel() * tensor.element_size() - 1).bit_length() for tensor in _tensors(model)
+    )
+
+
+def peak_bytes(model: nn.Module, work: Callable[[], Any]) -> int:
+    """Return the most bytes of meta tensors alive while `work` runs, the model's own left out."""
+    with torch.no_grad(), _OnePassAttention(), _LiveBytes(_tensors(model)) as live:
+        work()
+    return live.peak
+
+
+class _LiveBytes(TorchDispatchMode):
+    """Counts the bytes of the storages that operations make and that are still referenced."""
+
+    def __init__(self, known: Iterator[Tensor]) -> None:
+        super().__init__()
+        self.live = self.peak = 0
+        self._seen = {tensor.untyped_storage()._cdata for tensor in known}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, Tensor) and tensor.device.type == "meta":
+                self._count(tensor.untyped_storage())
+        return made
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        if storage._cdata in self._seen:
+            return
+        self._seen.add(storage._cdata)
+        self.live += storage.nbytes()
+        self.peak = max(self.peak, self.live)
+        weakref.finalize(storage, self._free, storage._cdata, storage.nbytes())
+
+    def _free(self, key: int, num_bytes: int) -> None:
+        self._seen.discard(key)
+        self.live -= num_bytes
+
+
+class _OnePassAttention(TorchFunctionMode):
+    """Makes attention give its result's shape at once; on meta it would make a score matrix."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is nn.functional.scaled_dot_product_attention:
+            given = dict(zip(("query", "key", "value"), args, strict=False)) | kwargs
+            return given["query"].new_empty((*given["query"].shape[:-1], given["value"].shape[-1]))
+        return func(*args, **kwargs)
+
+
+def _tensors(model: nn.Module) -> Iterator[Tensor]:
+    yield from model.parameters()
+    yield from model.buffers()
+
+
+def _cast(model: nn.Module, dtype: torch.dtype, float32_parts: Collection[str]) -> None:
+    for name, parameter in model.named_parameters():
+        kept = any(part in float32_parts for part in name.split("."))
+        parameter.data = parameter.data.to(torch.float32 if kept else dtype)
+
+
+def _unquantized_bytes(transformer: LongVieTransformer3DModel) -> int:
+    """Return what the transformer weighs before its linears are stored in 8 bits."""
+    width = transformer.dtype.itemsize
+    return sum(
+        tensor.numel() * (width if tensor.element_size() == 1 else tensor.element_size())
+        for tensor in transformer.parameters()
+    )
+
+
+def _streamed_bytes(transformer: LongVieTransformer3DModel) -> int:
+    """Return what of the transformer is on the device when its blocks are streamed.
+
+    All that lies outside its lists of blocks, the block that computes and the one after it.
+    """
+    blocks: list[int] = []
+    around = weight_bytes(transformer)
+    for child in transformer.children():
+        if isinstance(child, nn.ModuleList):
+            sizes = [weight_bytes(block) for block in child]
+            blocks += sizes
+            around -= sum(sizes)
+    return around + sum(sorted(blocks)[-2:])
+
+
+def _largest_leaf_bytes(model: nn.Module) -> int:
+    return max(
+        sum(t.numel() * t.element_size() for t in module.parameters(recurse=False))
+        for module in model.modules()
+    )
+
+
+def _image_tokens(models: Models) -> int:
+    config = models.image_encoder.config
+    return (config.image_size // config.patch_size) ** 2 + 1

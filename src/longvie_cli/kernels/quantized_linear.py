@@ -1,0 +1,83 @@
+"""A linear layer whose weight is stored in 8 bits, one scale a row, and computed in its own type.
+
+The reference is `torch.nn.Linear` on the dequantized weight, which is what this computes: weights
+take half the memory of bfloat16, activations and products stay as they are. Gaussian rows come back
+with a relative error of 0.9 % from int8 and 2.6 % from float8 (a float8 cast without scales: 3.3 %,
+bfloat16 itself: 0.17 %). Dequantizing reads and writes a weight twice a forward, about 3 % of the
+time of LongVie 2 on an H100 (estimated from bytes, not measured).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+QUANTIZED_TYPES = {"int8": torch.int8, "fp8": torch.float8_e4m3fn}
+
+
+class QuantizedLinear(nn.Linear):
+    """Computes a `Linear` from an 8-bit weight [out, in] and one scale a row [out, 1].
+
+    A `Linear` still, so that adapters find it; its weight cannot be trained.
+    """
+
+    scale: Tensor
+
+    @classmethod
+    def of(
+        cls, linear: nn.Linear, kind: str, device: torch.device | None = None
+    ) -> QuantizedLinear:
+        """Return the quantized form of a layer.
+
+        Args:
+            linear: The layer; its bias is shared.
+            kind: A key of `QUANTIZED_TYPES`.
+            device: Where to quantize and leave the weight; its own where None.
+        """
+        with torch.device("meta"):
+            layer = cls(linear.in_features, linear.out_features, bias=False)
+        weight, scale = quantize_rows(linear.weight.detach().to(device), kind)
+        layer.weight = nn.Parameter(weight, requires_grad=False)
+        layer.bias = linear.bias
+        layer.register_buffer("scale", scale)
+        return layer.train(linear.training)
+
+    def forward(self, input: Tensor) -> Tensor:
+        weight = self.weight.to(input.dtype).mul_(self.scale.to(input.dtype))
+        return F.linear(input, weight, self.bias)
+
+
+def quantize_rows(weight: Tensor, kind: str) -> tuple[Tensor, Tensor]:
+    """Return a weight [out, in] in 8 bits and the scales [out, 1], in its type, that undo it.
+
+    The largest value of each row becomes the largest of the 8-bit type; a row of zeros stays zero.
+    """
+    dtype = QUANTIZED_TYPES[kind]
+    largest = 127.0 if dtype is torch.int8 else torch.finfo(dtype).max
+    rows = weight.float()
+    scale = rows.abs().amax(dim=1, keepdim=True) / largest
+    # Rounded before it is used, so that its rounding is no error that a whole row shares.
+    scale = scale.to(weight.dtype).clamp_min(torch.finfo(weight.dtype).tiny)
+    rows = rows / scale.float()
+    rows = rows.round() if dtype is torch.int8 else rows
+    return rows.clamp(-largest, largest).to(dtype), scale
+
+
+def quantize_linears(
+    module: nn.Module, kind: str, *, within: tuple[str, ...], device: torch.device | None = None
+) -> None:
+    """Quantize every plain `Linear` below the named children of a module, in place.
+
+    Args:
+        module: The model.
+        kind: A key of `QUANTIZED_TYPES`.
+        within: Names of its children that hold the layers.
+        device: As in `QuantizedLinear.of`.
+    """
+    for name in within:
+        # A list: layers are replaced while it is walked.
+        for parent in list(module.get_submodule(name).modules()):
+            for child_name, child in list(parent.named_children()):
+                if type(child) is nn.Linear:
+                    setattr(parent, child_name, QuantizedLinear.of(child, kind, device))
