@@ -61,12 +61,14 @@ class ClipGenerator:
     Args:
         pipeline: As `load_pipeline` returns it.
         preset: Geometry, and the defaults of what follows.
-        seed: Draws the noise that all clips share.
+        seed: Draws the noise that all clips share, but those that are given a seed of their own.
         num_inference_steps: Preset's where None.
         guidance_scale: Preset's where None; 1 skips the negative prompt.
         negative_prompt: Preset's where None.
         dense_scale: Strength of depth; 0 skips its branch.
         sparse_scale: Strength of tracks; 0 skips its branch.
+        control_start: Fraction of the steps before which both branches are skipped.
+        control_end: Fraction of the steps from which on they are skipped again.
         progress: Told of every denoising step, as stage `steps`, begun anew for each clip.
     """
 
@@ -81,6 +83,8 @@ class ClipGenerator:
         negative_prompt: str | None = None,
         dense_scale: float = 1.0,
         sparse_scale: float = 1.0,
+        control_start: float = 0.0,
+        control_end: float = 1.0,
         progress: Progress | None = None,
     ) -> None:
         self.pipeline = pipeline
@@ -92,8 +96,11 @@ class ClipGenerator:
         )
         self.dense_scale = dense_scale
         self.sparse_scale = sparse_scale
+        self.control_start = control_start
+        self.control_end = control_end
+        self.seed = seed
         self._progress = progress or SilentProgress()
-        self._noise = draw_noise(pipeline, preset, seed)
+        self._noise = lru_cache(maxsize=1)(lambda seed: draw_noise(pipeline, preset, seed))
         # Neighbouring clips mostly share a prompt, and all share the negative one.
         self._prompt_embeds = lru_cache(maxsize=4)(self._encode_prompt)
 
@@ -106,6 +113,7 @@ class ClipGenerator:
         history: np.ndarray | None = None,
         dense: np.ndarray | None = None,
         sparse: np.ndarray | None = None,
+        seed: int | None = None,
     ) -> Clip:
         """Return one clip of the preset's length.
 
@@ -117,6 +125,7 @@ class ClipGenerator:
             history: Tail of the clip before, uint8 [n, height, width, 3], oldest first.
             dense: Depth control, uint8 [frames, height, width, 3], or None.
             sparse: Track control, likewise.
+            seed: Of this clip's noise; None for the noise that all clips share.
 
         Raises:
             ControlError: a control has another length or size than the preset's clips.
@@ -125,8 +134,9 @@ class ClipGenerator:
         if image is None and history is not None:
             image = history[-1]
         started = time.perf_counter()
+        noise = self._noise(self.seed if seed is None else seed)
         frames, decode_started = self._make(
-            prompt, self.preset.num_frames, self._noise, image, history, dense, sparse
+            prompt, self.preset.num_frames, noise, image, history, dense, sparse
         )
         ended = time.perf_counter()
         timings = ClipTimings(ended - started, ended - decode_started)
@@ -138,6 +148,7 @@ class ClipGenerator:
         *,
         dense: np.ndarray | None = None,
         sparse: np.ndarray | None = None,
+        seed: int | None = None,
     ) -> np.ndarray:
         """Return a first frame uint8 [height, width, 3] made from prompt and first controls alone.
 
@@ -147,11 +158,12 @@ class ClipGenerator:
             prompt: Text.
             dense: First depth frame, uint8 [height, width, 3].
             sparse: First track frame, likewise.
+            seed: As in `generate`.
         """
         frames, _ = self._make(
             prompt,
             1,
-            first_frame_noise(self._noise),
+            first_frame_noise(self._noise(self.seed if seed is None else seed)),
             None,
             None,
             None if dense is None else dense[None],
@@ -191,6 +203,8 @@ class ClipGenerator:
                 guidance_scale=self.guidance_scale,
                 dense_scale=self.dense_scale,
                 sparse_scale=self.sparse_scale,
+                control_start=self.control_start,
+                control_end=self.control_end,
                 noise=noise,
                 prompt_embeds=self._prompt_embeds(prompt),
                 negative_prompt_embeds=None

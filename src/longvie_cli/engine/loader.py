@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,8 +14,11 @@ from transformers.utils import logging as transformers_logging
 
 from longvie_cli.errors import MissingResourceError, UsageError
 from longvie_cli.kernels.causal_conv3d import use_stacked_causal_convolutions
+from longvie_cli.models.lora import add_loras
 from longvie_cli.models.pipeline import LongViePipeline
 from longvie_cli.settings.presets import Preset, preset_folder
+
+logger = logging.getLogger(__name__)
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -60,6 +64,8 @@ def load_pipeline(
     folder: Path | None = None,
     device: str = "cpu",
     dtype: str = "float32",
+    loras: Sequence[tuple[Path, float]] = (),
+    warn: Callable[[str], None] = logger.warning,
 ) -> LongViePipeline:
     """Return the pipeline of a preset, ready to make clips; nothing is fetched.
 
@@ -70,9 +76,12 @@ def load_pipeline(
         dtype: Of transformer and text encoder: `float32`, `bfloat16` or `float16`. VAE and image
             encoder stay float32: they take little time, and the VAE's rounding would be handed
             from clip to clip.
+        loras: LoRA files and their scales, added up.
+        warn: Told what of a LoRA could not be applied.
 
     Raises:
-        MissingResourceError: files are missing, damaged or of another model.
+        MissingResourceError: files are missing, damaged or of another model; or peft is.
+        InputError: a LoRA cannot be read, or is one for another model.
     """
     folder = preset_folder(preset.name) if folder is None else folder
     try:
@@ -103,6 +112,8 @@ def load_pipeline(
         pipeline.scheduler.config, shift=preset.flow_shift
     )
     pipeline.register_to_config(timestep_dtype=preset.timestep_dtype)
+    # Before the move, so that the adapters are placed as the layers they belong to.
+    add_loras(pipeline, loras, warn)
     if torch.device(device).type == "cpu":
         use_stacked_causal_convolutions(pipeline.vae)
     return pipeline.to(device)

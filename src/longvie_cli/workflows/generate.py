@@ -18,8 +18,10 @@ from longvie_cli.workflows.job import (
     Job,
     Sampling,
     Start,
+    check_loras,
     check_output_path,
     clip_prompts,
+    clip_seeds,
     deciding_settings,
 )
 from longvie_cli.workflows.result import JobResult
@@ -71,12 +73,18 @@ def decide(request: GenerateRequest, progress: Progress) -> Job:
         track_strength=request.track_strength,
         device=device,
         dtype=resolve_dtype(request.dtype, device),
+        control_start=request.control_start,
+        control_end=request.control_end,
+        seed_per_clip=request.seed_per_clip,
+        loras=request.lora,
     )
+    check_loras(sampling.loras)
     source = _source(request, preset, sampling.device, progress)
     wanted = request.wanted_frames(preset.geometry)
     num_frames = frames_to_make(source, wanted, flag=request.length_flag, fps=preset.fps)
     specs = plan_clips(preset.geometry, num_frames)
     prompts = clip_prompts(specs, request.prompt, request.prompts, source, preset.fps)
+    seeds = clip_seeds(specs, sampling, request.prompts)
     start = _start(request, preset, source)
     audio = _audio(request)
     notes: list[str] = []
@@ -89,6 +97,7 @@ def decide(request: GenerateRequest, progress: Progress) -> Job:
         preset=preset,
         specs=specs,
         prompts=prompts,
+        seeds=seeds,
         source=source,
         start=start,
         sampling=sampling,
@@ -99,6 +108,7 @@ def decide(request: GenerateRequest, progress: Progress) -> Job:
             preset=preset,
             specs=specs,
             prompts=prompts,
+            seeds=seeds,
             source=source,
             start=start,
             fit=request.fit,
