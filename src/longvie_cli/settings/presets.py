@@ -31,7 +31,8 @@ class Preset(BaseModel):
     """One model and the numbers that belong to it.
 
     Heights and widths are in pixels; `control_height` and `control_width` are the size at which
-    controls are extracted and stored, the same as the video's where not given.
+    controls are extracted and stored, the same as the video's where not given. A model with
+    `makes_first_frame` was trained to make a first frame from a prompt and the first controls.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -53,6 +54,7 @@ class Preset(BaseModel):
     control_height: int = Field(default=0, ge=0)
     control_width: int = Field(default=0, ge=0)
     track_grid: TrackGrid
+    makes_first_frame: bool = True
 
     @property
     def geometry(self) -> ClipGeometry:

@@ -137,11 +137,22 @@ def _start(request: GenerateRequest, preset: Preset, source: Source) -> Start:
         image = read_image(request.image, **size, fit=request.fit)
         return Start(f"{request.image.name} {hash_file(request.image)}", image)
     by_prompt = request.first_frame == "prompt"
-    if request.first_frame is None and source.kind == "flight":
+    if by_prompt and not preset.makes_first_frame:
+        raise UsageError(
+            f"--first-frame prompt: the model {preset.name} makes no first frame.",
+            hint="Pass --image FILE.",
+        )
+    if request.first_frame is None and source.kind == "flight" and preset.makes_first_frame:
         by_prompt = bool(request.prompt or request.prompts)
-    picture = None if by_prompt else source.first_picture()
-    if picture is None:
+    if by_prompt:
         return Start("from the prompt")
+    picture = source.first_picture()
+    if picture is None:
+        hint = "Pass --image FILE"
+        raise UsageError(
+            f"--image: {source.name} has no first.png to begin with.",
+            hint=f"{hint}, or --first-frame prompt." if preset.makes_first_frame else f"{hint}.",
+        )
     return Start(f"of the {source.kind}", picture)
 
 
