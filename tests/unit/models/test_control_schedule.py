@@ -79,9 +79,7 @@ def watched(pipeline: LongViePipeline) -> Iterator[dict[str, Any]]:
 
 def run(pipeline: LongViePipeline, steps: int = 2, **options: Any) -> np.ndarray:
     arguments: dict[str, Any] = {"num_inference_steps": steps, "guidance_scale": 3.0}
-    return pipeline(
-        "a hill", frames(1)[0], num_frames=NUM_FRAMES, **(arguments | options)
-    ).frames
+    return pipeline("a hill", frames(1)[0], num_frames=NUM_FRAMES, **(arguments | options)).frames
 
 
 @pytest.mark.parametrize(

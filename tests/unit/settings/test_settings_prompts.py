@@ -117,7 +117,9 @@ def test_clips_in_lines_and_yaml_say_the_same(tmp_path: Path) -> None:
         *["night"] * 2,
     ]
     check_clips_fit(clips, 5, "prompts.txt")
-    with pytest.raises(SettingsError, match=r"\[clip 4\] is past the last clip; .* 4 clips, 0 to 3"):
+    with pytest.raises(
+        SettingsError, match=r"\[clip 4\] is past the last clip; .* 4 clips, 0 to 3"
+    ):
         check_clips_fit(clips, 4, "prompts.txt")
 
 

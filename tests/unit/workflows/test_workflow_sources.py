@@ -158,7 +158,9 @@ def test_first_image_and_controls_are_brought_to_size_alike(tmp_path: Path, fit:
     with VideoWriter(tmp_path / "depth.mp4", height=480, width=832, fps=16, crf=4) as writer:
         for _ in range(5):
             writer.write(picture)
-    (tmp_path / "cond.json").write_text('[{"text": "", "depth": "depth.mp4", "track": "depth.mp4"}]')
+    (tmp_path / "cond.json").write_text(
+        '[{"text": "", "depth": "depth.mp4", "track": "depth.mp4"}]'
+    )
     preset = load_preset("longvie2").model_copy(update={"num_frames": 5})
     source = FolderSource(tmp_path, preset, fit, SilentProgress())
     image = source.first_picture()
