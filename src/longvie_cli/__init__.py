@@ -10,9 +10,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from longvie_cli.engine.loader import load_pipeline
     from longvie_cli.errors import LongVieError
     from longvie_cli.models.longvie import LongVieTransformer3DModel
     from longvie_cli.models.pipeline import LongViePipeline
+    from longvie_cli.settings.presets import load_preset
     from longvie_cli.settings.requests import (
         ExtendRequest,
         ExtractControlsRequest,
@@ -37,6 +39,8 @@ _HOMES = {
     "extend": "longvie_cli.workflows.extend",
     "extract_controls": "longvie_cli.workflows.extract_controls",
     "generate": "longvie_cli.workflows.generate",
+    "load_pipeline": "longvie_cli.engine.loader",
+    "load_preset": "longvie_cli.settings.presets",
     "stitch": "longvie_cli.workflows.stitch",
 }
 
@@ -52,6 +56,8 @@ __all__ = [
     "extend",
     "extract_controls",
     "generate",
+    "load_pipeline",
+    "load_preset",
     "stitch",
 ]
 

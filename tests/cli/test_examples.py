@@ -58,6 +58,14 @@ def test_a_flight_grows(tmp_path: Path, environment: dict[str, str]) -> None:
     assert lengths == {"again.mp4": 16, "first.mp4": 16, "longer.mp4": 32}
 
 
+@pytest.mark.slow
+def test_the_python_api_makes_two_clips(tmp_path: Path) -> None:
+    command = [sys.executable, str(EXAMPLES / "python_api.py"), "--steps", "1"]
+    finished = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (finished.returncode, finished.stdout) == (0, "python_api.mp4\n"), finished.stderr
+    assert probe_video(tmp_path / "python_api.mp4").num_frames == 65
+
+
 @pytest.mark.parametrize(
     "settings",
     [

@@ -100,7 +100,7 @@ PromptFile = Annotated[
     typer.Option(
         "--prompt-file",
         metavar="FILE",
-        help="Prompts over time: `[0s-20s] text` lines, or YAML with from, to and text.",
+        help="Prompts over time or a clip: `[0s-20s] text` or `[clip 0-3] text` lines, or YAML.",
         rich_help_panel=JOB,
     ),
 ]
@@ -229,6 +229,41 @@ TrackStrength = Annotated[
     typer.Option(
         "--track-strength",
         help="Scale of the point-track control; 0 is off, 1 if not given.",
+        rich_help_panel=SAMPLING,
+    ),
+]
+
+ControlStart = Annotated[
+    float | None,
+    typer.Option(
+        "--control-start",
+        help="Fraction of the steps before which depth and tracks do not steer; 0 if not given.",
+        rich_help_panel=SAMPLING,
+    ),
+]
+ControlEnd = Annotated[
+    float | None,
+    typer.Option(
+        "--control-end",
+        help="Fraction of the steps from which on they no longer steer (0.6 of 50: steps 0 to "
+        "29 are steered); 1 if not given.",
+        rich_help_panel=SAMPLING,
+    ),
+]
+SeedPerClip = Annotated[
+    bool | None,
+    typer.Option(
+        "--seed-per-clip/--no-seed-per-clip",
+        help="Give every clip a noise of its own, of seed + its number; else one for all.",
+        rich_help_panel=SAMPLING,
+    ),
+]
+Lora = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--lora",
+        metavar="FILE[:SCALE]",
+        help="LoRA (safetensors) and its scale, 1 if not given; may be repeated; none for none.",
         rich_help_panel=SAMPLING,
     ),
 ]

@@ -1,7 +1,8 @@
 """Control files: `cond.json` in the released format, and the clips a generation reads from it.
 
 `cond.json` is a list of `{"text", "depth", "track"}`, one a clip; the two are names of mp4 files.
-Neighbouring files share one frame: frame 0 of each repeats the last frame of the one before.
+Neighbouring files share one frame: frame 0 of each shows the moment of the last frame of the one
+before. Depth is the same there, tracks are not: those of each file start anew from a grid.
 """
 
 from __future__ import annotations
@@ -143,8 +144,9 @@ def load_control_clips(
 class ControlClips:
     """The controls of a whole video, read clip by clip. Made by `load_control_clips`.
 
-    The files are one timeline: frame 0 of each but the first repeats the frame before it and is
-    dropped. Clip k of the geometry is frames stride * k to stride * k + num_frames - 1 of it; past
+    The files are one timeline: frame 0 of each but the first shows the moment of the frame before
+    it, so a clip that begins there begins with its own file, and one that runs across leaves it
+    out. Clip k of the geometry is frames stride * k to stride * k + num_frames - 1 of it; past
     the end the last frame is held.
 
     Args:
@@ -193,7 +195,14 @@ class ControlClips:
         return self.read_range(first_frame, self.geometry.num_frames, height, width, fit)
 
     def read_range(
-        self, first_frame: int, num_frames: int, height: int, width: int, fit: Fit
+        self,
+        first_frame: int,
+        num_frames: int,
+        height: int,
+        width: int,
+        fit: Fit,
+        *,
+        begins: bool = True,
     ) -> ClipControls:
         """Return control frames from any frame of the timeline on.
 
@@ -203,14 +212,17 @@ class ControlClips:
             height: Of the frames returned.
             width: Of the frames returned.
             fit: How the stored pictures are brought to this size.
+            begins: A clip begins with the first of these frames: where two files share it, it is
+                taken of the second.
 
         Raises:
             MediaError: a file has changed since it was checked.
         """
         if not 0 <= first_frame < self._timeline_length:
             raise IndexError(f"frame {first_frame} of {self._timeline_length}")
-        dense = self._read("depth", first_frame, num_frames, height, width, fit)
-        sparse = self._read("track", first_frame, num_frames, height, width, fit)
+        size = (height, width, fit)
+        dense = self._read("depth", first_frame, num_frames, *size, begins=begins)
+        sparse = self._read("track", first_frame, num_frames, *size, begins=begins)
         return ClipControls(dense, sparse)
 
     @property
@@ -222,22 +234,35 @@ class ControlClips:
             raise IndexError(f"clip {clip_index} of {self.num_clips}")
         return clip_index
 
-    def _locate(self, frame: int) -> tuple[int, int]:
-        """Return the file that holds a frame of the timeline, and its index in the file."""
+    def _locate(self, frame: int, *, begins: bool = False) -> tuple[int, int]:
+        """Return the file that holds a frame of the timeline, and its index in the file.
+
+        A frame that two files share is taken of the first, or of the second for a clip that
+        `begins` with it: its tracks start anew there, as the model was trained.
+        """
         begin = 0
         for file_index, count in enumerate(self.frame_counts):
-            if frame < begin + count:
+            shared = frame == begin + count - 1 and file_index + 1 < len(self.frame_counts)
+            if frame < begin + count and not (begins and shared):
                 return file_index, frame - begin
             begin += count - 1
         raise IndexError(f"frame {frame} of {self._timeline_length}")
 
     def _read(
-        self, kind: str, start: int, num_frames: int, height: int, width: int, fit: Fit
+        self,
+        kind: str,
+        start: int,
+        num_frames: int,
+        height: int,
+        width: int,
+        fit: Fit,
+        *,
+        begins: bool,
     ) -> NDArray[np.uint8]:
         frames = np.empty((num_frames, height, width, 3), dtype=np.uint8)
         filled = 0
         while filled < num_frames and start + filled < self._timeline_length:
-            file_index, local = self._locate(start + filled)
+            file_index, local = self._locate(start + filled, begins=begins and filled == 0)
             path: Path = getattr(self.clips[file_index], kind)
             reader = read_frames(
                 path,

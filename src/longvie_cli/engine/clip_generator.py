@@ -61,7 +61,7 @@ class ClipGenerator:
     Args:
         pipeline: As `load_pipeline` returns it.
         preset: Geometry, and the defaults of what follows.
-        seed: Draws the noise that all clips share.
+        seed: Draws the noise that all clips share, but those that are given a seed of their own.
         num_inference_steps: Preset's where None.
         guidance_scale: Preset's where None; 1 skips the negative prompt.
         negative_prompt: Preset's where None.
@@ -69,6 +69,8 @@ class ClipGenerator:
         sparse_scale: Strength of tracks; 0 skips its branch.
         prompt_embeds: Embeddings [1, text_tokens, text_dim] by text; other texts are encoded by the
             pipeline, if it has a text encoder.
+        control_start: Fraction of the steps before which both branches are skipped.
+        control_end: Fraction of the steps from which on they are skipped again.
         progress: Told of every denoising step, as stage `steps`, begun anew for each clip.
     """
 
@@ -84,6 +86,8 @@ class ClipGenerator:
         dense_scale: float = 1.0,
         sparse_scale: float = 1.0,
         prompt_embeds: Mapping[str, Tensor] | None = None,
+        control_start: float = 0.0,
+        control_end: float = 1.0,
         progress: Progress | None = None,
     ) -> None:
         self.pipeline = pipeline
@@ -95,8 +99,11 @@ class ClipGenerator:
         )
         self.dense_scale = dense_scale
         self.sparse_scale = sparse_scale
+        self.control_start = control_start
+        self.control_end = control_end
+        self.seed = seed
         self._progress = progress or SilentProgress()
-        self._noise = draw_noise(pipeline, preset, seed)
+        self._noise = lru_cache(maxsize=1)(lambda seed: draw_noise(pipeline, preset, seed))
         self._known_embeds = dict(prompt_embeds or {})
         # Neighbouring clips mostly share a prompt, and all share the negative one.
         self._prompt_embeds = lru_cache(maxsize=4)(self._encode_prompt)
@@ -110,6 +117,7 @@ class ClipGenerator:
         history: np.ndarray | None = None,
         dense: np.ndarray | None = None,
         sparse: np.ndarray | None = None,
+        seed: int | None = None,
     ) -> Clip:
         """Return one clip of the preset's length.
 
@@ -121,6 +129,7 @@ class ClipGenerator:
             history: Tail of the clip before, uint8 [n, height, width, 3], oldest first.
             dense: Depth control, uint8 [frames, height, width, 3], or None.
             sparse: Track control, likewise.
+            seed: Of this clip's noise; None for the noise that all clips share.
 
         Raises:
             ControlError: a control has another length or size than the preset's clips.
@@ -129,8 +138,9 @@ class ClipGenerator:
         if image is None and history is not None:
             image = history[-1]
         started = time.perf_counter()
+        noise = self._noise(self.seed if seed is None else seed)
         frames, decode_started = self._make(
-            prompt, self.preset.num_frames, self._noise, image, history, dense, sparse
+            prompt, self.preset.num_frames, noise, image, history, dense, sparse
         )
         ended = time.perf_counter()
         timings = ClipTimings(ended - started, ended - decode_started)
@@ -142,6 +152,7 @@ class ClipGenerator:
         *,
         dense: np.ndarray | None = None,
         sparse: np.ndarray | None = None,
+        seed: int | None = None,
     ) -> np.ndarray:
         """Return a first frame uint8 [height, width, 3] made from prompt and first controls alone.
 
@@ -151,11 +162,12 @@ class ClipGenerator:
             prompt: Text.
             dense: First depth frame, uint8 [height, width, 3].
             sparse: First track frame, likewise.
+            seed: As in `generate`.
         """
         frames, _ = self._make(
             prompt,
             1,
-            first_frame_noise(self._noise),
+            first_frame_noise(self._noise(self.seed if seed is None else seed)),
             None,
             None,
             None if dense is None else dense[None],
@@ -195,6 +207,8 @@ class ClipGenerator:
                 guidance_scale=self.guidance_scale,
                 dense_scale=self.dense_scale,
                 sparse_scale=self.sparse_scale,
+                control_start=self.control_start,
+                control_end=self.control_end,
                 noise=noise,
                 prompt_embeds=self._prompt_embeds(prompt),
                 negative_prompt_embeds=None

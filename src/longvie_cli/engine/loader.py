@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from longvie_cli.engine.placement import (
 from longvie_cli.errors import MissingResourceError, UsageError
 from longvie_cli.kernels.causal_conv3d import use_stacked_causal_convolutions
 from longvie_cli.models.hub import locate_weights
+from longvie_cli.models.lora import add_loras
 from longvie_cli.models.pipeline import LongViePipeline
 from longvie_cli.models.weights import (
     ReleasedFiles,
@@ -32,6 +34,8 @@ from longvie_cli.models.weights import (
 )
 from longvie_cli.settings.presets import Preset, preset_folder
 from longvie_cli.settings.requests import Attention, Offload, Quantize
+
+logger = logging.getLogger(__name__)
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -81,6 +85,8 @@ def load_pipeline(
     quantize: Quantize = "none",
     attention: Attention = "native",
     text_encoder: bool = True,
+    loras: Sequence[tuple[Path, float]] = (),
+    warn: Callable[[str], None] = logger.warning,
 ) -> LongViePipeline:
     """Return the pipeline of a preset, ready to make clips; nothing is fetched.
 
@@ -97,9 +103,12 @@ def load_pipeline(
         quantize: Stores the transformer's blocks in 8 bits.
         attention: A backend that `placement.resolve_attention` returned.
         text_encoder: False leaves it out; then every clip needs `prompt_embeds`.
+        loras: LoRA files and their scales, added up.
+        warn: Told what of a LoRA could not be applied.
 
     Raises:
-        MissingResourceError: files are missing, damaged or of another model.
+        MissingResourceError: files are missing, damaged or of another model; or peft is.
+        InputError: a LoRA cannot be read, or is one for another model.
     """
     # What is quantized or offloaded next starts in host memory; anything else goes where it stays.
     target = device if offload == "none" and quantize == "none" else "cpu"
@@ -124,6 +133,8 @@ def load_pipeline(
         pipeline.scheduler.config, shift=preset.flow_shift
     )
     pipeline.register_to_config(timestep_dtype=preset.timestep_dtype)
+    # Before the move, so that the adapters are placed as the layers they belong to.
+    add_loras(pipeline, loras, warn)
     if torch.device(device).type == "cpu":
         use_stacked_causal_convolutions(pipeline.vae)
     quantize_transformer(pipeline, quantize, device)

@@ -77,6 +77,18 @@ def resize_frame(
     return canvas
 
 
+def last_frames(earlier: Frames | None, added: Frames, count: int) -> Frames:
+    """Return a copy of the last `count` frames of a video: what its next clip is told of it.
+
+    Args:
+        earlier: The last frames before `added`, None at the start.
+        added: The newest frames.
+        count: How many to keep; fewer where there are fewer.
+    """
+    frames = added if earlier is None else np.concatenate([earlier, added])
+    return frames[-count:].copy()
+
+
 def pixels_from_frames(
     frames: Frames,
 ) -> Tensor:

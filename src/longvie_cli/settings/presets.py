@@ -50,7 +50,7 @@ class Preset(BaseModel):
     flow_shift: float = Field(gt=0.0)
     negative_prompt: str = ""
     max_text_tokens: int = Field(ge=1)
-    makes_first_frame: bool = False
+    makes_first_frame: bool = True
     timestep_dtype: Literal["float32", "bfloat16"] = "float32"
     fit: Fit = "crop"
     control_height: int = Field(default=0, ge=0)

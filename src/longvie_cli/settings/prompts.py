@@ -1,4 +1,4 @@
-"""Prompts over time: a prompt file says which text is in force from when to when."""
+"""Prompts over time or a clip: a prompt file says which text is in force where."""
 
 from __future__ import annotations
 
@@ -18,6 +18,10 @@ END_TOLERANCE_SECONDS = 0.5
 _RANGE_LINE = re.compile(
     r"^\[\s*(?P<start>[^\]\s-]+)\s*-\s*(?P<end>[^\]\s-]+)\s*\]\s*(?P<text>.*)$"
 )
+_CLIP_LINE = re.compile(
+    r"^\[\s*clips?\s+(?P<first>\d+)(?:\s*-\s*(?P<last>\d+))?\s*\]\s*(?P<text>.*)$", re.IGNORECASE
+)
+_CLIPS = re.compile(r"^\s*(?P<first>\d+)(?:\s*-\s*(?P<last>\d+))?\s*$")
 _TIME = re.compile(r"^(?:(?P<minutes>\d+(?:\.\d+)?)m)?(?:(?P<seconds>\d+(?:\.\d+)?)s?)?$")
 _CLOCK = re.compile(r"^(?:(\d+):)?(\d{1,2}):(\d{1,2}(?:\.\d+)?)$")
 
@@ -30,6 +34,28 @@ class TimedPrompt(BaseModel):
     start_seconds: float = Field(ge=0.0)
     end_seconds: float | None = None
     text: str = Field(min_length=1)
+
+
+class ClipPrompt(BaseModel):
+    """A prompt and the clips it is for, counted from 0, both ends included.
+
+    Args:
+        first_clip: The first of them.
+        last_clip: The last of them; clips after it that no entry names go on with this text.
+        text: The prompt.
+        seed: Of the noise of exactly these clips; None for the run's.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    first_clip: int = Field(ge=0)
+    last_clip: int = Field(ge=0)
+    text: str = Field(min_length=1)
+    seed: int | None = Field(default=None, ge=0, lt=2**63)
+
+
+Prompts = tuple[TimedPrompt, ...] | tuple[ClipPrompt, ...]
+"""What a prompt file says: prompts over time, or prompts a clip."""
 
 
 def parse_time(value: str | float) -> float:
@@ -52,15 +78,17 @@ def parse_time(value: str | float) -> float:
     return float(match["minutes"] or 0) * 60 + float(match["seconds"] or 0)
 
 
-def read_prompt_file(path: Path) -> tuple[TimedPrompt, ...]:
-    """Read a prompt file: `[0s-20s] text` lines, or YAML with `from`, `to` and `text`.
+def read_prompt_file(path: Path) -> Prompts:
+    """Read a prompt file: `[0s-20s] text` or `[clip 0-3] text` lines, or YAML that says the same.
 
     YAML is a list of `{from: 0s, to: 20s, text: ...}` mappings (`to` may be left out: until the
-    next one begins). In the line format, `end` stands for the end of the video, and lines without
-    a range go on with the text before them.
+    next one begins), or of `{clip: 0-3, text: ..., seed: 7}` mappings (`seed` may be left out).
+    In the line format, `end` stands for the end of the video, and lines without a range go on
+    with the text before them. Times may not overlap or leave a gap; a clip that no entry names
+    goes on with the text of the clip before. A file says times or clips, not both.
 
     Raises:
-        SettingsError: The file is missing or malformed, or its ranges overlap or leave a gap.
+        SettingsError: The file is missing or malformed, or its ranges do not follow one another.
     """
     try:
         content = path.read_text(encoding="utf-8")
@@ -70,17 +98,20 @@ def read_prompt_file(path: Path) -> tuple[TimedPrompt, ...]:
         ) from error
     try:
         lines = [line for line in content.splitlines() if _is_text(line)]
-        if lines and _RANGE_LINE.match(lines[0].strip()):
-            prompts = _from_lines(content)
-        else:
-            prompts = _from_yaml(content)
-        return _checked(prompts)
+        marked = lines and (
+            _RANGE_LINE.match(lines[0].strip()) or _CLIP_LINE.match(lines[0].strip())
+        )
+        prompts = _from_lines(content) if marked else _from_yaml(content)
+        clips = [prompt for prompt in prompts if isinstance(prompt, ClipPrompt)]
+        if clips:
+            return _checked_clips(clips)
+        return _checked([prompt for prompt in prompts if isinstance(prompt, TimedPrompt)])
     except (ValueError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise SettingsError(
             f"{path.name}: {reason}.",
-            hint="Write lines like `[0s-20s] a forest in snow`, or YAML: "
-            "`- {from: 0s, to: 20s, text: a forest in snow}`.",
+            hint="Write lines like `[0s-20s] a forest in snow` or `[clip 0] a forest in snow`, or "
+            "YAML: `- {from: 0s, to: 20s, text: a forest in snow}`.",
         ) from error
 
 
@@ -115,16 +146,50 @@ def prompt_at(prompts: tuple[TimedPrompt, ...], seconds: float) -> str:
     return current.text
 
 
-def _from_lines(content: str) -> list[TimedPrompt]:
-    prompts: list[TimedPrompt] = []
+def check_clips_fit(prompts: tuple[ClipPrompt, ...], num_clips: int, source: str) -> None:
+    """Check that a prompt file names no clip that the video has not.
+
+    Raises:
+        SettingsError: It does.
+    """
+    for prompt in prompts:
+        if prompt.last_clip >= num_clips:
+            raise SettingsError(
+                f"{source}: {_clip_label(prompt)} is past the last clip; the video has "
+                f"{num_clips} clips, 0 to {num_clips - 1}.",
+                hint="Name fewer clips, or make the video longer.",
+            )
+
+
+def prompt_of_clip(prompts: tuple[ClipPrompt, ...], clip_index: int) -> str:
+    """Return the text of a clip: that of the last entry that begins at it or before."""
+    return [prompt for prompt in prompts if prompt.first_clip <= clip_index][-1].text
+
+
+def seed_of_clip(prompts: tuple[ClipPrompt, ...], clip_index: int) -> int | None:
+    """Return the seed of the entry that names a clip, None if it has none."""
+    for prompt in prompts:
+        if prompt.first_clip <= clip_index <= prompt.last_clip:
+            return prompt.seed
+    return None
+
+
+def _from_lines(content: str) -> list[TimedPrompt | ClipPrompt]:
+    prompts: list[TimedPrompt | ClipPrompt] = []
     for number, line in enumerate(content.splitlines(), start=1):
         if not _is_text(line):
             continue
-        match = _RANGE_LINE.match(line.strip())
+        clips = _CLIP_LINE.match(line.strip())
+        match = None if clips else _RANGE_LINE.match(line.strip())
+        if prompts and (clips or match) and isinstance(prompts[0], ClipPrompt) != bool(clips):
+            raise ValueError(f"line {number}: {line.strip()!r}: times and clips cannot be mixed")
+        if clips:
+            prompts.append(_clip_prompt(clips, clips["text"].strip()))
+            continue
         if match is None:
             if line.strip().startswith("["):
                 raise ValueError(
-                    f"line {number}: {line.strip()!r} begins with no [start-end] range"
+                    f"line {number}: {line.strip()!r} begins with no [start-end] or [clip] range"
                 )
             before = prompts[-1]
             prompts[-1] = before.model_copy(
@@ -142,21 +207,37 @@ def _from_lines(content: str) -> list[TimedPrompt]:
     return prompts
 
 
-def _from_yaml(content: str) -> list[TimedPrompt]:
+def _clip_prompt(match: re.Match[str], text: str, seed: Any = None) -> ClipPrompt:
+    first = int(match["first"])
+    return ClipPrompt.model_construct(
+        first_clip=first, last_clip=int(match["last"] or first), text=text, seed=seed
+    )
+
+
+def _from_yaml(content: str) -> list[TimedPrompt | ClipPrompt]:
     document: Any = yaml.safe_load(content)
     if not isinstance(document, list) or not document:
         raise ValueError("expected a list of prompts")
-    prompts = []
+    prompts: list[TimedPrompt | ClipPrompt] = []
     for number, item in enumerate(document, start=1):
         if not isinstance(item, dict):
             raise ValueError(f"entry {number} is no mapping with from, to and text")
-        unknown = sorted(set(map(str, item)) - {"from", "to", "text"})
+        unknown = sorted(set(map(str, item)) - {"from", "to", "clip", "seed", "text"})
         if unknown:
             raise ValueError(
-                f"entry {number}: unknown key {unknown[0]!r}; known are from, to, text"
+                f"entry {number}: unknown key {unknown[0]!r}; known are from, to, clip, seed, text"
             )
         if "text" not in item:
             raise ValueError(f"entry {number} has no text")
+        if "clip" in item and {"from", "to"} & set(item):
+            raise ValueError(f"entry {number}: times and clips cannot be mixed")
+        if prompts and isinstance(prompts[0], ClipPrompt) != ("clip" in item):
+            raise ValueError(f"entry {number}: times and clips cannot be mixed")
+        if "clip" in item:
+            prompts.append(_clip_entry(number, item))
+            continue
+        if "seed" in item:
+            raise ValueError(f"entry {number}: a seed belongs to a clip, not to a time")
         end = item.get("to")
         prompts.append(
             TimedPrompt.model_construct(
@@ -166,6 +247,33 @@ def _from_yaml(content: str) -> list[TimedPrompt]:
             )
         )
     return prompts
+
+
+def _clip_entry(number: int, item: dict[Any, Any]) -> ClipPrompt:
+    clips, seed = _CLIPS.match(str(item["clip"])), item.get("seed")
+    if clips is None:
+        raise ValueError(f"entry {number}: {item['clip']!r} is no clip; write 0 or 0-3")
+    if seed is not None and (type(seed) is not int or not 0 <= seed < 2**63):
+        raise ValueError(f"entry {number}: the seed must be a whole number from 0, not {seed!r}")
+    return _clip_prompt(clips, str(item["text"]).strip(), seed)
+
+
+def _checked_clips(prompts: list[ClipPrompt]) -> tuple[ClipPrompt, ...]:
+    if prompts[0].first_clip != 0:
+        raise ValueError(f"the first text is for clip {prompts[0].first_clip}, not for clip 0")
+    for prompt, following in zip(prompts, [*prompts[1:], None], strict=True):
+        if not prompt.text:
+            raise ValueError(f"{_clip_label(prompt)} has no text")
+        if prompt.last_clip < prompt.first_clip:
+            raise ValueError(f"{_clip_label(prompt)} ends before it begins")
+        if following is not None and following.first_clip <= prompt.last_clip:
+            raise ValueError(f"{_clip_label(following)} does not come after {_clip_label(prompt)}")
+    return tuple(prompts)
+
+
+def _clip_label(prompt: ClipPrompt) -> str:
+    last = "" if prompt.last_clip == prompt.first_clip else f"-{prompt.last_clip}"
+    return f"[clip {prompt.first_clip}{last}]"
 
 
 def _checked(prompts: list[TimedPrompt]) -> tuple[TimedPrompt, ...]:

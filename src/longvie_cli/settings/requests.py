@@ -7,13 +7,13 @@ the key in settings files and `LONGVIE_*` variables (`steps`, `guidance`).
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from longvie_cli.errors import UsageError
 from longvie_cli.settings.presets import DEFAULT_PRESET, Fit
-from longvie_cli.settings.prompts import TimedPrompt
+from longvie_cli.settings.prompts import Prompts
 from longvie_cli.timeline import ClipGeometry
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
@@ -34,6 +34,44 @@ EXCLUSIVE_GROUPS = (
 )
 
 Strength = Annotated[float, Field(ge=0.0, le=4.0)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+NO_LORA = "none"
+
+
+class LoraFile(BaseModel):
+    """A LoRA and its scale, as in `style.safetensors:0.8`; 1 where no scale is given."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: Path
+    scale: float = Field(default=1.0, ge=-10.0, le=10.0, allow_inf_nan=False)
+
+
+def _lora_files(value: Any) -> Any:
+    """Return LoRA files written as `PATH[:SCALE]`, one or several, as fields; `none` is none."""
+    written = [value] if isinstance(value, str | dict) else value
+    if not isinstance(written, list | tuple):
+        return value
+    if list(written) == [NO_LORA]:
+        return ()
+    return [_lora_file(item) if isinstance(item, str) else item for item in written]
+
+
+def _lora_file(text: str) -> dict[str, Any]:
+    path, colon, scale = text.rpartition(":")
+    try:
+        return {"path": path, "scale": float(scale)} if colon and path else {"path": text}
+    except ValueError:
+        return {"path": text}
+
+
+Loras = Annotated[tuple[LoraFile, ...], BeforeValidator(_lora_files)]
+
+
+def check_control_range(start: float, end: float) -> None:
+    """Raises UsageError where --control-start is not before --control-end."""
+    if start >= end:
+        raise UsageError(f"--control-start {start:g}: it must be less than --control-end {end:g}.")
 
 
 class Request(BaseModel):
@@ -104,7 +142,7 @@ class GenerateRequest(OutputRequest, Length, Delivery, Network):
     """What `generate` was asked: prompts, control source, first frame, length and sampling."""
 
     prompt: str | None = None
-    prompts: tuple[TimedPrompt, ...] = ()
+    prompts: Prompts = ()
     video: Path | None = None
     controls: Path | None = None
     image: Path | None = None
@@ -125,9 +163,14 @@ class GenerateRequest(OutputRequest, Length, Delivery, Network):
     negative_prompt: str = ""
     depth_strength: Strength = 1.0
     track_strength: Strength = 1.0
+    control_start: Fraction = 0.0
+    control_end: Fraction = 1.0
+    seed_per_clip: bool = False
+    lora: Loras = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        check_control_range(self.control_start, self.control_end)
         if self.audio == "source" and self.video is None:
             raise UsageError("--audio source: there is no --video to take the sound from.")
         if self.repeat is not None and self.video is None and self.controls is None:
@@ -149,7 +192,7 @@ class ExtendRequest(OutputRequest, Length, Delivery, Network):
 
     previous: Path
     prompt: str | None = None
-    prompts: tuple[TimedPrompt, ...] = ()
+    prompts: Prompts = ()
     video: Path | None = None
     controls: Path | None = None
     repeat: Repeat | None = None
@@ -166,6 +209,10 @@ class ExtendRequest(OutputRequest, Length, Delivery, Network):
     negative_prompt: str | None = None
     depth_strength: Strength | None = None
     track_strength: Strength | None = None
+    control_start: Fraction | None = None
+    control_end: Fraction | None = None
+    seed_per_clip: bool | None = None
+    lora: Loras | None = None
 
 
 class StitchRequest(OutputRequest):

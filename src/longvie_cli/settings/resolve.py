@@ -21,6 +21,7 @@ from longvie_cli.settings.presets import DEFAULT_PRESET, load_preset
 from longvie_cli.settings.prompts import read_prompt_file
 from longvie_cli.settings.requests import (
     EXCLUSIVE_GROUPS,
+    NO_LORA,
     ConvertModelsRequest,
     ExtendRequest,
     ExtractControlsRequest,
@@ -101,7 +102,9 @@ def resolve(
         SettingsError: A file or variable holds something unknown or wrong.
     """
     command = next(name for name, request in COMMANDS.items() if request is model)
-    layers = [Layer("--", {key: value for key, value in flags.items() if value is not None})]
+    # A flag that may be repeated and was not given is an empty list.
+    given = {key: value for key, value in flags.items() if value not in (None, [], ())}
+    layers = [Layer("--", given)]
     variables, warnings = _environment_layer(environment)
     layers.append(variables)
     local = config if config is not None else working_folder / SETTINGS_FILE
@@ -160,11 +163,24 @@ def _merge(layers: list[Layer], keys: Iterable[str]) -> tuple[dict[str, Any], di
 
 
 def _located(key: str, value: Any, layer: Layer) -> Any:
-    if layer.folder is None or not isinstance(value, str):
+    if layer.folder is None:
+        return value
+    if key == "lora":
+        several = value if isinstance(value, list) else [value]
+        return [_located_lora(item, layer.folder) for item in several]
+    if not isinstance(value, str):
         return value
     if key in _PATH_KEYS or (key == "audio" and value not in ("none", "source")):
         return str(layer.folder / Path(value).expanduser())
     return value
+
+
+def _located_lora(value: Any, folder: Path) -> Any:
+    if isinstance(value, dict) and "path" in value:
+        return value | {"path": _located_lora(str(value["path"]), folder)}
+    if not isinstance(value, str) or value == NO_LORA:
+        return value
+    return str(folder / Path(value).expanduser())
 
 
 def _kind(layer: Layer) -> type[LongVieError]:
@@ -199,14 +215,14 @@ def _plain(message: str) -> str:
 
 def _environment_layer(environment: Mapping[str, str]) -> tuple[Layer, tuple[str, ...]]:
     known = _all_keys() | _CONSOLE_VARIABLES
-    values: dict[str, str] = {}
+    values: dict[str, Any] = {}
     warnings: list[str] = []
     for variable, value in environment.items():
         if not variable.startswith(ENVIRONMENT_PREFIX) or value == "":
             continue
         key = variable.removeprefix(ENVIRONMENT_PREFIX).lower()
         if key in known:
-            values[key] = value
+            values[key] = value.split(",") if key == "lora" else value
         elif near := difflib.get_close_matches(key, known, n=1, cutoff=0.8):
             right = f"{ENVIRONMENT_PREFIX}{near[0].upper()}"
             warnings.append(f"{variable} is no setting of longvie; did you mean {right}?")

@@ -63,7 +63,7 @@ def describe(job: Job, progress: Progress) -> JobResult:
     free_bytes = _free_bytes(job)
     clips: list[dict[str, Any]] = []
     made = job.earlier.num_frames if job.earlier else 0
-    for spec, prompt in zip(job.specs, job.prompts, strict=True):
+    for spec, prompt, seed in zip(job.specs, job.prompts, job.seeds, strict=True):
         first = made / fps
         made += spec.added_frames
         clips.append(
@@ -73,6 +73,7 @@ def describe(job: Job, progress: Progress) -> JobResult:
                 "from_seconds": round(first, 3),
                 "to_seconds": round(made / fps, 3),
                 "prompt": prompt,
+                "seed": seed,
             }
         )
     progress.message(

@@ -6,9 +6,8 @@ import io
 import time
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from longvie_cli.durable import write_atomic
+from longvie_cli.media.frames import last_frames
 from longvie_cli.media.reader import read_image
 from longvie_cli.media.writer import VideoWriter
 from longvie_cli.progress import Progress
@@ -23,6 +22,7 @@ from longvie_cli.workflows.job import Job
 from longvie_cli.workflows.sources import PlayedControls
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from longvie_cli.engine.clip_generator import ClipGenerator
@@ -60,10 +60,16 @@ def make_missing_clips(
         else:
             image = _first_picture(job, folder, generator, prompt, dense, sparse)
         clip = generator.generate(
-            spec.index, prompt, image=image, history=tail, dense=dense, sparse=sparse
+            spec.index,
+            prompt,
+            image=image,
+            history=tail,
+            dense=dense,
+            sparse=sparse,
+            seed=job.seeds[spec.index],
         )
         added = clip.frames[spec.skip_frames : spec.skip_frames + spec.added_frames]
-        tail = _last_frames(tail, added, job.preset.history_frames)
+        tail = last_frames(tail, added, job.preset.history_frames)
         seconds = time.monotonic() - began
         _commit(job, folder, spec, added, tail, seconds)
         append_event(folder.events, "clip_done", clip=spec.index, seconds=round(seconds, 3))
@@ -85,7 +91,9 @@ def _first_picture(
     if not folder.first_picture.is_file():
         assert dense is not None and sparse is not None, "a first frame is made from controls"
         if job.start.image_model is None:
-            picture = generator.first_frame(prompt, dense=dense[0], sparse=sparse[0])
+            picture = generator.first_frame(
+                prompt, dense=dense[0], sparse=sparse[0], seed=job.seeds[0]
+            )
         else:
             from longvie_cli.engine.first_frame import make_first_frame
 
@@ -93,7 +101,7 @@ def _first_picture(
                 job.start.image_model,
                 prompt,
                 dense[0],
-                seed=job.sampling.seed,
+                seed=job.seeds[0],
                 device=job.sampling.device,
                 dtype=job.sampling.dtype,
                 negative_prompt=job.sampling.negative_prompt,
@@ -129,18 +137,11 @@ def _commit(
         video_hash=hash_file(video),
         tail_hash=hash_file(folder.tail(spec.index)),
         seconds=seconds,
-        seed=job.sampling.seed,
+        seed=job.seeds[spec.index],
         prompt=job.prompts[spec.index],
     )
     # Last of all: with its record the clip exists.
     write_record(folder.clip_record(spec.index), record)
-
-
-def _last_frames(
-    earlier: NDArray[np.uint8] | None, added: NDArray[np.uint8], count: int
-) -> NDArray[np.uint8]:
-    frames = added if earlier is None else np.concatenate([earlier, added])
-    return frames[-count:].copy()
 
 
 def _png(frame: NDArray[np.uint8]) -> bytes:
@@ -178,6 +179,8 @@ def _load_generator(
         quantize=sampling.quantize,
         attention=sampling.attention,
         text_encoder=False,
+        loras=[(lora.path, lora.scale) for lora in sampling.loras],
+        warn=progress.warning,
     )
     return ClipGenerator(
         pipeline,
@@ -189,5 +192,7 @@ def _load_generator(
         dense_scale=sampling.depth_strength,
         sparse_scale=sampling.track_strength,
         prompt_embeds=embeds,
+        control_start=sampling.control_start,
+        control_end=sampling.control_end,
         progress=progress,
     )

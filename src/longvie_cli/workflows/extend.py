@@ -19,7 +19,7 @@ from longvie_cli.run_folder.layout import RunFolder
 from longvie_cli.run_folder.manifest import read_manifest
 from longvie_cli.run_folder.tails import load_tail
 from longvie_cli.settings.presets import DEFAULT_PRESET, Fit, Preset, load_preset
-from longvie_cli.settings.requests import ExtendRequest
+from longvie_cli.settings.requests import ExtendRequest, LoraFile, check_control_range
 from longvie_cli.timeline import plan_clips
 from longvie_cli.workflows.carry_out import carry_out, describe
 from longvie_cli.workflows.delivery import read_delivery
@@ -28,8 +28,10 @@ from longvie_cli.workflows.job import (
     Job,
     Sampling,
     Start,
+    check_loras,
     check_output_path,
     clip_prompts,
+    clip_seeds,
     deciding_settings,
 )
 from longvie_cli.workflows.result import JobResult
@@ -55,12 +57,14 @@ class Origin:
         folder: Its run folder, where it was found.
         tail: File with its last frames, lossless, where it was found.
         source_path: The source of its controls, where it had one.
+        lora_paths: The LoRA files it was made with, where its run folder was found.
     """
 
     about: Mapping[str, Any]
     folder: RunFolder | None = None
     tail: Path | None = None
     source_path: Path | None = None
+    lora_paths: tuple[Path, ...] = ()
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -120,6 +124,7 @@ def decide(request: ExtendRequest, progress: Progress) -> Job:
     if prompt is None and not request.prompts and not captioned:
         prompt = origin.about.get("last_prompt")
     prompts = clip_prompts(specs, prompt, request.prompts, source, preset.fps)
+    seeds = clip_seeds(specs, sampling, request.prompts)
     return Job(
         command="extend",
         output=request.output,
@@ -127,6 +132,7 @@ def decide(request: ExtendRequest, progress: Progress) -> Job:
         preset=preset,
         specs=specs,
         prompts=prompts,
+        seeds=seeds,
         source=source,
         start=start,
         sampling=sampling,
@@ -137,6 +143,7 @@ def decide(request: ExtendRequest, progress: Progress) -> Job:
             preset=preset,
             specs=specs,
             prompts=prompts,
+            seeds=seeds,
             source=source,
             start=start,
             fit=fit,
@@ -177,13 +184,15 @@ def find_origin(video: Path) -> Origin:
 
 
 def _origin(folder: RunFolder, record: Mapping[str, Any]) -> Origin:
-    source_path = read_manifest(folder.run_json).request.get("source")
+    request = read_manifest(folder.run_json).request
+    source_path = request.get("source")
     tail = folder.tail(int(record["last_clip"]))
     return Origin(
         about=record["about"],
         folder=folder,
         tail=tail if tail.is_file() else None,
         source_path=Path(source_path) if source_path else None,
+        lora_paths=tuple(Path(path) for path in request.get("lora_paths", [])),
     )
 
 
@@ -199,8 +208,18 @@ def _sampling(request: ExtendRequest, origin: Origin, preset: Preset) -> Samplin
 
     dtype = resolve_dtype(chosen(request.dtype, "dtype", "auto"), device)
     check_offload(request.offload, device)
+    control_start = chosen(request.control_start, "control_start", 0.0)
+    control_end = chosen(request.control_end, "control_end", 1.0)
+    check_control_range(control_start, control_end)
+    seed_per_clip = chosen(request.seed_per_clip, "seed_per_clip", False)
+    seed = chosen(request.seed, "seed", 0)
+    if request.seed is None and seed_per_clip and before.get("seed_per_clip"):
+        # Counting goes on where the earlier clips ended.
+        seed += int(origin.about.get("clips", 0))
+    loras = _earlier_loras(origin) if request.lora is None else request.lora
+    check_loras(loras)
     return Sampling(
-        seed=chosen(request.seed, "seed", 0),
+        seed=seed,
         num_inference_steps=chosen(
             request.num_inference_steps, "steps", preset.num_inference_steps
         ),
@@ -213,6 +232,30 @@ def _sampling(request: ExtendRequest, origin: Origin, preset: Preset) -> Samplin
         offload=request.offload,
         quantize=chosen(request.quantize, "quantize", "none"),
         attention=resolve_attention(chosen(request.attention, "attention", "auto"), device, dtype),
+        control_start=control_start,
+        control_end=control_end,
+        seed_per_clip=seed_per_clip,
+        loras=loras,
+    )
+
+
+def _earlier_loras(origin: Origin) -> tuple[LoraFile, ...]:
+    """Return the LoRA files the earlier video was made with.
+
+    Raises:
+        UsageError: One of them is not found where it was, or has changed.
+    """
+    wanted = origin.settings.get("lora", [])
+    for index, lora in enumerate(wanted):
+        path = origin.lora_paths[index] if index < len(origin.lora_paths) else None
+        if path is None or not path.is_file() or hash_file(path) != lora["hash"]:
+            raise UsageError(
+                f"--lora: the earlier video was made with {lora['name']}, which is not found.",
+                hint=f"Pass --lora FILE:{lora['scale']:g}, or --lora none to go on without.",
+            )
+    return tuple(
+        LoraFile(path=path, scale=lora["scale"])
+        for path, lora in zip(origin.lora_paths, wanted, strict=bool(wanted))
     )
 
 

@@ -20,8 +20,10 @@ from longvie_cli.workflows.job import (
     Job,
     Sampling,
     Start,
+    check_loras,
     check_output_path,
     clip_prompts,
+    clip_seeds,
     deciding_settings,
 )
 from longvie_cli.workflows.result import JobResult
@@ -85,12 +87,18 @@ def decide(request: GenerateRequest, progress: Progress) -> Job:
         offload=request.offload,
         quantize=request.quantize,
         attention=resolve_attention(request.attention, device, dtype),
+        control_start=request.control_start,
+        control_end=request.control_end,
+        seed_per_clip=request.seed_per_clip,
+        loras=request.lora,
     )
+    check_loras(sampling.loras)
     source = _source(request, preset, sampling.device, progress)
     wanted = request.wanted_frames(preset.geometry)
     num_frames = frames_to_make(source, wanted, flag=request.length_flag, fps=preset.fps)
     specs = plan_clips(preset.geometry, num_frames)
     prompts = clip_prompts(specs, request.prompt, request.prompts, source, preset.fps)
+    seeds = clip_seeds(specs, sampling, request.prompts)
     start = _start(request, preset, source)
     audio = _audio(request)
     notes: list[str] = []
@@ -103,6 +111,7 @@ def decide(request: GenerateRequest, progress: Progress) -> Job:
         preset=preset,
         specs=specs,
         prompts=prompts,
+        seeds=seeds,
         source=source,
         start=start,
         sampling=sampling,
@@ -113,6 +122,7 @@ def decide(request: GenerateRequest, progress: Progress) -> Job:
             preset=preset,
             specs=specs,
             prompts=prompts,
+            seeds=seeds,
             source=source,
             start=start,
             fit=request.fit,
@@ -144,14 +154,19 @@ def _start(request: GenerateRequest, preset: Preset, source: Source) -> Start:
     by_prompt = request.first_frame == "prompt"
     if request.first_frame is None and source.kind == "flight":
         by_prompt = can_make and bool(request.prompt or request.prompts)
-    picture = None if by_prompt else source.first_picture()
-    if picture is not None:
-        return Start(f"of the {source.kind}", picture)
+    if not by_prompt:
+        picture = source.first_picture()
+        if picture is not None:
+            return Start(f"of the {source.kind}", picture)
+        raise UsageError(
+            f"--image: {source.name} has no first.png to begin with.",
+            hint="Pass --image FILE, or --first-frame prompt."
+            if can_make
+            else "Pass --image FILE.",
+        )
     if not can_make:
         raise UsageError(
-            f"--first-frame prompt: preset {preset.name} continues pictures and makes none."
-            if by_prompt
-            else f"{source.name}: it has no first picture, and preset {preset.name} makes none.",
+            f"--first-frame prompt: preset {preset.name} continues pictures and makes none.",
             hint="Pass --image FILE, or --first-frame-model DIR: a depth-conditioned text-to-image "
             "pipeline.",
         )

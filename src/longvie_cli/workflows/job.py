@@ -12,8 +12,17 @@ from longvie_cli.models.hub import weight_hashes
 from longvie_cli.run_folder.commit import hash_file
 from longvie_cli.run_folder.layout import RunFolder
 from longvie_cli.settings.presets import Preset, preset_folder
-from longvie_cli.settings.prompts import TimedPrompt, check_prompts_fit, prompt_at
-from longvie_cli.settings.requests import Attention, Delivery, Offload, Quantize
+from longvie_cli.settings.prompts import (
+    ClipPrompt,
+    Prompts,
+    TimedPrompt,
+    check_clips_fit,
+    check_prompts_fit,
+    prompt_at,
+    prompt_of_clip,
+    seed_of_clip,
+)
+from longvie_cli.settings.requests import Attention, Delivery, LoraFile, Offload, Quantize
 from longvie_cli.timeline import ClipSpec
 from longvie_cli.workflows.sources import Source
 
@@ -40,6 +49,10 @@ class Sampling:
     offload: Offload | Literal["auto"] = "auto"
     quantize: Quantize = "none"
     attention: Attention = "native"
+    control_start: float = 0.0
+    control_end: float = 1.0
+    seed_per_clip: bool = False
+    loras: tuple[LoraFile, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -88,6 +101,7 @@ class Job:
         preset: Model and geometry.
         specs: The clips, in order.
         prompts: One a clip.
+        seeds: One a clip, of its noise.
         source: Where controls come from.
         start: What clip 0 starts from.
         sampling: How the model is run.
@@ -105,6 +119,7 @@ class Job:
     preset: Preset
     specs: tuple[ClipSpec, ...]
     prompts: tuple[str, ...]
+    seeds: tuple[int, ...]
     source: Source
     start: Start
     sampling: Sampling
@@ -163,16 +178,21 @@ def output_taken(output: Path) -> OutputConflictError:
 def clip_prompts(
     specs: Sequence[ClipSpec],
     prompt: str | None,
-    timed: tuple[TimedPrompt, ...],
+    given: Prompts,
     source: Source,
     fps: int,
 ) -> tuple[str, ...]:
-    """Return one prompt a clip: the text in force at its middle, else what the source brings.
+    """Return one prompt a clip: its own, the text in force at its middle, or the source's.
 
     Raises:
-        SettingsError: The prompts over time do not fit the video.
+        SettingsError: The prompts over time, or a clip, do not fit the video.
         UsageError: There is no prompt.
     """
+    by_clip = _by_clip(given)
+    if by_clip:
+        check_clips_fit(by_clip, len(specs), "--prompt-file")
+        return tuple(prompt_of_clip(by_clip, spec.index) for spec in specs)
+    timed = tuple(prompt for prompt in given if isinstance(prompt, TimedPrompt))
     if timed:
         total = sum(spec.added_frames for spec in specs)
         check_prompts_fit(timed, total / fps, "--prompt-file")
@@ -188,6 +208,35 @@ def clip_prompts(
     if not all(captions):
         raise UsageError("--prompt: say what the video shall show.", hint='Pass --prompt "...".')
     return captions
+
+
+def clip_seeds(specs: Sequence[ClipSpec], sampling: Sampling, given: Prompts) -> tuple[int, ...]:
+    """Return the seed of each clip's noise: the run's one seed, unless clips have their own."""
+    by_clip = _by_clip(given)
+    seeds = []
+    for spec in specs:
+        own = seed_of_clip(by_clip, spec.index)
+        counted = sampling.seed + (spec.index if sampling.seed_per_clip else 0)
+        seeds.append(counted if own is None else own)
+    return tuple(seeds)
+
+
+def _by_clip(given: Prompts) -> tuple[ClipPrompt, ...]:
+    return tuple(prompt for prompt in given if isinstance(prompt, ClipPrompt))
+
+
+def check_loras(loras: Sequence[LoraFile]) -> None:
+    """Check that every LoRA file can be used, before any model is loaded.
+
+    Raises:
+        InputError: A file is missing or no LoRA.
+        MissingResourceError: peft is not installed.
+    """
+    if loras:
+        from longvie_cli.models.lora import check_lora
+
+        for lora in loras:
+            check_lora(lora.path)
 
 
 def model_hashes(preset: Preset) -> dict[str, str]:
@@ -209,6 +258,7 @@ def deciding_settings(
     preset: Preset,
     specs: Sequence[ClipSpec],
     prompts: Sequence[str],
+    seeds: Sequence[int],
     source: Source,
     start: Start,
     fit: str,
@@ -242,4 +292,24 @@ def deciding_settings(
         "crf": delivery.crf,
         "embed_metadata": delivery.embed_metadata,
         "audio": None if audio is None else f"{audio.name} {hash_file(audio)}",
+        **_unusual_settings(sampling, seeds),
     }
+
+
+def _unusual_settings(sampling: Sampling, seeds: Sequence[int]) -> dict[str, Any]:
+    """Return settings that are named only where they are used: runs begun before still go on."""
+    settings: dict[str, Any] = {}
+    if sampling.control_start != 0:
+        settings["control_start"] = sampling.control_start
+    if sampling.control_end != 1:
+        settings["control_end"] = sampling.control_end
+    if sampling.seed_per_clip:
+        settings["seed_per_clip"] = True
+    if any(seed != sampling.seed for seed in seeds):
+        settings["seeds"] = list(seeds)
+    if sampling.loras:
+        settings["lora"] = [
+            {"name": lora.path.name, "hash": hash_file(lora.path), "scale": lora.scale}
+            for lora in sampling.loras
+        ]
+    return settings

@@ -110,6 +110,7 @@ def _manifest(job: Job) -> RunManifest:
             "settings": dict(job.settings),
             # Only here, where it stays on this machine: `extend` goes on with the same source.
             "source": None if source_path is None else str(source_path.absolute()),
+            "lora_paths": [str(lora.path.absolute()) for lora in job.sampling.loras],
             "source_kind": job.source.kind,
         },
         fingerprint=fingerprint(job.settings),

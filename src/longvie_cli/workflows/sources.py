@@ -66,7 +66,9 @@ class PlayedControls:
             return self.controls.read_range(start, count, *size, self.fit)
         order = [pingpong_frame(start + index, self.controls.num_frames) for index in range(count)]
         lowest = min(order)
-        found = self.controls.read_range(lowest, max(order) - lowest + 1, *size, self.fit)
+        found = self.controls.read_range(
+            lowest, max(order) - lowest + 1, *size, self.fit, begins=order[0] == lowest
+        )
         picked = [frame - lowest for frame in order]
         return ClipControls(found.dense[picked], found.sparse[picked])
 

@@ -18,6 +18,7 @@ from longvie_cli.controls.files import (
 )
 from longvie_cli.errors import ControlError, MediaError
 from longvie_cli.media.writer import VideoWriter
+from longvie_cli.settings.presets import load_preset
 from longvie_cli.timeline import ClipGeometry
 
 RELEASED = Path(
@@ -153,6 +154,21 @@ def test_any_range_can_be_read_and_the_last_frame_is_held(
             controls.read(clip_index, HEIGHT, WIDTH, "crop")
 
 
+def test_a_clip_begins_with_its_own_file_where_tracks_start_anew(
+    make_folder: Callable[..., Path],
+) -> None:
+    folder = make_folder(9, 9)
+    # As in the released examples: the second file's tracks do not go on with the first's.
+    write_levels(folder / "t1.mp4", [200 - 5 * frame for frame in range(9)])
+    controls = load_control_clips(folder, ClipGeometry(9))
+    anew = [40 - frame for frame in range(9)]
+    assert frames_shown(controls.read(1, HEIGHT, WIDTH, "crop").sparse) == anew
+    across = controls.read_range(7, 3, HEIGHT, WIDTH, "crop").sparse
+    assert frames_shown(across) == [7 + 8, 8 + 8, 39]
+    ends = controls.read_range(8, 2, HEIGHT, WIDTH, "crop", begins=False).sparse
+    assert frames_shown(ends) == [8 + 8, 39]
+
+
 def test_controls_are_resized_to_the_size_asked_for(make_folder: Callable[..., Path]) -> None:
     controls = load_control_clips(make_folder(5), ClipGeometry(5))
     assert controls.read(0, 24, 24, "crop").dense.shape == (5, 24, 24, 3)
@@ -181,11 +197,36 @@ def test_a_file_that_is_no_video_is_refused(make_folder: Callable[..., Path]) ->
         load_control_clips(folder, ClipGeometry(9))
 
 
-def test_the_released_example_is_read() -> None:
-    if not (RELEASED / "ride_horse" / "cond.json").is_file():
+@pytest.fixture
+def released() -> Path:
+    """The released example."""
+    folder = RELEASED / "ride_horse"
+    if not (folder / "cond.json").is_file():
         pytest.skip(f"no released example: {RELEASED} (set LONGVIE_RELEASED_EXAMPLE_DIR)")
-    as_released = load_control_clips(RELEASED / "ride_horse", ClipGeometry(81))
-    count = len(json.loads((RELEASED / "ride_horse" / "cond.json").read_text("utf-8")))
+    return folder
+
+
+def test_the_released_example_has_the_clips_of_longvie2(released: Path) -> None:
+    preset = load_preset("longvie2")
+    controls = load_control_clips(released, preset.geometry)
+    entries = json.loads((released / "cond.json").read_text("utf-8"))
+    size = (preset.height, preset.width)
+    clips = [controls.read(index, *size, preset.fit) for index in range(2)]
+    for index, clip in enumerate(clips):
+        assert clip.dense.shape == clip.sparse.shape == (81, 352, 640, 3)
+        assert controls.text(index) == entries[index]["text"]
+    # Depth goes on across clips; both frames are the same picture, encoded twice.
+    shared = np.abs(clips[0].dense[80].astype(int) - clips[1].dense[0].astype(int))
+    assert shared.mean() < 0.5 and shared.max() <= 8
+    # Tracks start anew, from the same grid.
+    grids = np.abs(clips[0].sparse[0].astype(int) - clips[1].sparse[0].astype(int))
+    moved = np.abs(clips[0].sparse[80].astype(int) - clips[1].sparse[0].astype(int))
+    assert grids.mean() < 3 < 30 < moved.mean()
+
+
+def test_the_released_example_is_read(released: Path) -> None:
+    as_released = load_control_clips(released, ClipGeometry(81))
+    count = len(json.loads((released / "cond.json").read_text("utf-8")))
     assert (as_released.num_clips, as_released.num_frames) == (count, 80 * count + 1)
     assert not as_released.is_recut and as_released.first_image is not None
     size = (as_released.height // 4, as_released.width // 4)
@@ -194,7 +235,7 @@ def test_the_released_example_is_read() -> None:
     # Depth is grey, tracks are not.
     assert np.ptp(clip.dense.astype(int), axis=-1).max() <= 3
     assert np.ptp(clip.sparse.astype(int), axis=-1).max() > 100
-    short = load_control_clips(RELEASED / "ride_horse", ClipGeometry(33))
+    short = load_control_clips(released, ClipGeometry(33))
     assert short.is_recut and short.num_frames == as_released.num_frames
     across = short.read(2, *size, "crop").dense
     np.testing.assert_array_equal(across[17:], clip.dense[1:17])

@@ -95,6 +95,32 @@ def test_is_the_pipelines_own_call(pipeline: LongViePipeline) -> None:
     assert np.array_equal(made.frames, expected)
 
 
+def test_a_clip_with_a_seed_of_its_own_has_its_own_noise(pipeline: LongViePipeline) -> None:
+    generator = ClipGenerator(pipeline, small_preset(), seed=5)
+
+    def made(generator: ClipGenerator, **options: int) -> np.ndarray:
+        return generator.generate(0, "a hill", image=control(9)[0], **options).frames
+
+    shared = made(generator)
+    own = made(generator, seed=6)
+    assert not np.array_equal(own, shared)
+    assert np.array_equal(own, made(ClipGenerator(pipeline, small_preset(), seed=6)))
+    # And the run's noise is as it was.
+    assert np.array_equal(made(generator), shared)
+
+
+def test_the_control_range_reaches_the_pipeline(pipeline: LongViePipeline) -> None:
+    generator = ClipGenerator(
+        pipeline, small_preset(), seed=7, num_inference_steps=4, control_start=0.25, control_end=0.5
+    )
+    made = generator.generate(0, "a hill", image=control(9)[0], dense=control(1))
+    options: dict[str, Any] = {"num_inference_steps": 4, "guidance_scale": 2.0, "seed": 7}
+    inputs = ("a hill", control(9)[0], control(1))
+    expected = pipeline(*inputs, **options, control_start=0.25, control_end=0.5).frames
+    assert np.array_equal(made.frames, expected)
+    assert not np.array_equal(made.frames, pipeline(*inputs, **options).frames)
+
+
 def test_first_frame_starts_from_the_runs_noise(pipeline: LongViePipeline) -> None:
     generator = ClipGenerator(pipeline, small_preset(), seed=5)
     starts = []

@@ -10,11 +10,15 @@ from hypothesis import strategies as st
 
 from longvie_cli.errors import SettingsError
 from longvie_cli.settings.prompts import (
+    ClipPrompt,
     TimedPrompt,
+    check_clips_fit,
     check_prompts_fit,
     parse_time,
     prompt_at,
+    prompt_of_clip,
     read_prompt_file,
+    seed_of_clip,
 )
 
 
@@ -76,6 +80,19 @@ def test_lines_and_yaml_say_the_same(tmp_path: Path) -> None:
         ("- {from: 0}", "has no text"),
         ("- [", "while parsing"),
         ("", "expected a list"),
+        ("[clip 1] a", "for clip 1, not for clip 0"),
+        ("[clip 0-2] a\n[clip 2] b", r"\[clip 2\] does not come after \[clip 0-2\]"),
+        ("[clip 0] a\n[clip 3-2] b", "ends before it begins"),
+        ("[clip 0]", "has no text"),
+        ("[clip 0] a\n[5s-end] b", "line 2: .* times and clips cannot be mixed"),
+        ("[0s-5s] a\n\n[clip 1] b", "line 3: .* times and clips cannot be mixed"),
+        ("[clip 0] a\n[clip x] b", "line 2: .*begins with no"),
+        ("- {clip: 0, text: a}\n- {from: 5, text: b}", "entry 2: times and clips"),
+        ("- {clip: 0, from: 5, text: b}", "entry 1: times and clips"),
+        ("- {clip: first, text: a}", "'first' is no clip; write 0 or 0-3"),
+        ("- {clip: 0, text: a, seed: -1}", "seed must be a whole number"),
+        ("- {clip: 0, text: a, seed: true}", "seed must be a whole number"),
+        ("- {from: 0, text: a, seed: 1}", "a seed belongs to a clip"),
     ],
 )
 def test_a_wrong_file_is_refused_with_its_reason(tmp_path: Path, text: str, reason: str) -> None:
@@ -83,6 +100,35 @@ def test_a_wrong_file_is_refused_with_its_reason(tmp_path: Path, text: str, reas
         read_prompt_file(written(tmp_path, text))
     assert caught.value.message.startswith("prompts.txt: ")
     assert "\n" not in caught.value.message
+
+
+def test_clips_in_lines_and_yaml_say_the_same(tmp_path: Path) -> None:
+    lines = written(tmp_path, "[clip 0-1] a forest\n in snow\n[Clip 4] night\n")
+    document = written(
+        tmp_path,
+        "- {clip: 0-1, text: a forest in snow}\n- {clip: 4, text: night}\n",
+        "prompts.yaml",
+    )
+    prompts = read_prompt_file(lines)
+    assert prompts == read_prompt_file(document)
+    clips = tuple(prompt for prompt in prompts if isinstance(prompt, ClipPrompt))
+    assert [prompt_of_clip(clips, index) for index in range(6)] == [
+        *["a forest in snow"] * 4,
+        *["night"] * 2,
+    ]
+    check_clips_fit(clips, 5, "prompts.txt")
+    with pytest.raises(
+        SettingsError, match=r"\[clip 4\] is past the last clip; .* 4 clips, 0 to 3"
+    ):
+        check_clips_fit(clips, 4, "prompts.txt")
+
+
+def test_a_seed_is_for_the_clips_an_entry_names(tmp_path: Path) -> None:
+    prompts = read_prompt_file(
+        written(tmp_path, "- {clip: 0, text: a, seed: 0}\n- {clip: 2-3, text: b, seed: 9}\n")
+    )
+    clips = tuple(prompt for prompt in prompts if isinstance(prompt, ClipPrompt))
+    assert [seed_of_clip(clips, index) for index in range(5)] == [0, None, 9, 9, None]
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:

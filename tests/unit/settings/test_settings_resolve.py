@@ -171,3 +171,43 @@ def test_every_error_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(LongVieError) as caught:
         generate_request(tmp_path, local="seed: [1, 2]")
     assert "\n" not in caught.value.message
+
+
+def test_loras_come_from_every_place(tmp_path: Path) -> None:
+    def scales(request: GenerateRequest) -> list[tuple[str, float]]:
+        return [(str(lora.path), lora.scale) for lora in request.lora]
+
+    given = generate_request(tmp_path, {"lora": ["a.safetensors:0.5", "b:c.safetensors"]})
+    assert scales(given) == [("a.safetensors", 0.5), ("b:c.safetensors", 1.0)]
+    variable = {"LONGVIE_LORA": "a.safetensors:-1,b.safetensors"}
+    assert scales(generate_request(tmp_path, environment=variable)) == [
+        ("a.safetensors", -1.0),
+        ("b.safetensors", 1.0),
+    ]
+    local = "lora: [styles/a.safetensors:0.5, {path: b.safetensors, scale: 2}]"
+    # A flag that was not given is an empty list from the command line.
+    assert scales(generate_request(tmp_path, {"lora": []}, local=local)) == [
+        (str(tmp_path / "styles" / "a.safetensors"), 0.5),
+        (str(tmp_path / "b.safetensors"), 2.0),
+    ]
+    assert scales(generate_request(tmp_path, local="lora: a.safetensors:0.5")) == [
+        (str(tmp_path / "a.safetensors"), 0.5)
+    ]
+    assert generate_request(tmp_path, {"lora": ["none"]}, local=local).lora == ()
+    with pytest.raises(UsageError, match="--lora: "):
+        generate_request(tmp_path, {"lora": ["a.safetensors:nan"]})
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({"control_start": 0.5, "control_end": 0.5}, "--control-start 0.5: it must be less than"),
+        ({"control_end": 1.5}, "--control-end: 1.5"),
+        ({"control_start": -0.1}, "--control-start: -0.1"),
+    ],
+)
+def test_a_control_range_lies_within_the_steps(
+    tmp_path: Path, flags: dict[str, object], said: str
+) -> None:
+    with pytest.raises(UsageError, match=said):
+        generate_request(tmp_path, flags)

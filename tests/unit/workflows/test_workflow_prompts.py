@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from longvie_cli.errors import SettingsError, UsageError
-from longvie_cli.settings.prompts import TimedPrompt
+from longvie_cli.settings.prompts import ClipPrompt, TimedPrompt
 from longvie_cli.timeline import ClipGeometry, plan_clips
-from longvie_cli.workflows.job import clip_prompts
+from longvie_cli.workflows.job import Sampling, clip_prompts, clip_seeds
 from longvie_cli.workflows.sources import NoSource
 
 GEOMETRY = ClipGeometry(num_frames=33, fps=16)
@@ -35,3 +35,30 @@ def test_without_any_prompt_there_is_nothing_to_make() -> None:
 def test_prompts_over_time_must_fit() -> None:
     with pytest.raises(SettingsError, match="past the end"):
         clip_prompts(plan_clips(GEOMETRY, 60), None, TIMED, NoSource(), 16)
+
+
+BY_CLIP = (
+    ClipPrompt(first_clip=0, last_clip=0, text="day"),
+    ClipPrompt(first_clip=2, last_clip=3, text="night", seed=40),
+)
+
+
+@pytest.mark.parametrize("continues", [False, True])
+def test_clips_are_counted_from_the_first_of_the_run(continues: bool) -> None:
+    specs = plan_clips(GEOMETRY, 128, continues=continues)
+    assert clip_prompts(specs, None, BY_CLIP, NoSource(), 16) == ("day", "day", "night", "night")
+
+
+def test_a_clip_the_video_has_not_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"\[clip 2-3\] is past the last clip"):
+        clip_prompts(plan_clips(GEOMETRY, 60), None, BY_CLIP, NoSource(), 16)
+
+
+@pytest.mark.parametrize(
+    ("per_clip", "expected"), [(False, (7, 7, 40, 40, 7)), (True, (7, 8, 40, 40, 11))]
+)
+def test_seeds_a_clip(per_clip: bool, expected: tuple[int, ...]) -> None:
+    sampling = Sampling(7, 1, 1.0, "", 1.0, 1.0, "cpu", "float32", seed_per_clip=per_clip)
+    specs = plan_clips(GEOMETRY, 161)
+    assert clip_seeds(specs, sampling, BY_CLIP) == expected
+    assert clip_seeds(specs, sampling, ())[0] == 7

@@ -10,16 +10,19 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from longvie_cli.controls.control_folder import ControlLayout
 from longvie_cli.controls.files import load_control_clips
 from longvie_cli.controls.procedural import make_flight_controls
 from longvie_cli.errors import ControlError, UsageError
+from longvie_cli.media.writer import VideoWriter
 from longvie_cli.progress import SilentProgress
-from longvie_cli.settings.presets import Preset, TrackGrid
+from longvie_cli.settings.presets import Fit, Preset, TrackGrid, load_preset
 from longvie_cli.timeline import plan_clips
 from longvie_cli.workflows.sources import (
     FlightSource,
+    FolderSource,
     NoSource,
     PlayedControls,
     frames_to_make,
@@ -143,3 +146,29 @@ def test_a_flight_continued_is_the_same_flight(tmp_path: Path) -> None:
     # Frame 8 begins a clip in both, so even the tracks start from the same points.
     expected, found = whole.read(specs[1]), second_half.read(specs[0])
     assert np.abs(expected.sparse.astype(int) - found.sparse.astype(int)).mean() < 12
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+def test_first_image_and_controls_are_brought_to_size_alike(tmp_path: Path, fit: Fit) -> None:
+    # At the released size: a pair of squares that no two of the fits put at the same place.
+    picture = np.full((480, 832, 3), 90, np.uint8)
+    picture[40:200, 20:300] = (220, 60, 40)
+    picture[300:460, 500:820] = (40, 90, 220)
+    Image.fromarray(picture).save(tmp_path / "first.png")
+    with VideoWriter(tmp_path / "depth.mp4", height=480, width=832, fps=16, crf=4) as writer:
+        for _ in range(5):
+            writer.write(picture)
+    (tmp_path / "cond.json").write_text(
+        '[{"text": "", "depth": "depth.mp4", "track": "depth.mp4"}]'
+    )
+    preset = load_preset("longvie2").model_copy(update={"num_frames": 5})
+    source = FolderSource(tmp_path, preset, fit, SilentProgress())
+    image = source.first_picture()
+    assert image is not None and image.shape == (352, 640, 3)
+    (spec,) = plan_clips(preset.geometry, 5)
+    shown = source.prepare(tmp_path, 5, SilentProgress()).read(spec).dense[0]
+    # Codec noise and the chroma at edges; another transform would be far off.
+    assert np.abs(image.astype(int) - shown.astype(int)).mean() < 1.5
+    assert source.conversions() == [
+        f"{tmp_path.name}: control pictures of 832x480 are brought to 640x352 ({fit})."
+    ]

@@ -1,0 +1,422 @@
+"""LoRA files in every naming, against weights merged by hand."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from longvie_cli.errors import InputError, MissingResourceError
+from longvie_cli.models import lora as lora_module
+from longvie_cli.models.longvie import LongVieTransformer3DModel
+from longvie_cli.models.lora import add_loras, check_lora, translate_lora
+from longvie_cli.models.pipeline import LongViePipeline
+from longvie_cli.models.weight_names import CONTROL_NAMES, DIT_NAMES
+from small_models import let_controls_act, small_pipeline, small_transformer
+
+RANK, ALPHA = 2, 1.0
+# Every kind of main-block layer that LoRA files touch, and some outside the blocks.
+LAYERS = (
+    *(f"blocks.{n}.attn1.{leaf}" for n in range(3) for leaf in ("to_q", "to_k", "to_v")),
+    *(f"blocks.{n}.attn1.to_out.0" for n in range(3)),
+    *(f"blocks.{n}.attn2.{leaf}" for n in range(3) for leaf in ("to_q", "to_k", "to_v")),
+    *(f"blocks.{n}.attn2.to_out.0" for n in range(3)),
+    *(f"blocks.{n}.attn2.{leaf}" for n in range(3) for leaf in ("add_k_proj", "add_v_proj")),
+    *(f"blocks.{n}.ffn.net.0.proj" for n in range(3)),
+    *(f"blocks.{n}.ffn.net.2" for n in range(3)),
+)
+OUTSIDE = (
+    "condition_embedder.time_proj",
+    "condition_embedder.text_embedder.linear_1",
+    "condition_embedder.time_embedder.linear_2",
+    "condition_embedder.image_embedder.ff.net.0.proj",
+    "proj_out",
+)
+CONTROL = ("dense_blocks.1.attn1.to_q", "sparse_proj_in", "control_proj_out.0")
+
+Pairs = dict[str, tuple[Tensor, Tensor]]
+
+
+def pairs_for(transformer: nn.Module, layers: tuple[str, ...], seed: int = 0) -> Pairs:
+    generator = torch.Generator().manual_seed(seed)
+    pairs = {}
+    for layer in layers:
+        rows, columns = transformer.get_submodule(layer).weight.shape
+        pairs[layer] = (
+            torch.randn(RANK, columns, generator=generator) * 0.3,
+            torch.randn(rows, RANK, generator=generator) * 0.3,
+        )
+    return pairs
+
+
+def released(layer: str) -> str:
+    names = DIT_NAMES if DIT_NAMES.owns(layer) else CONTROL_NAMES
+    return names.to_released(layer)
+
+
+def as_diffusers(pairs: Pairs) -> dict[str, Tensor]:
+    named = {}
+    for layer, (down, up) in pairs.items():
+        # Without alpha the product counts as it is.
+        named[f"transformer.{layer}.lora_A.weight"] = down * ALPHA / RANK
+        named[f"transformer.{layer}.lora_B.weight"] = up
+    return named
+
+
+def as_peft(pairs: Pairs) -> dict[str, Tensor]:
+    return {
+        key.replace("transformer.", "base_model.model."): value
+        for key, value in as_diffusers(pairs).items()
+    }
+
+
+def as_wan(pairs: Pairs) -> dict[str, Tensor]:
+    named = {}
+    for layer, (down, up) in pairs.items():
+        name = f"diffusion_model.{released(layer)}"
+        named[f"{name}.lora_down.weight"] = down
+        named[f"{name}.lora_up.weight"] = up
+        named[f"{name}.alpha"] = torch.tensor(ALPHA)
+    return named
+
+
+def as_wan_ab(pairs: Pairs) -> dict[str, Tensor]:
+    named = {}
+    for layer, (down, up) in pairs.items():
+        named[f"diffusion_model.{released(layer)}.lora_A.weight"] = down * ALPHA / RANK
+        named[f"diffusion_model.{released(layer)}.lora_B.weight"] = up
+    return named
+
+
+def as_musubi(pairs: Pairs) -> dict[str, Tensor]:
+    named = {}
+    for layer, (down, up) in pairs.items():
+        name = "lora_unet_" + released(layer).replace(".", "_")
+        named[f"{name}.lora_down.weight"] = down
+        named[f"{name}.lora_up.weight"] = up
+        named[f"{name}.alpha"] = torch.tensor(ALPHA)
+    return named
+
+
+NAMINGS = (as_diffusers, as_peft, as_wan, as_wan_ab, as_musubi)
+
+
+@pytest.fixture
+def pipeline() -> LongViePipeline:
+    return small_pipeline()
+
+
+def saved(path: Path, tensors: dict[str, Tensor], **metadata: object) -> Path:
+    stored = {"lora_adapter_metadata": json.dumps(metadata)} if metadata else None
+    save_file({key: value.contiguous() for key, value in tensors.items()}, path, stored)
+    return path
+
+
+def output_of(transformer: LongVieTransformer3DModel) -> Tensor:
+    generator = torch.Generator().manual_seed(9)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator)
+
+    with torch.no_grad():
+        return transformer(
+            draw(1, 16, 2, 3, 4),
+            torch.tensor([500.0]),
+            draw(1, 20, 16),
+            draw(1, 5, 16),
+            dense=draw(1, 16, 2, 3, 4),
+            sparse=draw(1, 16, 2, 3, 4),
+            return_dict=False,
+        )[0]
+
+
+@torch.no_grad()
+def merged(
+    transformer: LongVieTransformer3DModel, *adapters: tuple[Pairs, float]
+) -> LongVieTransformer3DModel:
+    changed = copy.deepcopy(transformer)
+    for pairs, scale in adapters:
+        for layer, (down, up) in pairs.items():
+            weight = changed.get_submodule(layer).weight
+            weight += scale * ALPHA / RANK * up @ down
+    return changed
+
+
+def assert_same(ours: Tensor, expected: Tensor) -> None:
+    assert (ours - expected).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("naming", NAMINGS)
+@pytest.mark.parametrize("scale", [1.0, 0.7, -0.5])
+def test_every_naming_is_the_merged_weights(
+    pipeline: LongViePipeline,
+    tmp_path: Path,
+    naming: Callable[[Pairs], dict[str, Tensor]],
+    scale: float,
+) -> None:
+    pairs = pairs_for(pipeline.transformer, LAYERS + OUTSIDE)
+    before = output_of(pipeline.transformer)
+    expected = output_of(merged(pipeline.transformer, (pairs, scale)))
+    said: list[str] = []
+    add_loras(pipeline, [(saved(tmp_path / "a.safetensors", naming(pairs)), scale)], said.append)
+    assert said == []
+    assert_same(output_of(pipeline.transformer), expected)
+    assert (before - expected).abs().max() > 1e-2, "the adapter does something"
+
+
+def test_scale_nought_is_no_lora(pipeline: LongViePipeline, tmp_path: Path) -> None:
+    tensors = as_wan(pairs_for(pipeline.transformer, LAYERS))
+    tensors["diffusion_model.blocks.0.norm3.diff_b"] = torch.randn(24)
+    before = output_of(pipeline.transformer)
+    add_loras(pipeline, [(saved(tmp_path / "a.safetensors", tensors), 0.0)], pytest.fail)
+    assert torch.equal(output_of(pipeline.transformer), before)
+
+
+def test_two_loras_add(pipeline: LongViePipeline, tmp_path: Path) -> None:
+    first = pairs_for(pipeline.transformer, LAYERS, seed=1)
+    second = pairs_for(pipeline.transformer, LAYERS[:12] + OUTSIDE, seed=2)
+    expected = output_of(merged(pipeline.transformer, (first, 0.5), (second, 1.5)))
+    files = [
+        (saved(tmp_path / "a.safetensors", as_wan(first)), 0.5),
+        (saved(tmp_path / "b.safetensors", as_musubi(second)), 1.5),
+    ]
+    add_loras(pipeline, files, pytest.fail)
+    assert_same(output_of(pipeline.transformer), expected)
+
+
+def distilled(transformer: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """What step-distillation files hold besides pairs: keys of the file, and parameter deltas."""
+    deltas = {
+        "diffusion_model.blocks.0.self_attn.q.diff_b": "blocks.0.attn1.to_q.bias",
+        "diffusion_model.blocks.1.cross_attn.k_img.diff_b": "blocks.1.attn2.add_k_proj.bias",
+        "diffusion_model.blocks.1.ffn.2.diff_b": "blocks.1.ffn.net.2.bias",
+        "diffusion_model.blocks.0.norm3.diff": "blocks.0.norm2.weight",
+        "diffusion_model.blocks.0.norm3.diff_b": "blocks.0.norm2.bias",
+        "diffusion_model.blocks.2.self_attn.norm_q.diff": "blocks.2.attn1.norm_q.weight",
+        "diffusion_model.blocks.2.cross_attn.norm_k_img.diff": "blocks.2.attn2.norm_added_k.weight",
+        "diffusion_model.img_emb.proj.0.diff": "condition_embedder.image_embedder.norm1.weight",
+        "diffusion_model.img_emb.proj.4.diff_b": "condition_embedder.image_embedder.norm2.bias",
+        "diffusion_model.time_projection.1.diff_b": "condition_embedder.time_proj.bias",
+        "diffusion_model.text_embedding.0.diff_b": (
+            "condition_embedder.text_embedder.linear_1.bias"
+        ),
+        "diffusion_model.head.head.diff": "proj_out.weight",
+        "diffusion_model.head.head.diff_b": "proj_out.bias",
+        "diffusion_model.patch_embedding.diff_b": "patch_embedding.bias",
+        "diffusion_model.blocks.1.diff_m": "blocks.1.scale_shift_table",
+        "diffusion_model.blocks.2.modulation.diff": "blocks.2.scale_shift_table",
+        "diffusion_model.head.modulation.diff": "scale_shift_table",
+    }
+    parameters = dict(transformer.named_parameters())
+    generator = torch.Generator().manual_seed(3)
+    drawn = {
+        key: torch.randn(parameters[name].shape, generator=generator) * 0.2
+        for key, name in deltas.items()
+    }
+    return drawn, {deltas[key]: delta for key, delta in drawn.items()}
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.4])
+def test_norms_biases_and_the_output_layer_of_distillation_files_count(
+    pipeline: LongViePipeline, tmp_path: Path, scale: float
+) -> None:
+    transformer = pipeline.transformer
+    pairs = pairs_for(transformer, LAYERS)
+    in_file, deltas = distilled(transformer)
+    # A convolution's pair, as the files have it for the patch embedding.
+    down, up = torch.randn(RANK, 16, 1, 1, 1) * 0.2, torch.randn(24, RANK, 1, 1, 1) * 0.2
+    in_file["diffusion_model.patch_embedding.lora_down.weight"] = down
+    in_file["diffusion_model.patch_embedding.lora_up.weight"] = up
+    in_file["diffusion_model.patch_embedding.alpha"] = torch.tensor(ALPHA)
+    expected = merged(transformer, (pairs, scale))
+    with torch.no_grad():
+        for name, delta in deltas.items():
+            expected.get_parameter(name).add_(scale * delta)
+        product = (up.flatten(1) @ down.flatten(1)).reshape(24, 16, 1, 1, 1)
+        expected.patch_embedding.weight.add_(scale * ALPHA / RANK * product)
+    before = output_of(transformer)
+    path = saved(tmp_path / "fast.safetensors", as_wan(pairs) | in_file)
+    add_loras(pipeline, [(path, scale)], pytest.fail)
+    assert_same(output_of(transformer), output_of(expected))
+
+    # Off, on, rescaled and gone: each restores what was there, to the bit once gone.
+    pipeline.disable_lora()
+    assert torch.equal(output_of(transformer), before)
+    pipeline.enable_lora()
+    assert_same(output_of(transformer), output_of(expected))
+    pipeline.set_adapters("lora_0", 0.0)
+    assert torch.equal(output_of(transformer), before)
+    pipeline.unload_lora_weights()
+    assert torch.equal(output_of(transformer), before)
+    assert not any("lora" in name for name, _ in transformer.named_parameters())
+
+
+def test_a_file_of_deltas_alone_needs_no_pairs(pipeline: LongViePipeline, tmp_path: Path) -> None:
+    in_file, _ = distilled(pipeline.transformer)
+    before = output_of(pipeline.transformer)
+    add_loras(pipeline, [(saved(tmp_path / "d.safetensors", in_file), 1.0)], pytest.fail)
+    assert not torch.equal(output_of(pipeline.transformer), before)
+    pipeline.delete_adapters("lora_0")
+    assert torch.equal(output_of(pipeline.transformer), before)
+
+
+def test_deleting_one_of_two_leaves_the_other(pipeline: LongViePipeline) -> None:
+    first = pairs_for(pipeline.transformer, LAYERS, seed=1)
+    second = pairs_for(pipeline.transformer, LAYERS, seed=2)
+    delta = {"diffusion_model.head.head.diff_b": torch.ones(6)}
+    expected = output_of(merged(pipeline.transformer, (first, 0.5)))
+    pipeline.load_lora_weights(as_wan(first), adapter_name="one")
+    pipeline.load_lora_weights(as_wan(second) | delta, adapter_name="two")
+    pipeline.set_adapters(["one", "two"], [0.5, 1.0])
+    assert not torch.allclose(output_of(pipeline.transformer), expected)
+    pipeline.delete_adapters("two")
+    assert_same(output_of(pipeline.transformer), expected)
+
+
+def test_loading_makes_the_new_one_the_active_one(pipeline: LongViePipeline) -> None:
+    first = pairs_for(pipeline.transformer, LAYERS, seed=1)
+    second = pairs_for(pipeline.transformer, LAYERS, seed=2)
+    expected = output_of(merged(pipeline.transformer, (second, 1.0)))
+    pipeline.load_lora_weights(as_wan(first))
+    pipeline.load_lora_weights(as_wan(second))
+    assert_same(output_of(pipeline.transformer), expected)
+
+
+def test_alpha_in_the_files_metadata_counts(pipeline: LongViePipeline, tmp_path: Path) -> None:
+    pairs = pairs_for(pipeline.transformer, LAYERS)
+    expected = output_of(merged(pipeline.transformer, (pairs, 2.0)))
+    tensors = {
+        f"transformer.{layer}.lora_{letter}.weight": tensor
+        for layer, pair in pairs.items()
+        for letter, tensor in zip("AB", pair, strict=True)
+    }
+    path = saved(
+        tmp_path / "a.safetensors",
+        tensors,
+        **{"transformer.r": RANK, "transformer.lora_alpha": 2 * ALPHA},
+    )
+    add_loras(pipeline, [(path, 1.0)], pytest.fail)
+    assert_same(output_of(pipeline.transformer), expected)
+
+
+@pytest.mark.parametrize("naming", NAMINGS)
+def test_control_branches_are_touched_only_where_the_file_names_them(
+    naming: Callable[[Pairs], dict[str, Tensor]],
+) -> None:
+    transformer = small_transformer()
+    let_controls_act(transformer)
+    main = translate_lora(
+        naming(pairs_for(transformer, LAYERS)), {}, transformer, name="main.safetensors"
+    )
+    assert set(main.pairs) == set(LAYERS)
+    layers = LAYERS + CONTROL
+    both = translate_lora(
+        naming(pairs_for(transformer, layers)), {}, transformer, name="both.safetensors"
+    )
+    assert set(both.pairs) == set(layers) and both.notices == ()
+
+
+def test_no_adapter_layer_is_put_into_the_control_branches(pipeline: LongViePipeline) -> None:
+    pipeline.load_lora_weights(as_wan(pairs_for(pipeline.transformer, LAYERS + OUTSIDE)))
+    adapted = {
+        name.partition(".lora_")[0]
+        for name, _ in pipeline.transformer.named_parameters()
+        if ".lora_" in name
+    }
+    assert adapted == set(LAYERS + OUTSIDE)
+
+
+def test_a_control_lora_is_the_merged_weights(pipeline: LongViePipeline) -> None:
+    pairs = pairs_for(pipeline.transformer, CONTROL)
+    expected = output_of(merged(pipeline.transformer, (pairs, 1.0)))
+    pipeline.load_lora_weights(as_wan(pairs))
+    assert_same(output_of(pipeline.transformer), expected)
+
+
+def test_a_text_to_video_lora_is_applied_and_said_to_be_one(pipeline: LongViePipeline) -> None:
+    text_layers = tuple(layer for layer in LAYERS if "add_" not in layer)
+    pairs = pairs_for(pipeline.transformer, text_layers)
+    expected = output_of(merged(pipeline.transformer, (pairs, 1.0)))
+    tensors = as_wan(pairs)
+    tensors["diffusion_model.patch_embedding.lora_down.weight"] = torch.ones(RANK, 6, 1, 1, 1)
+    tensors["diffusion_model.patch_embedding.lora_up.weight"] = torch.ones(24, RANK, 1, 1, 1)
+    notices = pipeline.add_lora(tensors, {}, name="style.safetensors")
+    assert "text-to-video model" in notices[0]
+    assert "patch_embedding.lora_down.weight is [2, 6, 1, 1, 1], not [2, 16, 1, 1, 1]" in notices[1]
+    assert len(notices) == 2
+    assert_same(output_of(pipeline.transformer), expected)
+
+
+def test_what_cannot_be_applied_is_counted_and_named(
+    pipeline: LongViePipeline, caplog: pytest.LogCaptureFixture
+) -> None:
+    tensors = as_wan(pairs_for(pipeline.transformer, LAYERS))
+    for key in ("blocks.9.self_attn.q.diff_b", "blocks.0.self_attn.q.dora_scale", "vae.x.diff"):
+        tensors[f"diffusion_model.{key}"] = torch.ones(24)
+    tensors["diffusion_model.blocks.1.self_attn.o.lora_down.weight"] = tensors.pop(
+        "diffusion_model.blocks.0.self_attn.o.lora_down.weight"
+    )
+    with caplog.at_level(logging.WARNING, "longvie_cli"):
+        pipeline.load_lora_weights(tensors)
+    (said,) = caplog.messages
+    assert said.startswith(f"LoRA: 5 of {len(tensors)} tensors are not applied: ")
+    assert "and 2 more" in said
+
+
+def test_a_lora_of_another_width_is_refused_with_the_first_tensors(
+    pipeline: LongViePipeline,
+) -> None:
+    other = small_transformer(num_attention_heads=4, added_kv_proj_dim=48)
+    before = output_of(pipeline.transformer)
+    with pytest.raises(InputError) as caught:
+        pipeline.add_lora(as_wan(pairs_for(other, LAYERS)), {}, name="wide.safetensors")
+    assert caught.value.message.startswith(
+        "wide.safetensors: this LoRA was made for another model: "
+        "diffusion_model.blocks.0.self_attn.q.lora_down.weight is [2, 48], not [2, 24]; "
+    )
+    assert caught.value.message.count(";") == 2
+    assert torch.equal(output_of(pipeline.transformer), before)
+
+
+def test_a_lora_of_another_architecture_is_refused(pipeline: LongViePipeline) -> None:
+    tensors = {"unet.down_blocks.0.to_q.lora_A.weight": torch.ones(2, 4)}
+    with pytest.raises(InputError, match="no layer of this model in unet"):
+        pipeline.add_lora(tensors, {}, name="sd.safetensors")
+
+
+def test_a_bfloat16_model_stays_bfloat16(pipeline: LongViePipeline) -> None:
+    transformer = pipeline.transformer
+    tensors = as_wan(pairs_for(transformer, LAYERS)) | distilled(transformer)[0]
+    transformer.to(torch.bfloat16)
+    pipeline.load_lora_weights({key: value.half() for key, value in tensors.items()})
+    outside = {p.dtype for name, p in transformer.named_parameters() if ".lora_" not in name}
+    assert outside == {torch.bfloat16}
+    frames = pipeline(
+        "a hill", num_frames=5, height=32, width=48, num_inference_steps=1, guidance_scale=1.0
+    ).frames
+    assert frames.shape == (5, 32, 48, 3)
+
+
+def test_files_are_checked_before_any_model_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = saved(tmp_path / "a.safetensors", {"transformer.x.lora_A.weight": torch.ones(1)})
+    check_lora(good)
+    with pytest.raises(InputError, match="no such LoRA file"):
+        check_lora(tmp_path / "nowhere.safetensors")
+    (tmp_path / "text.safetensors").write_text("no tensors")
+    with pytest.raises(InputError, match=r"text\.safetensors: no safetensors file"):
+        check_lora(tmp_path / "text.safetensors")
+    with pytest.raises(InputError, match=r"not a LoRA .* named like conv\.weight"):
+        check_lora(saved(tmp_path / "b.safetensors", {"conv.weight": torch.ones(1)}))
+    monkeypatch.setattr(lora_module.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingResourceError, match="peft is missing") as caught:
+        check_lora(good)
+    assert caught.value.hint == "pip install 'longvie[lora]'"
