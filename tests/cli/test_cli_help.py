@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -32,16 +32,17 @@ def test_help_loads_nothing_heavy(command: tuple[str, ...]) -> None:
 
 
 def test_help_answers_in_half_a_second() -> None:
-    # The best of five: the claim is about the work, not about what else the machine does.
+    # Processor time, not the clock: the claim is about the work, not about what else runs here.
     seconds = []
-    for _ in range(5):
-        began = time.perf_counter()
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run(
             [sys.executable, "-m", "longvie_cli", "generate", "--help"],
             capture_output=True,
             check=True,
         )
-        seconds.append(time.perf_counter() - began)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
     assert min(seconds) < 0.5
 
 
