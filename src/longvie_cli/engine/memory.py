@@ -184,10 +184,6 @@ def trace_activations(models: Models, preset: Preset) -> Activations:
     """Return what the models' code has alive for a clip of the preset with both controls."""
     config, vae = models.transformer.config, models.vae.config
     half = models.transformer.dtype
-    # Each control and its first frame, and the image: the most that a clip can have.
-    pixels = torch.empty(
-        (5, 3, preset.num_frames, preset.height, preset.width), device="meta", dtype=torch.float32
-    )
     temporal, spatial = vae.scale_factor_temporal, vae.scale_factor_spatial
     frames = (preset.num_frames - 1) // temporal + 1
     history_frames = (preset.history_frames - 1) // temporal + 1
@@ -204,6 +200,13 @@ def trace_activations(models: Models, preset: Preset) -> Activations:
         size = models.image_encoder.config.image_size
         square = torch.empty((1, 3, size, size), device="meta", dtype=torch.float32)
         return models.image_encoder(square, output_hidden_states=True)
+
+    def encode() -> Any:
+        # Each control and its first frame, and the image: the most that a clip can have. Sliced,
+        # they are encoded one after another and only their pixels add up.
+        size = (5, 3, preset.num_frames, preset.height, preset.width)
+        pixels = torch.empty(size, device="meta", dtype=torch.float32)
+        return models.vae.encode(pixels[:1] if models.vae.use_slicing else pixels)
 
     def denoise() -> Any:
         # Held in float32 over all steps: both controls, the image condition, the latents, history.
@@ -226,13 +229,9 @@ def trace_activations(models: Models, preset: Preset) -> Activations:
     def decode() -> Any:
         return models.vae.decode(latents(vae.z_dim, frames, torch.float32), return_dict=False)
 
-    # Sliced, the videos of a clip are encoded one after another and only their pixels add up.
-    batch = pixels[:1] if models.vae.use_slicing else pixels
-    encode = peak_bytes(models.vae, lambda: models.vae.encode(batch))
-    encode += pixels.numel() * pixels.element_size()
     return Activations(
         text=peak_bytes(models.text_encoder, text),
-        encode=max(encode, peak_bytes(models.image_encoder, image)),
+        encode=max(peak_bytes(models.vae, encode), peak_bytes(models.image_encoder, image)),
         denoise=peak_bytes(models.transformer, denoise),
         decode=peak_bytes(models.vae, decode),
     )
