@@ -81,7 +81,9 @@ def test_a_lora_decides_the_frames_and_is_remembered_without_its_path(
 
     # extend goes on with it, as long as the file is there.
     more = ("extend", "half.mp4", "--seconds", "0.4", "--dry-run", "--json", "-o", "more.mp4")
-    assert longvie(*more).fields["plan"]["settings"]["lora"] == [remembered]
+    outcome = longvie(*more)
+    assert outcome.code == 0, outcome.err
+    assert outcome.fields["plan"]["settings"]["lora"] == [remembered]
     assert "lora" not in longvie(*more, "--lora", "none").fields["plan"]["settings"]
     (tmp_path / lora).unlink()
     outcome = longvie(*more)
