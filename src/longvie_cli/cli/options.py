@@ -134,6 +134,15 @@ FitOption = Annotated[
     Literal["crop", "pad", "stretch"] | None,
     typer.Option("--fit", help="How another aspect ratio is made to fit.", rich_help_panel=JOB),
 ]
+AtCutOption = Annotated[
+    Literal["refuse", "restart", "ignore"] | None,
+    typer.Option(
+        "--at-cut",
+        help="Where the source cuts to another scene: refuse (default) names the times, restart "
+        "begins anew there, ignore goes on over it.",
+        rich_help_panel=JOB,
+    ),
+]
 Minutes = Annotated[
     float | None,
     typer.Option("--minutes", help="Length in minutes.", rich_help_panel=JOB),

@@ -130,7 +130,7 @@ class FfmpegProcess:
         return self._process.wait()
 
     def complaints(self) -> list[str]:
-        """Return the errors ffmpeg wrote to stderr, line by line, without its internal addresses."""
+        """Return the errors ffmpeg wrote to stderr by line, without its internal addresses."""
         if not self._informative:
             return [line for _, line in self._said()]
         return [line for level, line in self._said() if level in _FAILURE_LEVELS]

@@ -22,7 +22,9 @@ _COLOURS = re.compile(
     r"color_primaries:(?P<primaries>\S+) color_trc:(?P<transfer>\S+)"
 )
 _INPUT = re.compile(r"^Input #0, (?P<container>\S+), from")
-_PIXEL_FORMATS_WITH_ALPHA = re.compile(r"^(yuva|gbrap|rgba|bgra|argb|abgr|ya|pal8|ayuv|vuya|rgb64a)")
+_PIXEL_FORMATS_WITH_ALPHA = re.compile(
+    r"^(yuva|gbrap|rgba|bgra|argb|abgr|ya|pal8|ayuv|vuya|rgb64a)"
+)
 _STILL_CONTAINERS = re.compile(r"(_pipe|^image2|^ico|^gif|^webp|^apng)$")
 
 # ffmpeg's own decoders of these leave out the alpha channel.
@@ -74,7 +76,10 @@ class Picture:
     @property
     def is_deep(self) -> bool:
         """Whether a value has more than 8 bits."""
-        return re.search(r"(9|10|12|14|16|32)(le|be)$|^(p01|p21|p41|x2)", self.pixel_format) is not None
+        return (
+            re.search(r"(9|10|12|14|16|32)(le|be)$|^(p01|p21|p41|x2)", self.pixel_format)
+            is not None
+        )
 
 
 @dataclass(frozen=True)

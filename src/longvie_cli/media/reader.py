@@ -33,8 +33,8 @@ _MAX_PIXELS_CONVERTED = 1920 * 1080
 # Untagged colours: players take those of high-definition video for bt709, smaller ones for bt601.
 _HIGH_DEFINITION = (720, 1280)
 
-# HDR to SDR: 203 cd/m2 is the white of ordinary pictures in HDR (ITU-R BT.2408), so it is 1. What is
-# darker than 0.3 of it stays as it is, and everything up to 1000 cd/m2 is pressed into the rest.
+# HDR to SDR: 203 cd/m2 is the white of ordinary pictures in HDR (ITU-R BT.2408), so it is 1. What
+# is darker than 0.3 of it stays as it is; everything up to 1000 cd/m2 is pressed into the rest.
 _WHITE_NITS = 203
 _PEAK_NITS = 1000
 _TONE_CURVE = f"tonemap=mobius:param=0.3:desat=0:peak={_PEAK_NITS / _WHITE_NITS:.3f}"
@@ -75,6 +75,47 @@ def read_frames(
             f"{path}: the video is {source.width}x{source.height}, but {width}x{height} is needed."
         )
     return _resized_frames(source, fps, height, width, fit, start_frame, num_frames)
+
+
+def read_small_frames(
+    source: SourceVideo,
+    *,
+    fps: int,
+    height: int,
+    width: int,
+    start_frame: int = 0,
+    num_frames: int | None = None,
+) -> Iterator[Frame]:
+    """Yield the frames of a video averaged down to a few pixels, of any aspect, colours as stored.
+
+    The cheapest way to see every frame, and to be sure of it: damage among the frames asked for is
+    an error, what lies beyond them is not looked at.
+
+    Args:
+        source: As `probe_video` returns it.
+        fps: As for `read_frames`, and so are the others.
+        height: Rows of the result.
+        width: Columns of the result.
+        start_frame: First frame to yield.
+        num_frames: How many at most; all where None.
+
+    Raises:
+        DamagedVideoError: A frame asked for is damaged; says which can be read.
+        MediaError: The file cannot be read.
+    """
+    filters = [
+        *_timing_filters(source, fps),
+        *_range_filters(start_frame, num_frames),
+        f"scale={width}:{height}:flags=area",
+        "format=rgb24",
+    ]
+    num_bytes = height * width * 3
+    arguments = [*_decoding_arguments(source, filters), "-f", "rawvideo", "pipe:1"]
+    with running_ffmpeg(arguments) as process:
+        while len(data := process.stdout.read(num_bytes)) == num_bytes:
+            yield np.frombuffer(data, np.uint8).reshape(height, width, 3)
+        needed = None if num_frames is None else start_frame + num_frames
+        _check_decoded(source, process, fps, needed=needed)
 
 
 def count_frames(path: Path, *, fps: int | None) -> int:
@@ -152,9 +193,7 @@ def _range_filters(start_frame: int, num_frames: int | None) -> list[str]:
     return [f"trim=start_frame={start_frame}{end}"]
 
 
-def _handed_over_size(
-    source: SourceVideo, height: int, width: int, fit: Fit
-) -> tuple[int, int]:
+def _handed_over_size(source: SourceVideo, height: int, width: int, fit: Fit) -> tuple[int, int]:
     """Return the height and width ffmpeg hands out: as decoded, or a whole part of it if huge."""
     rows, columns = source.decoded_height, source.decoded_width
     picture = source.picture
@@ -261,18 +300,26 @@ def _resized_frames(
         )
 
 
-def _check_decoded(source: SourceVideo, process: FfmpegProcess, fps: int | None) -> None:
-    """As `check_read_to_the_end`, and say how many frames come before the damage."""
+def _check_decoded(
+    source: SourceVideo, process: FfmpegProcess, fps: int | None, *, needed: int | None = None
+) -> None:
+    """As `check_read_to_the_end`, and say how many frames come before the damage.
+
+    Damage after the first `needed` frames does not count.
+    """
     try:
         check_read_to_the_end(source.path, process)
     except DamagedVideoError as error:
-        readable = count_sound_frames(source, fps=fps)
+        readable = count_sound_frames(source, fps=fps, limit=needed)
+        if needed is not None and readable >= needed:
+            return
         raise damage_error(source, readable, fps, error.message) from error
 
 
-def count_sound_frames(source: SourceVideo, *, fps: int | None) -> int:
-    """Return how many frames at this rate come before the first damage; decodes up to there."""
-    filters = [*_timing_filters(source, fps), "scale=16:16:flags=fast_bilinear", "format=gray"]
+def count_sound_frames(source: SourceVideo, *, fps: int | None, limit: int | None = None) -> int:
+    """Return how many frames at this rate, at most `limit`, come before the first damage."""
+    timing = [*_timing_filters(source, fps), *_range_filters(0, limit)]
+    filters = [*timing, "scale=16:16:flags=fast_bilinear", "format=gray"]
     decoding = _decoding_arguments(source, filters)
     # The first error ends it; of the frames ffmpeg still held back, none is counted.
     strict = ["-xerror", "-err_detect", "explode", *decoding, "-f", "rawvideo", "pipe:1"]

@@ -19,6 +19,7 @@ from longvie_cli.timeline import ClipGeometry
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 FirstFrame = Literal["video", "prompt"]
 Repeat = Literal["pingpong"]
+AtCut = Literal["refuse", "restart", "ignore"]
 
 # Options of which one replaces the others; a flag of a group hides the whole group in the settings
 # files beneath it.
@@ -98,6 +99,7 @@ class GenerateRequest(Request, Length, Delivery):
     first_frame: FirstFrame | None = None
     first_frame_model: Path | None = None
     repeat: Repeat | None = None
+    at_cut: AtCut | None = None
     fit: Fit = "crop"
     audio: str = "none"
     preset: str = DEFAULT_PRESET
@@ -137,6 +139,7 @@ class ExtendRequest(Request, Length, Delivery):
     video: Path | None = None
     controls: Path | None = None
     repeat: Repeat | None = None
+    at_cut: AtCut | None = None
     fit: Fit | None = None
     preset: str | None = None
     device: str = "auto"
@@ -164,6 +167,8 @@ class ExtractControlsRequest(Request, Length):
 
     video: Path
     prompt: str | None = None
+    at_cut: AtCut | None = None
+    preview: bool = False
     fit: Fit = "crop"
     preset: str = DEFAULT_PRESET
     device: str = "auto"

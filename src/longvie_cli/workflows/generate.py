@@ -20,10 +20,12 @@ from longvie_cli.workflows.job import (
     Sampling,
     Start,
     check_output_path,
+    check_scene_pictures,
     clip_prompts,
     deciding_settings,
 )
 from longvie_cli.workflows.result import JobResult
+from longvie_cli.workflows.scenes import cuts_to_honour
 from longvie_cli.workflows.sources import (
     FlightSource,
     FolderSource,
@@ -76,11 +78,15 @@ def decide(request: GenerateRequest, progress: Progress) -> Job:
     source = _source(request, preset, sampling.device, progress)
     wanted = request.wanted_frames(preset.geometry)
     num_frames = frames_to_make(source, wanted, flag=request.length_flag, fps=preset.fps)
-    specs = plan_clips(preset.geometry, num_frames)
+    notes: list[str] = []
+    cuts = cuts_to_honour(
+        source, num_frames, request.at_cut, fps=preset.fps, notes=notes, progress=progress
+    )
+    specs = plan_clips(preset.geometry, num_frames, cuts=cuts)
     prompts = clip_prompts(specs, request.prompt, request.prompts, source, preset.fps)
     start = _start(request, preset, source)
+    check_scene_pictures(specs, source, start)
     audio = _audio(request)
-    notes: list[str] = []
     if wanted is None and source.kind == "flight":
         notes.append(f"No length given: the flight lasts {num_frames / preset.fps:g} s.")
     return Job(
@@ -115,7 +121,15 @@ def decide(request: GenerateRequest, progress: Progress) -> Job:
 def _source(request: GenerateRequest, preset: Preset, device: str, progress: Progress) -> Source:
     pingpong = request.repeat == "pingpong"
     if request.video is not None:
-        return VideoSource(request.video, preset, request.fit, device, pingpong)
+        return VideoSource(
+            request.video,
+            preset,
+            request.fit,
+            device,
+            pingpong,
+            at_cut=request.at_cut,
+            progress=progress,
+        )
     if request.controls is not None:
         return FolderSource(request.controls, preset, request.fit, progress, pingpong)
     return FlightSource(request.seed, preset)
@@ -131,7 +145,7 @@ def _start(request: GenerateRequest, preset: Preset, source: Source) -> Start:
     by_prompt = request.first_frame == "prompt"
     if request.first_frame is None and source.kind == "flight":
         by_prompt = can_make and bool(request.prompt or request.prompts)
-    picture = None if by_prompt else source.first_picture()
+    picture = None if by_prompt else source.picture(0)
     if picture is not None:
         return Start(f"of the {source.kind}", picture)
     if not can_make:
@@ -144,8 +158,9 @@ def _start(request: GenerateRequest, preset: Preset, source: Source) -> Start:
         )
     model = request.first_frame_model
     if model is None:
-        return Start("from the prompt")
-    return Start(f"from the prompt by {_pipeline_identity(model)}", image_model=model)
+        return Start("from the prompt", scenes_from_prompt=True)
+    label = f"from the prompt by {_pipeline_identity(model)}"
+    return Start(label, image_model=model, scenes_from_prompt=True)
 
 
 def _pipeline_identity(model: Path) -> str:
