@@ -20,12 +20,12 @@ from longvie_cli.media.scenes import (
 from longvie_cli.media.writer import VideoWriter
 from longvie_cli.worlds import EVALUATION_SEED_START, Flight
 
-NUM_FLIGHTS = 12
+NUM_FLIGHTS = 8
 NUM_JOINS = 200
 
 
 def small_flight(seed: int, *, num_frames: int, step: int = 1) -> list[np.ndarray]:
-    flight = Flight(seed, width=96, height=64, fps=16)
+    flight = Flight(seed, width=48, height=32, fps=16)
     pictures = (flight.frame(index * step).rgb for index in range(num_frames))
     return [resize_frame(picture, SMALL_HEIGHT, SMALL_WIDTH, "stretch") for picture in pictures]
 
@@ -34,7 +34,7 @@ def small_flight(seed: int, *, num_frames: int, step: int = 1) -> list[np.ndarra
 def flights() -> list[list[np.ndarray]]:
     """Flights of the reserved seeds; every second one at four times the speed."""
     return [
-        small_flight(EVALUATION_SEED_START + 700 + index, num_frames=36, step=1 + 3 * (index % 2))
+        small_flight(EVALUATION_SEED_START + 700 + index, num_frames=30, step=1 + 3 * (index % 2))
         for index in range(NUM_FLIGHTS)
     ]
 
@@ -48,7 +48,7 @@ def test_joins_of_two_flights_are_found_at_their_frame(flights) -> None:
     found = false = 0
     for _ in range(NUM_JOINS):
         one, other = rng.choice(NUM_FLIGHTS, 2, replace=False)
-        cut = int(rng.integers(1, 30))
+        cut = int(rng.integers(1, 26))
         start = int(rng.integers(0, 12))
         cuts = find_cuts([*flights[one][:cut], *flights[other][start:]])
         found += cut in cuts
@@ -78,7 +78,7 @@ def test_a_fade_through_black_and_a_dissolve_are_no_cuts(flights) -> None:
     assert find_cuts([*dark[:14], *reversed(dark[:14])]) == []
     mixed = [
         (a * (1 - share) + b * share).astype(np.uint8)
-        for a, b, share in zip(one, other, np.clip(np.linspace(-0.5, 1.5, 36), 0, 1), strict=True)
+        for a, b, share in zip(one, other, np.clip(np.linspace(-0.5, 1.5, 30), 0, 1), strict=True)
     ]
     assert find_cuts(mixed) == []
 
@@ -109,7 +109,9 @@ def test_repeated_frames_of_a_slow_source_are_no_cuts() -> None:
 def test_very_short_videos(num_frames: int) -> None:
     still = np.full((SMALL_HEIGHT, SMALL_WIDTH, 3), 90, np.uint8)
     assert find_cuts([still] * num_frames) == []
-    assert find_cuts([*[still] * num_frames, *[255 - still] * 3]) == ([num_frames] * (num_frames > 0))
+    assert find_cuts([*[still] * num_frames, *[255 - still] * 3]) == (
+        [num_frames] * (num_frames > 0)
+    )
 
 
 def test_the_detector_holds_a_few_frames_only() -> None:
