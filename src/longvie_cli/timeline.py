@@ -2,11 +2,14 @@
 
 A clip has `num_frames` frames; neighbours share one, so N clips make `stride * N + 1` frames
 (LongVie 2: 81, 80, 16 fps). Frame 0 of every clip but the first is a near-copy of the last frame
-before it and is dropped when clips are joined.
+before it and is dropped when clips are joined. Where the source cuts to another scene, a clip
+begins anew: it shares no frame with the clip before, which is cut short.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
+from collections.abc import Collection
 from dataclasses import dataclass
 
 
@@ -57,16 +60,24 @@ class ClipSpec:
         first_frame: Frame of the whole video that the clip's frame 0 shows.
         skip_frames: Frames at the clip's head that the video already has (0 or 1).
         added_frames: Frames the clip adds to the video, after those skipped.
+        starts_scene: Frame 0 is the first of a new scene: no frame before it counts for the clip.
+        ends_scene: The frame after those added is another scene, and nothing of it may be seen.
     """
 
     index: int
     first_frame: int
     skip_frames: int
     added_frames: int
+    starts_scene: bool = False
+    ends_scene: bool = False
 
 
 def plan_clips(
-    geometry: ClipGeometry, total_frames: int, *, continues: bool = False
+    geometry: ClipGeometry,
+    total_frames: int,
+    *,
+    continues: bool = False,
+    cuts: Collection[int] = (),
 ) -> tuple[ClipSpec, ...]:
     """Return the clips that make `total_frames` frames, each frame exactly once.
 
@@ -75,16 +86,25 @@ def plan_clips(
         total_frames: Frames to add, at least 1.
         continues: The video goes on from an earlier one: clip 0 too starts on a frame that exists
             already and adds only the frames after it.
+        cuts: Frames, counted as `ClipSpec.first_frame`, with which the source's scenes begin. Each
+            begins a clip; cuts at or before the first frame, or after the last, do not count.
     """
     if total_frames < 1:
         raise ValueError(f"a video needs at least one frame, not {total_frames}")
-    stride = geometry.stride
+    # Frame 0 is there already if the video goes on.
+    next_frame = 1 if continues else 0
+    end_frame = next_frame + total_frames
+    ordered = sorted(set(cuts))
+    scenes = ordered[bisect_right(ordered, 0) : bisect_left(ordered, end_frame)]
     specs: list[ClipSpec] = []
-    made = 0
-    while made < total_frames:
-        index = len(specs)
-        skip = 1 if continues or index > 0 else 0
-        added = min(geometry.num_frames - skip, total_frames - made)
-        specs.append(ClipSpec(index, stride * index, skip, added))
-        made += added
+    while next_frame < end_frame:
+        starts_scene = bool(scenes) and next_frame == scenes[0]
+        if starts_scene:
+            scenes.pop(0)
+        skip = 0 if starts_scene or next_frame == 0 else 1
+        scene_end = scenes[0] if scenes else end_frame
+        added = min(geometry.num_frames - skip, scene_end - next_frame)
+        ends_scene = bool(scenes) and next_frame + added == scenes[0]
+        specs.append(ClipSpec(len(specs), next_frame - skip, skip, added, starts_scene, ends_scene))
+        next_frame += added
     return tuple(specs)

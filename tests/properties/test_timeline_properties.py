@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -56,3 +58,32 @@ def test_a_run_and_its_continuation_are_one_long_run(geometry, clips, more):
 @given(geometries, st.integers(1, 100_000))
 def test_seconds_and_frames_agree(geometry, frames):
     assert geometry.frames_of_seconds(frames / geometry.fps) == frames
+
+
+@given(geometries, totals, st.booleans(), st.lists(st.integers(-5, 3100), max_size=30))
+def test_cuts_never_lose_or_repeat_a_frame(geometry, total, continues, cuts):
+    plan = plan_clips(geometry, total, continues=continues, cuts=cuts)
+    covered = []
+    for spec in plan:
+        first_added = spec.first_frame + spec.skip_frames
+        covered.extend(range(first_added, first_added + spec.added_frames))
+        assert spec.added_frames >= 1
+        assert spec.skip_frames + spec.added_frames <= geometry.num_frames
+    offset = 1 if continues else 0
+    assert covered == list(range(offset, total + offset))
+    assert [spec.index for spec in plan] == list(range(len(plan)))
+
+
+@given(geometries, totals, st.booleans(), st.lists(st.integers(-5, 3100), max_size=30))
+def test_every_cut_begins_a_clip_that_knows_nothing_before_it(geometry, total, continues, cuts):
+    plan = plan_clips(geometry, total, continues=continues, cuts=cuts)
+    offset = 1 if continues else 0
+    honoured = sorted({cut for cut in cuts if 0 < cut < total + offset})
+    starts = [spec.first_frame for spec in plan if spec.starts_scene]
+    assert starts == honoured
+    assert all(spec.skip_frames == 0 for spec in plan if spec.starts_scene)
+    for spec, after in itertools.pairwise(plan):
+        assert spec.ends_scene == after.starts_scene
+        end = spec.first_frame + spec.skip_frames + spec.added_frames
+        assert after.first_frame == (end if after.starts_scene else end - 1)
+    assert not plan[-1].ends_scene

@@ -39,6 +39,16 @@ def extract_controls(
     minutes: o.Minutes = None,
     seconds: o.Seconds = None,
     clips: o.Clips = None,
+    at_cut: o.AtCutOption = None,
+    preview: Annotated[
+        bool | None,
+        typer.Option(
+            "--preview",
+            help="Also write preview.mp4 (source, depth and tracks side by side) and "
+            "contact_sheet.png into the folder.",
+            rich_help_panel=o.JOB,
+        ),
+    ] = None,
     fit: o.FitOption = None,
     preset: o.PresetOption = None,
     device: o.Device = None,

@@ -57,6 +57,7 @@ def generate(
     seconds: o.Seconds = None,
     clips: o.Clips = None,
     repeat: o.RepeatOption = None,
+    at_cut: o.AtCutOption = None,
     fit: o.FitOption = None,
     dry_run: o.DryRun = False,
     preset: o.PresetOption = None,

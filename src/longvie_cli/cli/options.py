@@ -140,6 +140,15 @@ Offline = Annotated[
         "--offline", help="Ask no network, as with HF_HUB_OFFLINE=1.", rich_help_panel=CONSOLE
     ),
 ]
+AtCutOption = Annotated[
+    Literal["refuse", "restart", "ignore"] | None,
+    typer.Option(
+        "--at-cut",
+        help="Where the source cuts to another scene: refuse (default) names the times, restart "
+        "begins anew there, ignore goes on over it.",
+        rich_help_panel=JOB,
+    ),
+]
 Minutes = Annotated[
     float | None,
     typer.Option("--minutes", help="Length in minutes.", rich_help_panel=JOB),

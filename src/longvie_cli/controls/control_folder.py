@@ -6,8 +6,10 @@ reads it back, and draws the clip's tracks, coloured and ordered by the depth so
 
     depth_0000.mp4 track_0000.mp4 ...   the controls of each clip
     first.png                           frame 0 of the source
+    first_0002.png                      the frame with which clip 2 begins a new scene
     normalization.json                  percentiles, number of frames, what all is made from
     cond.json                           written last: with it the folder is complete
+    preview.mp4 contact_sheet.png       to look at, where asked for (preview.py)
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import io
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -32,6 +34,7 @@ from longvie_cli.controls.files import (
     FIRST_FRAME_NAME,
     NORMALIZATION_NAME,
     ControlFiles,
+    scene_frame_name,
     write_conditions,
 )
 from longvie_cli.controls.normalization import DepthRange, PercentileSketch
@@ -42,7 +45,7 @@ from longvie_cli.errors import ControlError, OutputConflictError
 from longvie_cli.media.reader import read_frames
 from longvie_cli.media.writer import VideoWriter
 from longvie_cli.progress import Progress
-from longvie_cli.timeline import ClipGeometry
+from longvie_cli.timeline import ClipGeometry, ClipSpec, plan_clips
 
 # These pictures are read back as numbers, so they are stored finer than a video to look at.
 _CONTROL_CRF = 10
@@ -50,7 +53,8 @@ _CONTROL_CRF = 10
 _SCHEMA_VERSION = 1
 _SCRATCH_PREFIX = ".depth-"
 _OWN_FILE = re.compile(
-    r"((depth|track)_\d{4,}\.mp4|first\.png|normalization\.json|cond\.json)(?P<part>\.part)?"
+    r"((depth|track)_\d{4,}\.mp4|first(_\d{4,})?\.png|normalization\.json|cond\.json"
+    r"|preview\.mp4|contact_sheet\.png)(?P<part>\.part)?"
 )
 
 
@@ -66,6 +70,9 @@ class ControlSource(Protocol):
 
     def first_frame(self) -> NDArray[np.uint8]:
         """Return frame 0, [H, W, 3] RGB."""
+
+    def picture(self, frame: int) -> NDArray[np.uint8]:
+        """Return any frame, [H, W, 3] RGB."""
 
     def disparity(self, start_frame: int) -> Iterator[NDArray[np.float32]]:
         """Yield the disparity of all frames from a whole batch on, larger is nearer.
@@ -92,6 +99,7 @@ class ControlLayout:
         track_rows: Points tracked down.
         depth_range: Use these percentiles and not the source's own, so that controls which continue
             others keep their grey levels.
+        cuts: Frames with which the source's scenes begin: each begins a clip, with new tracks.
     """
 
     geometry: ClipGeometry
@@ -100,6 +108,7 @@ class ControlLayout:
     track_columns: int
     track_rows: int
     depth_range: DepthRange | None = None
+    cuts: tuple[int, ...] = ()
 
 
 def make_control_folder(
@@ -156,6 +165,7 @@ class _FolderMaker:
             "width": layout.width,
             "track_grid": [layout.track_columns, layout.track_rows],
             "depth_range": layout.depth_range and dataclasses.asdict(layout.depth_range),
+            **({"cuts": list(layout.cuts)} if layout.cuts else {}),
             **source.settings(),
         }
         text = json.dumps(settings, sort_keys=True)
@@ -169,11 +179,13 @@ class _FolderMaker:
         conditions = self._folder / CONDITIONS_NAME
         store = DepthStore(self._scratch_folder)
         depth_range, num_frames = self._recorded() or self._measure(store)
-        clips = self._clips(num_frames)
+        plan = plan_clips(self._layout.geometry, num_frames, cuts=self._layout.cuts)
+        clips = self._clips(plan)
         missing = [index for index, clip in enumerate(clips) if not _is_made(clip)]
         if missing and store.num_frames != num_frames:
             self._fill(store, PercentileSketch())
-        self._write_tracks(store, depth_range, num_frames, clips, missing)
+        self._write_tracks(store, depth_range, plan, clips, missing)
+        self._write_scene_frames(plan)
         if not (self._folder / FIRST_FRAME_NAME).is_file():
             write_atomic(self._folder / FIRST_FRAME_NAME, _png(self._source.first_frame()))
         if not conditions.is_file():
@@ -225,6 +237,9 @@ class _FolderMaker:
             "num_frames": store.num_frames,
             "settings": self._settings,
         }
+        if self._layout.cuts:
+            plan = plan_clips(self._layout.geometry, store.num_frames, cuts=self._layout.cuts)
+            record["clips"] = [[spec.first_frame, _end(spec)] for spec in plan]
         write_atomic(
             self._folder / NORMALIZATION_NAME,
             (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode(),
@@ -248,26 +263,27 @@ class _FolderMaker:
             self._progress.advance("depth", len(disparity))
         self._progress.finish("depth")
 
-    def _clips(self, num_frames: int) -> list[ControlFiles]:
-        geometry = self._layout.geometry
-        clips = []
-        for index in range(geometry.num_clips(num_frames)):
-            start = index * geometry.stride
-            shown = min(geometry.num_frames, num_frames - start)
-            clips.append(
-                ControlFiles(
-                    self._source.text(start, shown),
-                    self._folder / f"depth_{index:04d}.mp4",
-                    self._folder / f"track_{index:04d}.mp4",
-                )
+    def _clips(self, plan: Sequence[ClipSpec]) -> list[ControlFiles]:
+        return [
+            ControlFiles(
+                self._source.text(spec.first_frame, _end(spec) - spec.first_frame),
+                self._folder / f"depth_{spec.index:04d}.mp4",
+                self._folder / f"track_{spec.index:04d}.mp4",
             )
-        return clips
+            for spec in plan
+        ]
+
+    def _write_scene_frames(self, plan: Sequence[ClipSpec]) -> None:
+        for spec in plan:
+            path = self._folder / scene_frame_name(spec.index)
+            if spec.starts_scene and not path.is_file():
+                write_atomic(path, _png(self._source.picture(spec.first_frame)))
 
     def _write_tracks(
         self,
         store: DepthStore,
         depth_range: DepthRange,
-        num_frames: int,
+        plan: Sequence[ClipSpec],
         clips: list[ControlFiles],
         missing: list[int],
     ) -> None:
@@ -275,8 +291,8 @@ class _FolderMaker:
         points = track_grid(layout.height, layout.width, layout.track_columns, layout.track_rows)
         self._progress.start("tracks", len(clips), done=len(clips) - len(missing))
         for index in missing:
-            start = index * geometry.stride
-            shown = min(geometry.num_frames, num_frames - start)
+            start = plan[index].first_frame
+            shown = _end(plan[index]) - start
             held = geometry.num_frames - shown
             # Frame by frame: normalization works in float64.
             disparity = store.read(start, shown)
@@ -312,6 +328,11 @@ class _FolderMaker:
     def _remove_scratch(self) -> None:
         for path in self._folder.glob(f"{_SCRATCH_PREFIX}*"):
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _end(spec: ClipSpec) -> int:
+    """Return the frame of the source after the last that a clip shows."""
+    return spec.first_frame + spec.skip_frames + spec.added_frames
 
 
 def _is_made(clip: ControlFiles) -> bool:

@@ -92,8 +92,14 @@ def extract_controls(
 def describe_conversion(video: SourceVideo, layout: ControlLayout, fit: Fit) -> list[str]:
     """Return one line for each thing that happens to a video on its way to the controls."""
     name, fps = video.path.name, layout.geometry.fps
-    lines = []
-    if abs(video.fps - fps) > 0.01:
+    lines = [f"{name}: {line}" for line in _describe_pictures(video)]
+    if video.variable_fps is not None:
+        slowest, fastest = video.variable_fps
+        lines.append(
+            f"{name}: variable frame rate ({slowest:.3g} to {fastest:.3g} fps) is resampled by its "
+            f"timestamps to {fps} fps."
+        )
+    elif abs(video.fps - fps) > 0.01:
         lines.append(f"{name}: {video.fps:.4g} fps is resampled to {fps} fps.")
     if (video.height, video.width) == (layout.height, layout.width):
         return lines
@@ -111,6 +117,32 @@ def describe_conversion(video: SourceVideo, layout: ControlLayout, fit: Fit) -> 
         lines.append(f"{sizes}; {share} % of the {side} is padded with black.")
     else:
         lines.append(f"{sizes}; its aspect is stretched by {share} %.")
+    return lines
+
+
+def _describe_pictures(video: SourceVideo) -> list[str]:
+    """Return what is done to the pictures of a video before they are resized."""
+    picture = video.picture
+    lines = []
+    if picture.num_streams > 1:
+        lines.append(f"it holds {picture.num_streams} videos; the first is used.")
+    if picture.hdr is not None:
+        lines.append(f"HDR ({picture.hdr}) is tone-mapped to ordinary bt709 colours.")
+    elif picture.is_wide_gamut:
+        lines.append("bt2020 colours are converted to bt709.")
+    elif picture.is_deep:
+        lines.append("deep colours are reduced to 8 bits.")
+    if picture.color_range == "pc" and picture.matrix not in ("gbr", "unknown"):
+        lines.append("its full-range colours (0 to 255) are read as such.")
+    if picture.transparent:
+        lines.append("where it is transparent, it is shown over black.")
+    if picture.interlaced:
+        lines.append("interlaced pictures are deinterlaced, the two fields of each into one.")
+    if picture.turned:
+        lines.append("it is turned or mirrored as the file asks.")
+    if video.pixel_aspect != 1:
+        across, down = video.pixel_aspect.as_integer_ratio()
+        lines.append(f"its {across}:{down} pixels are made square.")
     return lines
 
 
@@ -157,7 +189,11 @@ class _VideoSource:
 
     def first_frame(self) -> NDArray[np.uint8]:
         """Return frame 0, [H, W, 3] RGB."""
-        return next(self.frames(0))
+        return self.picture(0)
+
+    def picture(self, frame: int) -> NDArray[np.uint8]:
+        """Return any frame used, [H, W, 3] RGB."""
+        return next(self.frames(frame))
 
     def disparity(self, start_frame: int) -> Iterator[NDArray[np.float32]]:
         """Yield the estimated disparity, a batch at a time."""
@@ -189,7 +225,7 @@ class _VideoSource:
 
 
 class _ForwardReader:
-    """Reads ranges that share a frame with the one before, decoding the video only once."""
+    """Reads ranges that follow one another or share a frame, decoding the video only once."""
 
     def __init__(self, source: _VideoSource) -> None:
         self._source = source
@@ -201,6 +237,8 @@ class _ForwardReader:
         """Return frames [num_frames, H, W, 3] from `start_frame` on."""
         if self._last is not None and start_frame == self._next_frame - 1:
             frames = [self._last, *islice(self._frames, num_frames - 1)]
+        elif self._last is not None and start_frame == self._next_frame:
+            frames = list(islice(self._frames, num_frames))
         else:
             self._frames = self._source.frames(start_frame)
             frames = list(islice(self._frames, num_frames))

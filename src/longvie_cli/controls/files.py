@@ -29,6 +29,11 @@ FIRST_FRAME_NAME = "first.png"
 NORMALIZATION_NAME = "normalization.json"
 
 
+def scene_frame_name(clip_index: int) -> str:
+    """Return the name of the picture with which the scene of a clip begins."""
+    return f"first_{clip_index:04d}.png"
+
+
 @dataclass(frozen=True)
 class ControlFiles:
     """The files of one clip.
@@ -122,6 +127,9 @@ def load_control_clips(
     frame_counts, height, width = _check_videos(clips)
     total = sum(frame_counts) - (len(frame_counts) - 1)
     total = _recorded_num_frames(conditions.parent, total)
+    ranges = _recorded_ranges(conditions.parent, frame_counts)
+    if ranges is not None:
+        total = min(_recorded_num_frames(conditions.parent, ranges[-1].end), ranges[-1].end)
     first_image = conditions.parent / FIRST_FRAME_NAME
     controls = ControlClips(
         clips=tuple(clips),
@@ -131,6 +139,8 @@ def load_control_clips(
         height=height,
         width=width,
         first_image=first_image if first_image.is_file() else None,
+        ranges=ranges if ranges is not None else _ranges_in_a_row(frame_counts),
+        cuts=_recorded_cuts(conditions.parent),
     )
     if controls.is_recut:
         (progress or SilentProgress()).message(
@@ -141,13 +151,26 @@ def load_control_clips(
 
 
 @dataclass(frozen=True)
+class FrameRange:
+    """The frames of the timeline that a file shows, from its own frame 0 on.
+
+    Args:
+        start: First of them.
+        end: The one after the last; what the file holds beyond is the last frame, held.
+    """
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
 class ControlClips:
     """The controls of a whole video, read clip by clip. Made by `load_control_clips`.
 
     The files are one timeline: frame 0 of each but the first shows the moment of the frame before
     it, so a clip that begins there begins with its own file, and one that runs across leaves it
-    out. Clip k of the geometry is frames stride * k to stride * k + num_frames - 1 of it; past
-    the end the last frame is held.
+    out; unless the source cuts there, then nothing is shared (`ranges`). Clip k of the geometry is
+    frames stride * k to stride * k + num_frames - 1 of it; past the end the last frame is held.
 
     Args:
         clips: The files, in order.
@@ -157,6 +180,8 @@ class ControlClips:
         height: Of the stored pictures.
         width: Of the stored pictures.
         first_image: The picture the controls were made from, where the folder has one.
+        ranges: What each file shows, in order and without a gap.
+        cuts: First frames of the source's scenes that the files were laid out by, ascending.
     """
 
     clips: tuple[ControlFiles, ...]
@@ -166,6 +191,18 @@ class ControlClips:
     height: int
     width: int
     first_image: Path | None
+    ranges: tuple[FrameRange, ...]
+    cuts: tuple[int, ...] = ()
+
+    def scene_image(self, frame: int) -> Path | None:
+        """Return the stored picture of a frame that begins a scene, None where there is none."""
+        if frame == 0:
+            return self.first_image
+        for index, shown in enumerate(self.ranges):
+            path = self.clips[index].depth.parent / scene_frame_name(index)
+            if shown.start == frame and frame in self.cuts and path.is_file():
+                return path
+        return None
 
     @property
     def num_clips(self) -> int:
@@ -227,7 +264,7 @@ class ControlClips:
 
     @property
     def _timeline_length(self) -> int:
-        return sum(self.frame_counts) - (len(self.frame_counts) - 1)
+        return self.ranges[-1].end
 
     def _checked(self, clip_index: int) -> int:
         if not 0 <= clip_index < self.num_clips:
@@ -240,12 +277,11 @@ class ControlClips:
         A frame that two files share is taken of the first, or of the second for a clip that
         `begins` with it: its tracks start anew there, as the model was trained.
         """
-        begin = 0
-        for file_index, count in enumerate(self.frame_counts):
-            shared = frame == begin + count - 1 and file_index + 1 < len(self.frame_counts)
-            if frame < begin + count and not (begins and shared):
-                return file_index, frame - begin
-            begin += count - 1
+        starts = {shown.start for shown in self.ranges[1:]}
+        for file_index, shown in enumerate(self.ranges):
+            shared = frame + 1 == shown.end and frame in starts
+            if frame < shown.end and not (begins and shared):
+                return file_index, frame - shown.start
         raise IndexError(f"frame {frame} of {self._timeline_length}")
 
     def _read(
@@ -271,7 +307,7 @@ class ControlClips:
                 width=width,
                 fit=fit,
                 start_frame=local,
-                num_frames=min(num_frames - filled, self.frame_counts[file_index] - local),
+                num_frames=min(num_frames - filled, self.ranges[file_index].end - start - filled),
             )
             for frame in reader:
                 frames[filled] = frame
@@ -350,6 +386,57 @@ def _recorded_num_frames(folder: Path, total: int) -> int:
     if not isinstance(recorded, int) or recorded < 1:
         raise ControlError(f"{path}: num_frames must be a whole number, not {recorded!r}.")
     return min(total, recorded)
+
+
+def _ranges_in_a_row(frame_counts: Sequence[int]) -> tuple[FrameRange, ...]:
+    starts = [sum(frame_counts[:index]) - index for index in range(len(frame_counts))]
+    return tuple(
+        FrameRange(start, start + count) for start, count in zip(starts, frame_counts, strict=True)
+    )
+
+
+def _recorded_ranges(folder: Path, frame_counts: Sequence[int]) -> tuple[FrameRange, ...] | None:
+    """Return what each file shows where that was recorded: in folders laid out by scenes."""
+    recorded = _recorded(folder).get("clips")
+    if recorded is None:
+        return None
+    path = folder / NORMALIZATION_NAME
+    try:
+        ranges = tuple(FrameRange(int(start), int(end)) for start, end in recorded)
+    except (TypeError, ValueError) as error:
+        raise ControlError(f"{path}: clips must hold pairs of frames.") from error
+    if len(ranges) != len(frame_counts):
+        raise ControlError(
+            f"{path}: it describes {len(ranges)} clips, but {CONDITIONS_NAME} names "
+            f"{len(frame_counts)}."
+        )
+    expected_start = 0
+    for index, (shown, count) in enumerate(zip(ranges, frame_counts, strict=True)):
+        # A file begins with the frame after the one before it, or repeats its last.
+        follows = shown.start in (expected_start, expected_start - 1)
+        if not follows or not 0 < shown.end - shown.start <= count or shown.end <= expected_start:
+            raise ControlError(f"{path}: clip {index} cannot show frames {shown} of the video.")
+        expected_start = shown.end
+    return ranges
+
+
+def _recorded_cuts(folder: Path) -> tuple[int, ...]:
+    settings = _recorded(folder).get("settings")
+    cuts = settings.get("cuts", []) if isinstance(settings, dict) else []
+    if not isinstance(cuts, list) or not all(isinstance(cut, int) for cut in cuts):
+        raise ControlError(f"{folder / NORMALIZATION_NAME}: cuts must be a list of frames.")
+    return tuple(sorted(cuts))
+
+
+def _recorded(folder: Path) -> dict[str, Any]:
+    path = folder / NORMALIZATION_NAME
+    if not path.is_file():
+        return {}
+    try:
+        record = json.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ControlError(f"{path}: it cannot be read: {error}.") from error
+    return record if isinstance(record, dict) else {}
 
 
 def _counts_text(frame_counts: Sequence[int]) -> str:

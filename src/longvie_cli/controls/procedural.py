@@ -73,6 +73,10 @@ class _FlightSource:
         """Return frame 0, [H, W, 3] RGB."""
         return self._flight.frame(self._start_frame).rgb
 
+    def picture(self, frame: int) -> NDArray[np.uint8]:
+        """Return any frame, [H, W, 3] RGB."""
+        return self._flight.frame(self._start_frame + frame).rgb
+
     def disparity(self, start_frame: int) -> Iterator[NDArray[np.float32]]:
         """Yield 1 / depth, sky 0, a batch at a time."""
         for start in range(start_frame, self.expected_frames, DEPTH_BATCH_FRAMES):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import stat
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,12 @@ _PROTOCOLS = ("-protocol_whitelist", "file,pipe")
 _KEPT_ERROR_BYTES = 65_536
 _REINSTALL = "pip install --force-reinstall imageio-ffmpeg"
 _LOG_PREFIX = re.compile(r"^(\[[^\]]* @ 0x[0-9a-f]+\] )+")
+_LOG_LEVEL = re.compile(r"^\[(?P<level>\w+)\] ")
+_FAILURE_LEVELS = ("error", "fatal", "panic")
+
+# No decoder may set aside memory for a larger picture, whatever a header claims: 8192 x 8192, twice
+# as many as 8K has. One of them is 200 MB as 8-bit RGB.
+MAX_PIXELS = 1 << 26
 
 # Names that ffmpeg's image reader would take for a numbered sequence if they hold a '%'.
 _NUMBERED_SUFFIXES = (".bmp", ".exr", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -29,9 +36,16 @@ _DAMAGE_SIGNS = (
     "Decoding error",
     "Error submitting packet to decoder",
     "Error during demuxing",
+    "error while decoding MB",  # H.264: the picture is patched up and looks plausible
+    "exceeds containing master element",  # Matroska: packets are skipped
+    "invalid as first byte of an EBML number",
 )
 
 _DISK_FULL_SIGNS = ("No space left on device", "Disk quota exceeded")
+
+
+class DamagedVideoError(MediaError):
+    """Frames of a video cannot be decoded, or only as a guess."""
 
 
 @cache
@@ -54,7 +68,7 @@ def input_arguments(path: Path) -> list[str]:
     single_image: list[str] = []
     if "%" in str(path) and path.suffix.lower() in _NUMBERED_SUFFIXES:
         single_image = ["-f", "image2", "-pattern_type", "none"]
-    return [*_PROTOCOLS, *single_image, "-i", f"file:{path}"]
+    return [*_PROTOCOLS, "-max_pixels", str(MAX_PIXELS), *single_image, "-i", f"file:{path}"]
 
 
 def concat_arguments(list_file: Path) -> list[str]:
@@ -76,6 +90,12 @@ def check_readable(path: Path) -> None:
     try:
         if path.is_dir():
             raise MediaError(f"{path}: is a folder, not a file.")
+        if not stat.S_ISREG(path.stat().st_mode):
+            # Opening a pipe without a writer would wait for ever.
+            raise MediaError(
+                f"{path}: is a pipe or a device, not a file.",
+                hint="Write it to a file first; a video is read several times.",
+            )
         with open(path, "rb") as file:
             if not file.read(1):
                 raise MediaError(f"{path}: the file is empty (0 bytes).")
@@ -88,9 +108,12 @@ def check_readable(path: Path) -> None:
 class FfmpegProcess:
     """A running ffmpeg and its pipes; made by `running_ffmpeg`."""
 
-    def __init__(self, process: subprocess.Popen[bytes], errors: IO[bytes]) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes], errors: IO[bytes], *, informative: bool
+    ) -> None:
         self._process = process
         self._errors = errors
+        self._informative = informative
 
     @property
     def stdin(self) -> IO[bytes]:
@@ -107,11 +130,26 @@ class FfmpegProcess:
         return self._process.wait()
 
     def complaints(self) -> list[str]:
-        """Return what ffmpeg wrote to stderr, line by line, without its internal addresses."""
+        """Return the errors ffmpeg wrote to stderr by line, without its internal addresses."""
+        if not self._informative:
+            return [line for _, line in self._said()]
+        return [line for level, line in self._said() if level in _FAILURE_LEVELS]
+
+    def remarks(self) -> list[str]:
+        """Return everything ffmpeg wrote to stderr, line by line."""
+        return [line for _, line in self._said()]
+
+    def _said(self) -> Iterator[tuple[str, str]]:
         size = self._errors.seek(0, 2)
         self._errors.seek(max(0, size - _KEPT_ERROR_BYTES))
         text = self._errors.read().decode("utf-8", "replace")
-        return [_LOG_PREFIX.sub("", line).strip() for line in text.splitlines() if line.strip()]
+        for raw_line in text.splitlines():
+            line = _LOG_PREFIX.sub("", raw_line)
+            level = ""
+            if self._informative and (found := _LOG_LEVEL.match(line)):
+                level, line = found["level"], line[found.end() :]
+            if line.strip():
+                yield level, line.strip()
 
     def close(self) -> None:
         """Kill ffmpeg if it still runs, and let go of its pipes."""
@@ -125,7 +163,9 @@ class FfmpegProcess:
 
 
 @contextmanager
-def running_ffmpeg(arguments: Sequence[str], *, feed: bool = False) -> Iterator[FfmpegProcess]:
+def running_ffmpeg(
+    arguments: Sequence[str], *, feed: bool = False, informative: bool = False
+) -> Iterator[FfmpegProcess]:
     """Run ffmpeg for the length of a `with` block; what still runs at its end is killed.
 
     It has a session of its own: a Ctrl-C at the terminal must not reach it, or it would close its
@@ -134,11 +174,13 @@ def running_ffmpeg(arguments: Sequence[str], *, feed: bool = False) -> Iterator[
     Args:
         arguments: Everything after `ffmpeg`.
         feed: Whether it reads frames from its stdin; otherwise it writes to its stdout.
+        informative: Whether it says what it finds in a file (`remarks`), and not errors alone.
 
     Raises:
         MissingResourceError: ffmpeg is missing or cannot be started.
     """
-    command = [ffmpeg_executable(), "-hide_banner", "-nostdin", "-v", "error", *arguments]
+    level = "level+info" if informative else "error"
+    command = [ffmpeg_executable(), "-hide_banner", "-nostdin", "-v", level, *arguments]
     with tempfile.TemporaryFile() as errors:
         try:
             started = subprocess.Popen(
@@ -152,7 +194,7 @@ def running_ffmpeg(arguments: Sequence[str], *, feed: bool = False) -> Iterator[
             raise MissingResourceError(
                 f"{command[0]}: cannot be started ({reason.strerror}).", hint=_REINSTALL
             ) from reason
-        process = FfmpegProcess(started, errors)
+        process = FfmpegProcess(started, errors, informative=informative)
         try:
             yield process
         finally:
@@ -170,6 +212,18 @@ def run_reading(path: Path, arguments: Sequence[str]) -> bytes:
         output = process.stdout.read()
         check_read_to_the_end(path, process)
     return output
+
+
+def run_inspecting(path: Path, arguments: Sequence[str]) -> tuple[bytes, list[str]]:
+    """Return what ffmpeg writes to stdout and what it says about `path` while it reads it.
+
+    Raises:
+        MediaError, ResumableError: As `run_reading`.
+    """
+    with running_ffmpeg(arguments, informative=True) as process:
+        output = process.stdout.read()
+        check_read_to_the_end(path, process)
+        return output, process.remarks()
 
 
 def check_read_to_the_end(path: Path, process: FfmpegProcess) -> None:
@@ -190,7 +244,7 @@ def check_read_to_the_end(path: Path, process: FfmpegProcess) -> None:
     if status != 0:
         raise MediaError(f"{path}: cannot be read as a video ({_reason(complaints, status)}).")
     if said := _line_with(_DAMAGE_SIGNS, complaints):
-        raise MediaError(
+        raise DamagedVideoError(
             f"{path}: some frames are damaged and cannot be decoded ({said}).",
             hint="Encode the video again with a player or editor that repairs it.",
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,10 +10,12 @@ import numpy as np
 
 from longvie_cli.errors import MediaError
 from longvie_cli.media.ffmpeg import (
+    MAX_PIXELS,
+    DamagedVideoError,
+    FfmpegProcess,
     check_read_to_the_end,
     check_readable,
     input_arguments,
-    run_reading,
     running_ffmpeg,
 )
 from longvie_cli.media.frames import SQUARE, Fit, Frame, Frames, resize_frame
@@ -21,6 +24,20 @@ from longvie_cli.media.probe import SourceVideo, probe_video
 # Output frame k shows the source frame on screen at second k/fps. Containers that round times to
 # milliseconds put a frame up to half a millisecond late, so that instant is taken this much later.
 _LATENESS = 1 / 16  # of an output frame: 3.9 ms at 16 fps
+
+# Pictures with more pixels than 4096x2304 are averaged in ffmpeg before they reach us: one of 8K
+# would be 100 MB. Colours of HDR are converted in 32-bit floats, which 4K makes slow.
+_MAX_PIXELS_HANDED_OVER = 4096 * 2304
+_MAX_PIXELS_CONVERTED = 1920 * 1080
+
+# Untagged colours: players take those of high-definition video for bt709, smaller ones for bt601.
+_HIGH_DEFINITION = (720, 1280)
+
+# HDR to SDR: 203 cd/m2 is the white of ordinary pictures in HDR (ITU-R BT.2408), so it is 1. What
+# is darker than 0.3 of it stays as it is; everything up to 1000 cd/m2 is pressed into the rest.
+_WHITE_NITS = 203
+_PEAK_NITS = 1000
+_TONE_CURVE = f"tonemap=mobius:param=0.3:desat=0:peak={_PEAK_NITS / _WHITE_NITS:.3f}"
 
 
 def read_frames(
@@ -60,6 +77,47 @@ def read_frames(
     return _resized_frames(source, fps, height, width, fit, start_frame, num_frames)
 
 
+def read_small_frames(
+    source: SourceVideo,
+    *,
+    fps: int,
+    height: int,
+    width: int,
+    start_frame: int = 0,
+    num_frames: int | None = None,
+) -> Iterator[Frame]:
+    """Yield the frames of a video averaged down to a few pixels, of any aspect, colours as stored.
+
+    The cheapest way to see every frame, and to be sure of it: damage among the frames asked for is
+    an error, what lies beyond them is not looked at.
+
+    Args:
+        source: As `probe_video` returns it.
+        fps: As for `read_frames`, and so are the others.
+        height: Rows of the result.
+        width: Columns of the result.
+        start_frame: First frame to yield.
+        num_frames: How many at most; all where None.
+
+    Raises:
+        DamagedVideoError: A frame asked for is damaged; says which can be read.
+        MediaError: The file cannot be read.
+    """
+    filters = [
+        *_timing_filters(source, fps),
+        *_range_filters(start_frame, num_frames),
+        f"scale={width}:{height}:flags=area",
+        "format=rgb24",
+    ]
+    num_bytes = height * width * 3
+    arguments = [*_decoding_arguments(source, filters), "-f", "rawvideo", "pipe:1"]
+    with running_ffmpeg(arguments) as process:
+        while len(data := process.stdout.read(num_bytes)) == num_bytes:
+            yield np.frombuffer(data, np.uint8).reshape(height, width, 3)
+        needed = None if num_frames is None else start_frame + num_frames
+        _check_decoded(source, process, fps, needed=needed)
+
+
 def count_frames(path: Path, *, fps: int | None) -> int:
     """Return how many frames `read_frames` yields at this rate; decodes the video to be exact.
 
@@ -68,10 +126,12 @@ def count_frames(path: Path, *, fps: int | None) -> int:
     """
     source = probe_video(path)
     arguments = [
-        *_decoding_arguments(path, _timing_filters(source, fps) or ["null"]),
+        *_decoding_arguments(source, _timing_filters(source, fps) or ["null"]),
         *("-f", "null", "-progress", "pipe:1", "pipe:1"),
     ]
-    report = run_reading(path, arguments).decode()
+    with running_ffmpeg(arguments) as process:
+        report = process.stdout.read().decode()
+        _check_decoded(source, process, fps)
     counts = [line.partition("=")[2] for line in report.splitlines() if line.startswith("frame=")]
     return int(counts[-1])
 
@@ -101,6 +161,8 @@ def read_image(path: Path, *, height: int, width: int, fit: Fit) -> Frame:
     check_readable(path)
     try:
         with Image.open(path) as stored:
+            if stored.width * stored.height > MAX_PIXELS:
+                raise ValueError(f"{stored.width}x{stored.height} is more than {MAX_PIXELS} pixels")
             picture = ImageOps.exif_transpose(stored)
             frame = _rgb(picture)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as reason:
@@ -112,12 +174,18 @@ def read_image(path: Path, *, height: int, width: int, fit: Fit) -> Frame:
 
 
 def _timing_filters(source: SourceVideo, fps: int | None) -> list[str]:
+    # One picture out of the two instants of each; pictures that are not interlaced pass.
+    whole = ["bwdif=mode=send_frame:deint=interlaced"] if source.picture.interlaced else []
     if fps is None:
-        return []
+        return whole
     # A video shorter than the lateness would be over before it began.
     late = _LATENESS / fps if source.duration_seconds * fps >= 1 else 0.0
     microseconds = round(late * 1_000_000)
-    return [f"settb=1/1000000,setpts=PTS-STARTPTS-{microseconds}", f"fps={fps}:round=up"]
+    return [
+        *whole,
+        f"settb=1/1000000,setpts=PTS-STARTPTS-{microseconds}",
+        f"fps={fps}:round=up",
+    ]
 
 
 def _range_filters(start_frame: int, num_frames: int | None) -> list[str]:
@@ -125,16 +193,73 @@ def _range_filters(start_frame: int, num_frames: int | None) -> list[str]:
     return [f"trim=start_frame={start_frame}{end}"]
 
 
-def _pixel_filters(source: SourceVideo) -> list[str]:
-    # A stream may change its size half-way; every frame gets the size of the first.
-    size = f"{source.decoded_width}:{source.decoded_height}"
-    return [f"scale={size}:flags=bicubic+accurate_rnd+full_chroma_int+bitexact", "format=rgb24"]
+def _handed_over_size(source: SourceVideo, height: int, width: int, fit: Fit) -> tuple[int, int]:
+    """Return the height and width ffmpeg hands out: as decoded, or a whole part of it if huge."""
+    rows, columns = source.decoded_height, source.decoded_width
+    picture = source.picture
+    converted = picture.hdr is not None or picture.is_wide_gamut
+    limit = _MAX_PIXELS_CONVERTED if converted else _MAX_PIXELS_HANDED_OVER
+    if fit == "native" or rows * columns <= limit:
+        return rows, columns
+    needed = math.ceil(math.sqrt(rows * columns / limit))
+    possible = min(rows // height, columns // width)
+    divisor = max(1, min(needed, possible))
+    return round(rows / divisor), round(columns / divisor)
 
 
-def _decoding_arguments(path: Path, filters: list[str]) -> list[str]:
+def _pixel_filters(source: SourceVideo, height: int, width: int) -> list[str]:
+    """Return the filters that make 8-bit sRGB-like pictures of this size, transparency over black.
+
+    A stream may change its size half-way; every frame gets the same size.
+    """
+    picture = source.picture
+    smaller = height < source.decoded_height or width < source.decoded_width
+    kernel = "area" if smaller else "bicubic"
+    scaled = f"scale={width}:{height}:flags={kernel}+accurate_rnd+full_chroma_int+bitexact"
+    tags = _missing_tags(source)
+    if picture.hdr is not None or picture.is_wide_gamut:
+        linear = [
+            f"zscale=matrix=gbr:transfer=linear:range=pc:npl={_WHITE_NITS}",
+            "format=gbrpf32le",
+            "zscale=primaries=bt709",
+        ]
+        tone = [_TONE_CURVE] if picture.hdr is not None else []
+        ordinary = ["zscale=transfer=bt709:range=pc", "format=gbrp"]
+        # Twelve bits on the way, and no chroma at half size that would have to be invented again.
+        return [*tags, f"{scaled},format=yuv444p12", *linear, *tone, *ordinary, "format=rgb24"]
+    if picture.transparent:
+        return [*tags, scaled, "format=gbrap", "premultiply=inplace=1", "format=rgb24"]
+    return [*tags, scaled, "format=rgb24"]
+
+
+def _missing_tags(source: SourceVideo) -> list[str]:
+    """Return the filter that says how untagged colours are to be read."""
+    picture = source.picture
+    tags: dict[str, str] = {}
+    wide = picture.hdr is not None or picture.is_wide_gamut
+    if wide:
+        if picture.color_range == "unknown":
+            tags["range"] = "tv"
+        if picture.matrix == "unknown":
+            tags["colorspace"] = "bt2020nc"
+        if picture.primaries == "unknown":
+            tags["color_primaries"] = "bt2020"
+        if picture.transfer in ("unknown", "bt2020-10", "bt2020-12"):
+            tags["color_trc"] = "bt709"  # the three are one curve
+    elif picture.matrix == "unknown" and picture.pixel_format.startswith(("yuv", "nv", "p0")):
+        sides = sorted((source.decoded_height, source.decoded_width))
+        if sides[0] >= _HIGH_DEFINITION[0] or sides[1] >= _HIGH_DEFINITION[1]:
+            tags["colorspace"] = "bt709"
+    if not tags:
+        return []
+    return ["setparams=" + ":".join(f"{name}={value}" for name, value in tags.items())]
+
+
+def _decoding_arguments(source: SourceVideo, filters: list[str]) -> list[str]:
+    decoder = ["-c:v", source.picture.decoder] if source.picture.decoder else []
     # Without -reinit_filter 0 a stream that changes its size half-way would begin to count anew.
     frames = ("-map", "0:V:0", "-fps_mode", "passthrough", "-vf", ",".join(filters))
-    return ["-reinit_filter", "0", *input_arguments(path), *frames]
+    return ["-reinit_filter", "0", *decoder, *input_arguments(source.path), *frames]
 
 
 def _resized_frames(
@@ -146,14 +271,14 @@ def _resized_frames(
     start_frame: int,
     num_frames: int | None,
 ) -> Iterator[Frame]:
-    shape = (source.decoded_height, source.decoded_width, 3)
+    shape = (*_handed_over_size(source, height, width, fit), 3)
     num_bytes = shape[0] * shape[1] * 3
     filters = [
         *_timing_filters(source, fps),
         *_range_filters(start_frame, num_frames),
-        *_pixel_filters(source),
+        *_pixel_filters(source, *shape[:2]),
     ]
-    arguments = [*_decoding_arguments(source.path, filters), "-f", "rawvideo", "pipe:1"]
+    arguments = [*_decoding_arguments(source, filters), "-f", "rawvideo", "pipe:1"]
     # A native read of non-square pixels still has to make them square.
     resize_fit: Fit = "stretch" if fit == "native" else fit
     pixel_aspect = SQUARE if fit == "native" else source.pixel_aspect
@@ -162,7 +287,7 @@ def _resized_frames(
         while num_frames is None or num_read < num_frames:
             data = process.stdout.read(num_bytes)
             if len(data) < num_bytes:
-                check_read_to_the_end(source.path, process)
+                _check_decoded(source, process, fps)
                 break
             frame = np.frombuffer(data, np.uint8).reshape(shape)
             num_read += 1
@@ -173,6 +298,55 @@ def _resized_frames(
             f"{source.path}: the video ends after {start_frame + num_read} frames{rate}, "
             f"but {start_frame + num_frames} are needed."
         )
+
+
+def _check_decoded(
+    source: SourceVideo, process: FfmpegProcess, fps: int | None, *, needed: int | None = None
+) -> None:
+    """As `check_read_to_the_end`, and say how many frames come before the damage.
+
+    Damage after the first `needed` frames does not count.
+    """
+    try:
+        check_read_to_the_end(source.path, process)
+    except DamagedVideoError as error:
+        readable = count_sound_frames(source, fps=fps, limit=needed)
+        if needed is not None and readable >= needed:
+            return
+        raise damage_error(source, readable, fps, error.message) from error
+
+
+def count_sound_frames(source: SourceVideo, *, fps: int | None, limit: int | None = None) -> int:
+    """Return how many frames at this rate, at most `limit`, come before the first damage."""
+    timing = [*_timing_filters(source, fps), *_range_filters(0, limit)]
+    filters = [*timing, "scale=16:16:flags=fast_bilinear", "format=gray"]
+    decoding = _decoding_arguments(source, filters)
+    # The first error ends it; of the frames ffmpeg still held back, none is counted.
+    strict = ["-xerror", "-err_detect", "explode", *decoding, "-f", "rawvideo", "pipe:1"]
+    num_bytes = 0
+    with running_ffmpeg(strict) as process:
+        while data := process.stdout.read(1 << 16):
+            num_bytes += len(data)
+    return num_bytes // 256
+
+
+def damage_error(
+    source: SourceVideo, readable: int, fps: int | None, reason: str
+) -> DamagedVideoError:
+    """Return the error that says which frames of a damaged video can be read."""
+    why = reason.removeprefix(f"{source.path}: ")
+    rate = fps or source.fps
+    if readable < 1:
+        return DamagedVideoError(
+            f"{source.path}: not one frame can be read without damage; {why}",
+            hint="Encode the video again with a player or editor that repairs it.",
+        )
+    return DamagedVideoError(
+        f"{source.path}: frames 0 to {readable - 1} ({readable / rate:.2f} s) can be read, then it "
+        f"is damaged; {why}",
+        hint=f"Use what comes before with --seconds {math.floor(readable / rate * 10) / 10:g}, or "
+        "encode the video again with a player or editor that repairs it.",
+    )
 
 
 def _rgb(picture: object) -> Frame:

@@ -20,6 +20,7 @@ class RunFolder:
     tails/0000.safetensors   the clip's last frames, lossless
     prompts/*.safetensors    embeddings of each distinct prompt, named by text and text encoder
     first.png            the picture clip 0 starts from, where the model made it
+    first_0002.png       likewise for clip 2, where the source's scene begins with it
     earlier.mp4          what `extend` goes on from, where it had to be encoded again
     joined.mp4           the whole video, until it is moved to the output
     delivery.json        hash of the output and where its source stands: the run is finished
@@ -67,6 +68,10 @@ class RunFolder:
     @property
     def first_picture(self) -> Path:
         return self.root / "first.png"
+
+    def scene_picture(self, clip_index: int) -> Path:
+        """Return where the picture made for the clip that begins a scene is stored."""
+        return self.first_picture if clip_index == 0 else self.root / f"first_{clip_index:04d}.png"
 
     @property
     def joined_video(self) -> Path:

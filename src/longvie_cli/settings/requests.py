@@ -22,6 +22,7 @@ Quantize = Literal["none", "fp8", "int8"]
 Attention = Literal["native", "cudnn", "flash", "flash3", "sage", "xformers"]
 FirstFrame = Literal["video", "prompt"]
 Repeat = Literal["pingpong"]
+AtCut = Literal["refuse", "restart", "ignore"]
 
 # Options of which one replaces the others; a flag of a group hides the whole group in the settings
 # files beneath it.
@@ -149,6 +150,7 @@ class GenerateRequest(OutputRequest, Length, Delivery, Network):
     first_frame: FirstFrame | None = None
     first_frame_model: Path | None = None
     repeat: Repeat | None = None
+    at_cut: AtCut | None = None
     fit: Fit = "crop"
     audio: str = "none"
     preset: str = DEFAULT_PRESET
@@ -196,6 +198,7 @@ class ExtendRequest(OutputRequest, Length, Delivery, Network):
     video: Path | None = None
     controls: Path | None = None
     repeat: Repeat | None = None
+    at_cut: AtCut | None = None
     fit: Fit | None = None
     preset: str | None = None
     device: str = "auto"
@@ -230,6 +233,8 @@ class ExtractControlsRequest(OutputRequest, Length, Network):
 
     video: Path
     prompt: str | None = None
+    at_cut: AtCut | None = None
+    preview: bool = False
     fit: Fit = "crop"
     preset: str = DEFAULT_PRESET
     device: str = "auto"

@@ -40,7 +40,8 @@ def make_missing_clips(
 
     A clip starts on the last frame so far and is told the last few as history; both come from the
     lossless tail, never from the delivered video, so a resumed run makes the same frames. Memory
-    does not grow with the number of clips.
+    does not grow with the number of clips. A clip that starts a scene of the source starts anew:
+    from the scene's own picture and without history, in the same noise.
     """
     done = completed_clips(folder, job.specs)
     if len(done) == len(job.specs):
@@ -55,10 +56,12 @@ def make_missing_clips(
         shown = None if controls is None else controls.read(spec)
         dense, sparse = (None, None) if shown is None else (shown.dense, shown.sparse)
         prompt = job.prompts[spec.index]
+        if spec.starts_scene:
+            tail = None
         if tail is not None:
             image = tail[-1]
         else:
-            image = _first_picture(job, folder, generator, prompt, dense, sparse)
+            image = _first_picture(job, spec, folder, generator, dense, sparse)
         clip = generator.generate(
             spec.index,
             prompt,
@@ -79,16 +82,21 @@ def make_missing_clips(
 
 def _first_picture(
     job: Job,
+    spec: ClipSpec,
     folder: RunFolder,
     generator: ClipGenerator,
-    prompt: str,
     dense: NDArray[np.uint8] | None,
     sparse: NDArray[np.uint8] | None,
 ) -> NDArray[np.uint8]:
-    """Return the picture a new video starts from, made by the model where none is given."""
-    if job.start.image is not None:
+    """Return the picture a new video or scene starts from, made where none is given."""
+    if not spec.starts_scene and job.start.image is not None:
         return job.start.image
-    if not folder.first_picture.is_file():
+    if spec.starts_scene and not job.start.scenes_from_prompt:
+        picture = job.source.picture(spec.first_frame)
+        assert picture is not None, "checked when the job was decided"
+        return picture
+    made, prompt = folder.scene_picture(spec.index), job.prompts[spec.index]
+    if not made.is_file():
         assert dense is not None and sparse is not None, "a first frame is made from controls"
         if job.start.image_model is None:
             picture = generator.first_frame(
@@ -106,10 +114,8 @@ def _first_picture(
                 dtype=job.sampling.dtype,
                 negative_prompt=job.sampling.negative_prompt,
             )
-        write_atomic(folder.first_picture, _png(picture))
-    return read_image(
-        folder.first_picture, height=job.preset.height, width=job.preset.width, fit="native"
-    )
+        write_atomic(made, _png(picture))
+    return read_image(made, height=job.preset.height, width=job.preset.width, fit="native")
 
 
 def _commit(

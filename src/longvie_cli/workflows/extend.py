@@ -19,7 +19,7 @@ from longvie_cli.run_folder.layout import RunFolder
 from longvie_cli.run_folder.manifest import read_manifest
 from longvie_cli.run_folder.tails import load_tail
 from longvie_cli.settings.presets import DEFAULT_PRESET, Fit, Preset, load_preset
-from longvie_cli.settings.requests import ExtendRequest, LoraFile, check_control_range
+from longvie_cli.settings.requests import AtCut, ExtendRequest, LoraFile, check_control_range
 from longvie_cli.timeline import plan_clips
 from longvie_cli.workflows.carry_out import carry_out, describe
 from longvie_cli.workflows.delivery import read_delivery
@@ -30,11 +30,13 @@ from longvie_cli.workflows.job import (
     Start,
     check_loras,
     check_output_path,
+    check_scene_pictures,
     clip_prompts,
     clip_seeds,
     deciding_settings,
 )
 from longvie_cli.workflows.result import JobResult
+from longvie_cli.workflows.scenes import cuts_to_honour
 from longvie_cli.workflows.sources import (
     FlightSource,
     FolderSource,
@@ -110,14 +112,20 @@ def decide(request: ExtendRequest, progress: Progress) -> Job:
     notes: list[str] = []
     start = _start(request, origin, preset, fit, notes)
     earlier = _earlier_video(request.previous, preset, notes)
-    source = _source(request, origin, preset, fit, sampling, progress, notes)
+    # A source that was cut up before is cut up again: its cuts are as known as its length.
+    at_cut: AtCut | None = request.at_cut or origin.settings.get("at_cut")
+    source = _source(request, origin, preset, fit, sampling, progress, notes, at_cut)
     wanted = request.wanted_frames(preset.geometry, continues=True)
     num_frames = frames_to_make(
         source, wanted, flag=request.length_flag, fps=preset.fps, shared_frames=1
     )
     if wanted is None and source.kind in ("flight", "none"):
         notes.append(f"No length given: {num_frames / preset.fps:g} s are added.")
-    specs = plan_clips(preset.geometry, num_frames, continues=True)
+    cuts = cuts_to_honour(
+        source, num_frames + 1, at_cut, fps=preset.fps, notes=notes, progress=progress
+    )
+    specs = plan_clips(preset.geometry, num_frames, continues=True, cuts=cuts)
+    check_scene_pictures(specs, source, start)
     prompt = request.prompt
     # Captions go on as captions where the source still has some; else the last words stay.
     captioned = source.kind in ("controls", "flight") and origin.about.get("captioned", True)
@@ -309,14 +317,23 @@ def _source(
     sampling: Sampling,
     progress: Progress,
     notes: list[str],
+    at_cut: AtCut | None,
 ) -> Source:
     """Return what the video goes on with: a new source, the rest of its own, or nothing."""
     pingpong = request.repeat == "pingpong"
     if request.video is not None:
-        return VideoSource(request.video, preset, fit, sampling.device, pingpong)
+        return VideoSource(
+            request.video,
+            preset,
+            fit,
+            sampling.device,
+            pingpong,
+            at_cut=at_cut,
+            progress=progress,
+        )
     if request.controls is not None:
         return FolderSource(request.controls, preset, fit, progress, pingpong)
-    rest = _rest_of_source(request, origin, preset, fit, sampling, progress)
+    rest = _rest_of_source(request, origin, preset, fit, sampling, progress, at_cut)
     if rest is None:
         if request.repeat is not None:
             raise UsageError("--repeat: there is no --video or --controls to repeat.")
@@ -337,6 +354,7 @@ def _rest_of_source(
     fit: Fit,
     sampling: Sampling,
     progress: Progress,
+    at_cut: AtCut | None,
 ) -> Source | None:
     settings, kind = origin.settings, origin.about.get("source_kind")
     place = int(origin.about.get("last_source_frame", 0))
@@ -358,7 +376,17 @@ def _rest_of_source(
             f"{path}: this file has changed since {request.previous.name} was made from it.",
             hint="Pass --video to begin with it anew.",
         )
-    return VideoSource(path, preset, fit, sampling.device, pingpong, place, _depth_range(origin))
+    return VideoSource(
+        path,
+        preset,
+        fit,
+        sampling.device,
+        pingpong,
+        place,
+        _depth_range(origin),
+        at_cut,
+        progress,
+    )
 
 
 def _depth_range(origin: Origin) -> DepthRange | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from longvie_cli.controls.depth import TransformersDepthEstimator
 from longvie_cli.controls.extraction import extract_controls as extract
 from longvie_cli.controls.files import load_control_clips
+from longvie_cli.controls.preview import write_preview
 from longvie_cli.controls.tracks import LucasKanadeTracker
 from longvie_cli.errors import UsageError
 from longvie_cli.models.hub import depth_folder, go_offline
@@ -12,6 +13,7 @@ from longvie_cli.progress import Progress, SilentProgress
 from longvie_cli.settings.presets import load_preset
 from longvie_cli.settings.requests import ExtractControlsRequest
 from longvie_cli.workflows.result import JobResult
+from longvie_cli.workflows.scenes import cuts_to_honour
 from longvie_cli.workflows.sources import VideoSource, control_layout, frames_to_make
 
 
@@ -34,13 +36,20 @@ def extract_controls(
     depth = depth_folder(preset)
     device = resolve_device(request.device)
     wanted = request.wanted_frames(preset.geometry)
-    if wanted is not None:
-        source = VideoSource(request.video, preset, request.fit, device)
-        wanted = frames_to_make(source, wanted, flag=request.length_flag, fps=preset.fps)
+    source = VideoSource(
+        request.video, preset, request.fit, device, at_cut=request.at_cut, progress=progress
+    )
+    num_frames = frames_to_make(source, wanted, flag=request.length_flag, fps=preset.fps)
+    notes: list[str] = []
+    cuts = cuts_to_honour(
+        source, num_frames, request.at_cut, fps=preset.fps, notes=notes, progress=progress
+    )
+    for note in notes:
+        progress.message(note)
     extract(
         request.video,
         request.output,
-        layout=control_layout(preset),
+        layout=control_layout(preset, cuts=cuts),
         fit=request.fit,
         estimator=TransformersDepthEstimator(depth, device=device),
         tracker=LucasKanadeTracker(),
@@ -48,5 +57,11 @@ def extract_controls(
         num_frames=wanted,
         text=request.prompt or "",
     )
-    frames = load_control_clips(request.output, preset.geometry).num_frames
+    controls = load_control_clips(request.output, preset.geometry)
+    if request.preview:
+        preview, sheet = write_preview(
+            controls, request.video, fps=preset.fps, fit=request.fit, progress=progress
+        )
+        progress.message(f"To look at: {preview} and {sheet}")
+    frames = controls.num_frames
     return JobResult("done", request.output, frames=frames, seconds=frames / preset.fps)

@@ -22,11 +22,13 @@ from longvie_cli.workflows.job import (
     Start,
     check_loras,
     check_output_path,
+    check_scene_pictures,
     clip_prompts,
     clip_seeds,
     deciding_settings,
 )
 from longvie_cli.workflows.result import JobResult
+from longvie_cli.workflows.scenes import cuts_to_honour
 from longvie_cli.workflows.sources import (
     FlightSource,
     FolderSource,
@@ -96,12 +98,16 @@ def decide(request: GenerateRequest, progress: Progress) -> Job:
     source = _source(request, preset, sampling.device, progress)
     wanted = request.wanted_frames(preset.geometry)
     num_frames = frames_to_make(source, wanted, flag=request.length_flag, fps=preset.fps)
-    specs = plan_clips(preset.geometry, num_frames)
+    notes: list[str] = []
+    cuts = cuts_to_honour(
+        source, num_frames, request.at_cut, fps=preset.fps, notes=notes, progress=progress
+    )
+    specs = plan_clips(preset.geometry, num_frames, cuts=cuts)
     prompts = clip_prompts(specs, request.prompt, request.prompts, source, preset.fps)
     seeds = clip_seeds(specs, sampling, request.prompts)
     start = _start(request, preset, source)
+    check_scene_pictures(specs, source, start)
     audio = _audio(request)
-    notes: list[str] = []
     if wanted is None and source.kind == "flight":
         notes.append(f"No length given: the flight lasts {num_frames / preset.fps:g} s.")
     return Job(
@@ -138,7 +144,15 @@ def decide(request: GenerateRequest, progress: Progress) -> Job:
 def _source(request: GenerateRequest, preset: Preset, device: str, progress: Progress) -> Source:
     pingpong = request.repeat == "pingpong"
     if request.video is not None:
-        return VideoSource(request.video, preset, request.fit, device, pingpong)
+        return VideoSource(
+            request.video,
+            preset,
+            request.fit,
+            device,
+            pingpong,
+            at_cut=request.at_cut,
+            progress=progress,
+        )
     if request.controls is not None:
         return FolderSource(request.controls, preset, request.fit, progress, pingpong)
     return FlightSource(request.seed, preset)
@@ -155,7 +169,7 @@ def _start(request: GenerateRequest, preset: Preset, source: Source) -> Start:
     if request.first_frame is None and source.kind == "flight":
         by_prompt = can_make and bool(request.prompt or request.prompts)
     if not by_prompt:
-        picture = source.first_picture()
+        picture = source.picture(0)
         if picture is not None:
             return Start(f"of the {source.kind}", picture)
         raise UsageError(
@@ -172,8 +186,9 @@ def _start(request: GenerateRequest, preset: Preset, source: Source) -> Start:
         )
     model = request.first_frame_model
     if model is None:
-        return Start("from the prompt")
-    return Start(f"from the prompt by {_pipeline_identity(model)}", image_model=model)
+        return Start("from the prompt", scenes_from_prompt=True)
+    label = f"from the prompt by {_pipeline_identity(model)}"
+    return Start(label, image_model=model, scenes_from_prompt=True)
 
 
 def _pipeline_identity(model: Path) -> str:

@@ -65,12 +65,15 @@ class Start:
         history: Last frames of the earlier video, [n, height, width, 3]; None for a new video.
         image_model: Pipeline folder that makes the picture from prompt and depth; None lets the
             video model do it.
+        scenes_from_prompt: Whether later scenes of the source start from a picture made of their
+            prompt too, and not from the source's own.
     """
 
     label: str
     image: NDArray[np.uint8] | None = None
     history: NDArray[np.uint8] | None = None
     image_model: Path | None = None
+    scenes_from_prompt: bool = False
 
 
 @dataclass(frozen=True)
@@ -239,6 +242,23 @@ def check_loras(loras: Sequence[LoraFile]) -> None:
             check_lora(lora.path)
 
 
+def check_scene_pictures(specs: Sequence[ClipSpec], source: Source, start: Start) -> None:
+    """Do nothing if there is a picture for every scene that begins anew.
+
+    Raises:
+        UsageError: The source has none of some scene, as controls of a foreign tool have not.
+    """
+    if start.scenes_from_prompt or source.kind != "controls":
+        return
+    for spec in specs:
+        if spec.starts_scene and source.picture(spec.first_frame) is None:
+            raise UsageError(
+                f"--at-cut restart: {source.name} has no picture of the scene at frame "
+                f"{source.first_frame + spec.first_frame}.",
+                hint="Pass --first-frame prompt, or --at-cut ignore.",
+            )
+
+
 def model_hashes(preset: Preset) -> dict[str, str]:
     """Return the hash of every weights and settings file of a preset, by its name there.
 
@@ -274,12 +294,15 @@ def deciding_settings(
     if sampling.attention != "native":
         kernels["attention"] = sampling.attention
     same_prompt = len(set(prompts)) == 1
+    restarts = [spec.first_frame for spec in specs if spec.starts_scene]
     return {
         "preset": preset.name,
         "frames": sum(spec.added_frames for spec in specs),
         ("prompt" if same_prompt else "prompts"): prompts[0] if same_prompt else list(prompts),
         "first_frame": start.label,
         **source.facts(),
+        # Only where there are any: without cuts a run is what it was before they were looked for.
+        **({"at_cut": "restart", "cuts": restarts} if restarts else {}),
         "fit": fit,
         "seed": sampling.seed,
         "steps": sampling.num_inference_steps,

@@ -96,6 +96,8 @@ def _forget(folder: RunFolder) -> None:
     """Remove what an earlier request left in its run folder, its run.json last."""
     for path in (folder.delivery, folder.joined_video, folder.first_picture, folder.earlier_video):
         path.unlink(missing_ok=True)
+    for path in folder.root.glob("first_*.png"):
+        path.unlink()
     for room in (folder.clips_dir, folder.tails_dir, folder.controls_dir, folder.prompts_dir):
         shutil.rmtree(room)
     folder.run_json.unlink()

@@ -13,11 +13,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from longvie_cli.errors import ControlError, UsageError
+from longvie_cli.errors import ControlError, MediaError, UsageError
 from longvie_cli.models.hub import depth_folder
-from longvie_cli.progress import Progress
+from longvie_cli.progress import Progress, SilentProgress
 from longvie_cli.run_folder.commit import hash_file
 from longvie_cli.settings.presets import Fit, Preset
+from longvie_cli.settings.requests import AtCut
 from longvie_cli.timeline import ClipSpec
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from longvie_cli.controls.files import ClipControls, ControlClips
     from longvie_cli.controls.normalization import DepthRange
     from longvie_cli.media.probe import SourceVideo
+    from longvie_cli.media.scenes import SceneScan
     from longvie_cli.worlds import Flight
 
 Kind = Literal["video", "controls", "flight", "none"]
@@ -58,10 +60,18 @@ class PlayedControls:
 
     def read(self, spec: ClipSpec) -> ClipControls:
         """Return the control frames of a clip of the run."""
+        import numpy as np
+
         from longvie_cli.controls.files import ClipControls
 
         start, count = self.first_frame + spec.first_frame, self.preset.num_frames
         size = (self.preset.height, self.preset.width)
+        if spec.ends_scene:
+            # The model sees a whole clip at once: nothing of the next scene may be in it.
+            shown = spec.skip_frames + spec.added_frames
+            found = self.controls.read_range(start, shown, *size, self.fit)
+            kept = np.minimum(np.arange(count), shown - 1)
+            return ClipControls(found.dense[kept], found.sparse[kept])
         if not self.pingpong:
             return self.controls.read_range(start, count, *size, self.fit)
         order = [pingpong_frame(start + index, self.controls.num_frames) for index in range(count)]
@@ -119,8 +129,21 @@ class Source(Protocol):
     def conversions(self) -> list[str]:
         """Return one line for each thing that happens to it on its way to the model."""
 
-    def first_picture(self) -> NDArray[np.uint8] | None:
-        """Return its own frame at `first_frame`, [height, width, 3]; None if it has none."""
+    @property
+    def pingpong(self) -> bool:
+        """Whether it is played back and forth."""
+
+    def picture(self, frame: int) -> NDArray[np.uint8] | None:
+        """Return its own picture, [height, width, 3], of a frame counted from `first_frame`.
+
+        None where it has no picture of this frame.
+        """
+
+    def scene_cuts(self, num_frames: int, progress: Progress) -> tuple[int, ...]:
+        """Return the frames, counted from `first_frame`, with which scenes begin, ascending.
+
+        Of the next `num_frames`, or where it is played back and forth of all, counted from 0.
+        """
 
     def caption(self, spec: ClipSpec) -> str:
         """Return the prompt it brings for a clip, empty if none."""
@@ -143,6 +166,8 @@ class VideoSource:
     pingpong: bool = False
     first_frame: int = 0
     depth_range: DepthRange | None = None
+    at_cut: AtCut | None = None
+    progress: Progress = field(default=SilentProgress(), compare=False)
     kind: Kind = field(default="video", init=False)
 
     @property
@@ -154,13 +179,22 @@ class VideoSource:
         """What the file holds."""
         from longvie_cli.media.probe import probe_video
 
-        return probe_video(self.path)
+        video = probe_video(self.path)
+        if video.is_still:
+            raise MediaError(
+                f"{self.path}: this is a still picture ({video.codec}), not a video.",
+                hint="Pass a video; a picture to begin with goes with `generate --image`.",
+            )
+        return video
 
     @cached_property
     def _exact_frames(self) -> int:
-        from longvie_cli.media.reader import count_frames
+        return self._scan(None, self.progress).num_frames + self._scan_start
 
-        return count_frames(self.path, fps=self.preset.fps)
+    @property
+    def _scan_start(self) -> int:
+        # Played back and forth, any part of it may be shown, the part before `first_frame` too.
+        return 0 if self.pingpong else self.first_frame
 
     def frames_left(self, wanted: int | None) -> int | None:
         if self.pingpong:
@@ -178,10 +212,10 @@ class VideoSource:
 
         return describe_conversion(self.video, control_layout(self.preset), self.fit)
 
-    def first_picture(self) -> NDArray[np.uint8] | None:
+    def picture(self, frame: int) -> NDArray[np.uint8]:
         from longvie_cli.media.reader import read_frames
 
-        frame = self.first_frame
+        frame += self.first_frame
         if self.pingpong:
             frame = pingpong_frame(frame, self._exact_frames)
         size = {"height": self.preset.height, "width": self.preset.width}
@@ -189,6 +223,36 @@ class VideoSource:
             self.path, fps=self.preset.fps, **size, fit=self.fit, start_frame=frame, num_frames=1
         )
         return next(iter(frames))
+
+    @cached_property
+    def _scans(self) -> dict[int | None, SceneScan]:
+        return {}
+
+    def _scan(self, num_frames: int | None, progress: Progress) -> SceneScan:
+        """Return what one decoding pass over the frames used finds; decodes them only once."""
+        from longvie_cli.media.scenes import SceneScan, scan_scenes
+
+        for scanned in (num_frames, None):
+            if scanned in self._scans:
+                return self._scans[scanned]
+        fps, start = self.preset.fps, self._scan_start
+        expected = max(0, round(self.video.duration_seconds * fps) - start)
+        stage = "looking for cuts"
+        progress.start(stage, expected if num_frames is None else num_frames)
+        done = 0
+        for found in scan_scenes(self.path, fps=fps, start_frame=start, num_frames=num_frames):
+            if isinstance(found, SceneScan):
+                self._scans[num_frames] = found
+            else:
+                progress.advance(stage, found - done)
+                done = found
+        progress.finish(stage)
+        return self._scans[num_frames]
+
+    def scene_cuts(self, num_frames: int, progress: Progress) -> tuple[int, ...]:
+        if self.pingpong:
+            return self._scan(None, progress).cuts
+        return tuple(cut for cut in self._scan(num_frames, progress).cuts if cut < num_frames)
 
     def caption(self, spec: ClipSpec) -> str:
         return ""
@@ -206,7 +270,11 @@ class VideoSource:
         extract_controls(
             self.path,
             folder,
-            layout=control_layout(self.preset, self.depth_range),
+            layout=control_layout(
+                self.preset,
+                self.depth_range,
+                self.scene_cuts(num_frames, progress) if self.at_cut == "restart" else (),
+            ),
             fit=self.fit,
             estimator=TransformersDepthEstimator(depth_folder(self.preset), device=self.device),
             tracker=LucasKanadeTracker(),
@@ -267,13 +335,20 @@ class FolderSource:
             f"{preset.width}x{preset.height} ({self.fit})."
         ]
 
-    def first_picture(self) -> NDArray[np.uint8] | None:
+    def picture(self, frame: int) -> NDArray[np.uint8] | None:
         from longvie_cli.media.reader import read_image
 
-        if self._controls.first_image is None or self.first_frame != 0:
+        stored = self._controls.scene_image(self.first_frame + frame)
+        if stored is None:
             return None
         size = {"height": self.preset.height, "width": self.preset.width}
-        return read_image(self._controls.first_image, **size, fit=self.fit)
+        return read_image(stored, **size, fit=self.fit)
+
+    def scene_cuts(self, num_frames: int, progress: Progress) -> tuple[int, ...]:
+        if self.pingpong:
+            return self._controls.cuts
+        cuts = (cut - self.first_frame for cut in self._controls.cuts)
+        return tuple(cut for cut in cuts if 0 < cut < num_frames)
 
     def caption(self, spec: ClipSpec) -> str:
         return self._played.text(spec)
@@ -293,6 +368,7 @@ class FlightSource:
     first_frame: int = 0
     depth_range: DepthRange | None = None
     kind: Kind = field(default="flight", init=False)
+    pingpong: bool = field(default=False, init=False)
 
     @property
     def name(self) -> str:
@@ -314,11 +390,14 @@ class FlightSource:
     def conversions(self) -> list[str]:
         return []
 
-    def first_picture(self) -> NDArray[np.uint8] | None:
+    def picture(self, frame: int) -> NDArray[np.uint8] | None:
         from longvie_cli.media.frames import resize_frame
 
-        picture = self._flight.frame(self.first_frame).rgb
+        picture = self._flight.frame(self.first_frame + frame).rgb
         return resize_frame(picture, self.preset.height, self.preset.width, "stretch")
+
+    def scene_cuts(self, num_frames: int, progress: Progress) -> tuple[int, ...]:
+        return ()
 
     def caption(self, spec: ClipSpec) -> str:
         start = self.first_frame + spec.first_frame
@@ -349,6 +428,7 @@ class NoSource:
     first_frame: int = 0
     kind: Kind = field(default="none", init=False)
     name: str = field(default="no controls", init=False)
+    pingpong: bool = field(default=False, init=False)
 
     def frames_left(self, wanted: int | None) -> int | None:
         return None
@@ -359,8 +439,11 @@ class NoSource:
     def conversions(self) -> list[str]:
         return []
 
-    def first_picture(self) -> NDArray[np.uint8] | None:
+    def picture(self, frame: int) -> NDArray[np.uint8] | None:
         return None
+
+    def scene_cuts(self, num_frames: int, progress: Progress) -> tuple[int, ...]:
+        return ()
 
     def caption(self, spec: ClipSpec) -> str:
         return ""
@@ -369,8 +452,10 @@ class NoSource:
         return None
 
 
-def control_layout(preset: Preset, depth_range: DepthRange | None = None) -> ControlLayout:
-    """Return what control pictures of a preset look like."""
+def control_layout(
+    preset: Preset, depth_range: DepthRange | None = None, cuts: tuple[int, ...] = ()
+) -> ControlLayout:
+    """Return what control pictures of a preset look like, laid out anew at each cut."""
     from longvie_cli.controls.control_folder import ControlLayout
 
     height, width = preset.control_size
@@ -381,6 +466,7 @@ def control_layout(preset: Preset, depth_range: DepthRange | None = None) -> Con
         track_columns=preset.track_grid.columns,
         track_rows=preset.track_grid.rows,
         depth_range=depth_range,
+        cuts=cuts,
     )
 
 
@@ -431,5 +517,5 @@ def _longest(option: str, available: int, fps: int) -> str:
 def _played_facts(source: Source) -> dict[str, Any]:
     return {
         "first_source_frame": source.first_frame,
-        "pingpong": getattr(source, "pingpong", False),
+        "pingpong": source.pingpong,
     }

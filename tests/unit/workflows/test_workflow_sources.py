@@ -137,7 +137,7 @@ def test_controls_can_be_entered_at_any_frame(flight_controls: Path) -> None:
 
 def test_a_flight_continued_is_the_same_flight(tmp_path: Path) -> None:
     source, rest = FlightSource(5, PRESET), FlightSource(5, PRESET, first_frame=8)
-    first_frame = source.first_picture()
+    first_frame = source.picture(0)
     assert first_frame is not None
     assert first_frame.shape == (32, 48, 3)
     whole = source.prepare(tmp_path / "whole", 17, SilentProgress())

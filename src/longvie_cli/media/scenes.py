@@ -1,0 +1,182 @@
+"""Where a video cuts from one scene to another.
+
+A cut is a step that nothing explains: the pictures just before it and just after it differ more
+than a threshold, and several times as much as pictures near it differ from their neighbours. The
+second condition lets fast flights pass, whose every picture differs from the next; a flash passes
+because the pictures on its two sides are alike. Gradual fades and dissolves are not cuts here, and
+of two cuts with one or two frames between them only the last counts when both sides are alike.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from longvie_cli.media.frames import Frame
+from longvie_cli.media.probe import probe_video
+from longvie_cli.media.reader import read_small_frames
+
+# Size of the pictures that are compared: enough for colours and the large shapes.
+SMALL_HEIGHT, SMALL_WIDTH = 32, 48
+
+# Frames on each side whose steps say how much this video moves here.
+_NEIGHBOURS = 6
+# Frames on each side that have to differ: a flash or a passing bird is shorter.
+_SIDE = 3
+_LEAST_DIFFERENCE = 0.12
+_LEAST_RATIO = 2.5
+
+_GREY_BINS = 16
+_COLOUR_BINS = 6
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What of a picture is compared.
+
+    Args:
+        colours: Shares of grey levels and of hues, [bins], each half sums to 1.
+        shapes: Coarse picture in [0, 1], [rows, columns, 3].
+    """
+
+    colours: NDArray[np.float32]
+    shapes: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class SceneScan:
+    """What one decoding pass finds.
+
+    Args:
+        num_frames: Frames read, at the rate asked for.
+        cuts: First frame of every scene but the first, ascending, counted from the first one read.
+    """
+
+    num_frames: int
+    cuts: tuple[int, ...]
+
+
+def scan_scenes(
+    path: Path, *, fps: int, start_frame: int = 0, num_frames: int | None = None
+) -> Iterator[int | SceneScan]:
+    """Decode a video once, small; yield the number of frames read now and then, at last the scan.
+
+    Memory does not grow with its length.
+
+    Args:
+        path: Any video ffmpeg decodes.
+        fps: Rate at which frames are counted.
+        start_frame: First frame looked at.
+        num_frames: How many from there on; all where None.
+
+    Raises:
+        DamagedVideoError: A frame that is needed is damaged; says which can be read.
+        MediaError: As `read_frames`.
+    """
+    count = 0
+    cuts: list[int] = []
+    detector = CutDetector()
+    frames = read_small_frames(
+        probe_video(path),
+        fps=fps,
+        height=SMALL_HEIGHT,
+        width=SMALL_WIDTH,
+        start_frame=start_frame,
+        num_frames=num_frames,
+    )
+    for frame in frames:
+        cuts.extend(detector.add(frame))
+        count += 1
+        if count % 64 == 0:
+            yield count
+    cuts.extend(detector.finish())
+    yield SceneScan(count, tuple(cuts))
+
+
+def find_cuts(frames: Iterable[Frame]) -> list[int]:
+    """Return the first frame of every scene but the first; for small frames of any one size."""
+    detector = CutDetector()
+    cuts = [cut for frame in frames for cut in detector.add(frame)]
+    return [*cuts, *detector.finish()]
+
+
+class CutDetector:
+    """Finds cuts in a stream of small frames, `_NEIGHBOURS` frames late."""
+
+    def __init__(self) -> None:
+        self._num_frames = 0
+        self._decided = 0  # Steps into frames before this one are decided.
+        self._looks: deque[_Look] = deque(maxlen=2 * _NEIGHBOURS + 2)
+        self._steps: deque[float] = deque(maxlen=2 * _NEIGHBOURS + 1)
+
+    def add(self, frame: Frame) -> Iterator[int]:
+        """Take the next frame, [height, width, 3], and yield the cut that it settles, if any."""
+        look = _look(frame)
+        if self._looks:
+            self._steps.append(_difference(self._looks[-1], look))
+        self._looks.append(look)
+        self._num_frames += 1
+        candidate = self._num_frames - 1 - _NEIGHBOURS
+        if candidate >= 1:
+            yield from self._decide(candidate)
+
+    def finish(self) -> Iterator[int]:
+        """Yield the cuts among the last frames."""
+        for candidate in range(max(1, self._decided + 1), self._num_frames):
+            yield from self._decide(candidate)
+
+    def _decide(self, candidate: int) -> Iterator[int]:
+        self._decided = candidate
+        # Step k leads from frame k - 1 to frame k; the last one stored leads to the last frame.
+        first_step = self._num_frames - len(self._steps)
+        place = candidate - first_step
+        before = list(islice(self._steps, max(0, place - _NEIGHBOURS), place))
+        after = list(islice(self._steps, place + 1, place + 1 + _NEIGHBOURS))
+        if self._steps[place] < _LEAST_DIFFERENCE:
+            return
+        usual = max(_usual(before), _usual(after))
+        first_look = self._num_frames - len(self._looks)
+        here = candidate - first_look
+        earlier = list(islice(self._looks, max(0, here - _SIDE), here))
+        later = list(islice(self._looks, here, here + _SIDE))
+        across = min(_difference(one, other) for one in earlier for other in later)
+        if across >= max(_LEAST_DIFFERENCE, _LEAST_RATIO * usual):
+            yield candidate
+
+
+def _usual(steps: list[float]) -> float:
+    # The second largest: one of them may be another cut, and resampling repeats frames.
+    return sorted(steps)[-2] if len(steps) > 1 else 0.0
+
+
+def _difference(one: _Look, other: _Look) -> float:
+    """Return how much two pictures differ, 0 to 1."""
+    colours = float(np.abs(one.colours - other.colours).sum()) / 4
+    shapes = float(np.abs(one.shapes - other.shapes).mean())
+    return 0.5 * colours + 0.5 * min(1.0, 2 * shapes)
+
+
+def _look(frame: Frame) -> _Look:
+    values = frame.astype(np.float32) / np.float32(255)
+    grey = values @ np.array([0.299, 0.587, 0.114], np.float32)
+    blue, red = values[..., 2] - grey, values[..., 0] - grey
+    num_pixels = grey.size
+    greys = np.bincount(
+        np.minimum(grey * _GREY_BINS, _GREY_BINS - 1).astype(np.intp).ravel(), minlength=_GREY_BINS
+    )
+    # Hues of ordinary pictures lie close to grey: the middle of the plane gets the bins.
+    planes = [
+        np.clip((plane * 2 + 0.5) * _COLOUR_BINS, 0, _COLOUR_BINS - 1) for plane in (blue, red)
+    ]
+    places = (planes[0].astype(np.intp) * _COLOUR_BINS + planes[1].astype(np.intp)).ravel()
+    hues = np.bincount(places, minlength=_COLOUR_BINS**2)
+    colours = np.concatenate([greys, hues]).astype(np.float32) / np.float32(num_pixels)
+    rows, columns = (size // 4 for size in frame.shape[:2])
+    shapes = values[: rows * 4, : columns * 4].reshape(rows, 4, columns, 4, 3).mean(axis=(1, 3))
+    return _Look(colours, shapes.astype(np.float32))

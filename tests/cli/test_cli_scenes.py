@@ -1,0 +1,136 @@
+"""Scene cuts in the source, and controls to look at, on the embedded preset."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from delivered import QUICK, contents, frames_of
+from longvie_cli.controls.files import load_control_clips
+from longvie_cli.media.packets import read_packets
+from longvie_cli.media.reader import read_frames, read_image
+from longvie_cli.media.writer import VideoWriter
+from longvie_cli.settings.presets import load_preset
+from longvie_cli.worlds import Flight
+
+PRESET = load_preset("tiny")
+CUT = 10
+NUM_FRAMES = 22
+
+
+@pytest.fixture(scope="session")
+def cut_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten frames of one flight, then twelve of another, 96x56 at 16 fps."""
+    path = tmp_path_factory.mktemp("cut") / "cut.mp4"
+    one = Flight(1_000_000_700, width=96, height=56, fps=16)
+    other = Flight(1_000_000_702, width=96, height=56, fps=16)
+    with VideoWriter(path, height=56, width=96, fps=16) as writer:
+        for index in range(CUT):
+            writer.write(one.frame(index).rgb)
+        for index in range(NUM_FRAMES - CUT):
+            writer.write(other.frame(index).rgb)
+    return path
+
+
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)])
+def test_a_cut_is_refused_with_its_time_before_anything_is_made(
+    longvie, tmp_path: Path, cut_video: Path, dry: tuple[str, ...]
+) -> None:
+    outcome = longvie("generate", "--video", cut_video, "-p", "hills", *dry, "-o", "out.mp4")
+    assert (outcome.code, outcome.out) == (5, "")
+    assert "a scene cut at 0:00.63" in outcome.err or "a scene cut at 0:00.62" in outcome.err
+    assert "--at-cut restart" in outcome.err
+    assert contents(tmp_path) == {}
+    refused = longvie("extract-controls", cut_video, "-o", "controls")
+    assert refused.code == 5
+    assert not (tmp_path / "controls").exists()
+
+
+def test_the_length_in_the_hint_stops_before_the_cut(longvie, cut_video: Path) -> None:
+    arguments = ("--video", cut_video, "-p", "hills", "--seconds", "0.62", "--dry-run")
+    outcome = longvie("generate", *arguments, "-o", "out.mp4")
+    assert outcome.code == 0, outcome.err
+
+
+def test_restart_plans_a_clip_for_each_scene_and_ignore_goes_on(longvie, cut_video: Path) -> None:
+    def planned(how: str) -> dict:
+        arguments = ("--video", cut_video, "-p", "hills", "--at-cut", how, "--dry-run", "--json")
+        outcome = longvie("generate", *arguments, "-o", "out.mp4")
+        assert outcome.code == 0, outcome.err
+        assert any("a scene cut at" in line for line in outcome.fields["plan"]["inputs"])
+        return outcome.fields["plan"]
+
+    restart = planned("restart")
+    assert [clip["frames"] for clip in restart["clips"]] == [CUT, NUM_FRAMES - CUT]
+    assert restart["settings"]["cuts"] == [CUT]
+    ignore = planned("ignore")
+    assert [clip["frames"] for clip in ignore["clips"]] == [NUM_FRAMES]
+    assert "cuts" not in ignore["settings"]
+
+
+def test_back_and_forth_over_a_cut_is_refused(longvie, cut_video: Path) -> None:
+    arguments = ("--video", cut_video, "-p", "x", "--repeat", "pingpong", "--at-cut", "restart")
+    outcome = longvie("generate", *arguments, "--seconds", "3", "--dry-run", "-o", "out.mp4")
+    assert outcome.code == 2
+    assert "back and forth" in outcome.err
+
+
+def test_controls_cut_up_by_scenes_are_seen_and_honoured(
+    longvie, tmp_path: Path, cut_video: Path
+) -> None:
+    arguments = ("--at-cut", "restart", "--preview", "-o", "controls")
+    outcome = longvie("extract-controls", cut_video, *arguments)
+    assert outcome.code == 0, outcome.err
+    assert "preview.mp4" in outcome.err
+    folder = tmp_path / "controls"
+    record = json.loads((folder / "normalization.json").read_text())
+    assert record["clips"] == [[0, CUT], [CUT, NUM_FRAMES]]
+
+    controls = load_control_clips(folder, PRESET.geometry)
+    assert controls.cuts == (CUT,)
+    assert controls.num_frames == NUM_FRAMES
+    size = (PRESET.height, PRESET.width)
+    depth = controls.read_range(0, NUM_FRAMES, *size, "crop").dense.astype(int)
+    steps = np.abs(np.diff(depth, axis=0)).mean(axis=(1, 2, 3))
+    assert int(steps.argmax()) == CUT - 1
+    scene = controls.scene_image(CUT)
+    assert scene is not None
+    stored = read_image(scene, height=size[0], width=size[1], fit="crop")
+    (wanted,) = read_frames(
+        cut_video, fps=16, height=size[0], width=size[1], fit="crop", start_frame=CUT, num_frames=1
+    )
+    assert np.array_equal(stored, wanted)
+
+    preview = read_packets(folder / "preview.mp4")
+    assert (preview.codec, preview.width, preview.height) == ("h264", 3 * size[1], size[0])
+    assert len(preview.timestamps) == NUM_FRAMES
+    sheet = read_image(
+        folder / "contact_sheet.png", height=8 * size[0], width=3 * size[1], fit="native"
+    )
+    assert (
+        np.abs(
+            sheet[: size[0], : size[1]].astype(int)
+            - read_image(folder / "first.png", height=size[0], width=size[1], fit="native")
+        ).mean()
+        < 2
+    )
+
+    # Asked again, everything is there already, the preview too.
+    before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert longvie("extract-controls", cut_video, *arguments).code == 0
+    assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+
+    made = longvie("generate", "--controls", "controls", "-p", "hills", *QUICK, "-o", "out.mp4")
+    assert made.code == 0, made.err
+    assert "the clip after each begins anew" in made.err
+    clips = [tmp_path / "out.longvie" / "clips" / f"000{index}.mp4" for index in range(2)]
+    assert [len(frames_of(clip)) for clip in clips] == [CUT, NUM_FRAMES - CUT]
+    # The second scene starts from its own picture, not from the end of the first.
+    (start,) = read_frames(
+        clips[1], fps=None, height=size[0], width=size[1], fit="native", num_frames=1
+    )
+    old = frames_of(clips[0])[-1]
+    assert np.abs(start.astype(int) - wanted).mean() < np.abs(start.astype(int) - old).mean() / 2
