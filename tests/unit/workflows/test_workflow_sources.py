@@ -163,7 +163,7 @@ def test_first_image_and_controls_are_brought_to_size_alike(tmp_path: Path, fit:
     )
     preset = load_preset("longvie2").model_copy(update={"num_frames": 5})
     source = FolderSource(tmp_path, preset, fit, SilentProgress())
-    image = source.first_picture()
+    image = source.picture(0)
     assert image is not None and image.shape == (352, 640, 3)
     (spec,) = plan_clips(preset.geometry, 5)
     shown = source.prepare(tmp_path, 5, SilentProgress()).read(spec).dense[0]
