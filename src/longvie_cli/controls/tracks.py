@@ -11,18 +11,42 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from cv2.typing import MatLike
 
-# Points that went from one frame to the next and back may miss their start by this many pixels.
+# Points that went from one frame to the next and back may miss their start by this many pixels;
+# corners, which speak for the points around them, by half of it.
 _MAX_ROUND_TRIP_ERROR = 1.0
+_MAX_CORNER_ROUND_TRIP_ERROR = 0.5
 # Flat places are left to their neighbours: below this (of OpenCV's own measure, after contrast has
 # been evened out) a point has no corner to hold on to, only a gradient to slide along.
 _MIN_CORNER = 1e-3
 # Grey levels of noise that evening out must not blow up.
 _NOISE_LEVELS = 3.0
+# Contrast is evened out over this share of the short side. Fog and sky hang on the camera, not on
+# the ground: what is smoother than this must not be tracked.
+_EVEN_SHARE = 0.25
 # A hidden point is seen again when it looks like it last did: correlation of its surroundings.
 _MIN_LIKENESS = 0.85
 _LIKENESS_RADIUS = 3
-# A point that is lost moves as an affine map fitted to this many tracked points around it would.
-_NEIGHBOURS = 12
+# A flat place counts as seen as long as its surroundings change by no more than this, in mean
+# grey levels of evened-out contrast, from one frame to the next.
+_MAX_FLAT_CHANGE = 8.0
+# Corners whose motion stands for what is around them, and how good they must be beside the best.
+_MAX_CORNERS = 1000
+_CORNER_QUALITY = 1e-3
+# The motion around a point is an affine map fitted to this many corners.
+_NEIGHBOURS = 16
+_MIN_CORNERS = 12
+# A point whose motion differs by more than this from that of the corners around it, in their own
+# spread and in pixels, has slipped.
+_GATE_SPREADS = 3.0
+_GATE_PIXELS = 0.5
+# Standard errors of the two motions that are weighed: that of one pixel of gradient 1 (in grey
+# levels), and the least of the neighbourhood's.
+_GREY_ERROR = 8.0
+_LEAST_SPREAD = 0.05
+# Smaller eigenvalue of the gradient's mean outer product, in squared levels, of a flat place.
+_FLAT = 4.0
+# Distances to corners are held for this many points at a time.
+_POINTS_PER_BLOCK = 4096
 
 
 @dataclass(frozen=True)
@@ -54,11 +78,19 @@ class LucasKanadeTracker:
     """Pyramidal Lucas-Kanade of OpenCV with a forward-backward check. No weights, any size.
 
     It looks at grey values whose contrast has been evened out, so that fog and night have corners.
-    A point that fails the check, or has left the picture, is carried by the motion of the tracked
-    points around it and is not visible until its surroundings look again as they last did.
+    Besides the points it follows the best corners of each frame, and fits to those around a point,
+    robustly, the affine motion of its neighbourhood. A point moves by its own measurement and that
+    motion, each weighed by its accuracy along and across the gradient: a point on a slope slides
+    along it with its neighbours. A point that fails the check, differs too much from its
+    neighbourhood or has left the picture moves with the neighbourhood alone; outside the picture
+    that extrapolates, never faster than the fastest corner near by.
+
+    Such a point is not visible until its surroundings look again as they last did; then it is
+    followed again. Flat places inside the picture stay visible while they keep their look.
+    Memory: two grey frames and the distances of a few thousand points to the corners.
     """
 
-    name = "lucas-kanade-1"
+    name = "lucas-kanade-2"
 
     def track(self, frames: NDArray[np.uint8], points: NDArray[np.float32]) -> PointTracks:
         """Return the tracks of `points`, [N, 2] as (x, y) in frame 0, through [T, H, W, 3] RGB."""
@@ -66,32 +98,120 @@ class LucasKanadeTracker:
         places = np.empty((num_frames, len(points), 2), dtype=np.float32)
         visible = np.ones((num_frames, len(points)), dtype=np.bool_)
         places[0] = points
+        if len(points) == 0:
+            return PointTracks(places, visible)
         before = _even_contrast(frames[0])
         looks = _surroundings(before, places[0])
         for index in range(1, num_frames):
             after = _even_contrast(frames[index])
-            start = places[index - 1]
-            end, tracked = _follow(before, after, start)
-            x, y = end[:, 0], end[:, 1]
-            tracked &= (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
-            new_looks = _surroundings(after, end)
-            returning = tracked & ~visible[index - 1]
+            step = _step(before, after, places[index - 1])
+            seen = visible[index - 1]
+            new_looks = _surroundings(after, step.end)
+            tracked = step.tracked & inside_picture(step.end, height, width)
+            returning = tracked & ~seen
             tracked[returning] = _likeness(looks[returning], new_looks[returning]) >= _MIN_LIKENESS
-            lost = ~tracked
-            end[lost] = start[lost] + _motion_around(start[lost], start[tracked], end[tracked])
+            change = np.abs(new_looks - looks).mean(axis=1)
+            tracked |= (
+                step.flat
+                & seen
+                & (change <= _MAX_FLAT_CHANGE)
+                & inside_picture(step.end, height, width)
+            )
             looks[tracked] = new_looks[tracked]
-            places[index], visible[index] = end, tracked
+            places[index], visible[index] = step.end, tracked
             before = after
         return PointTracks(places, visible)
 
 
+def inside_picture(
+    points: NDArray[np.floating], height: int, width: int
+) -> NDArray[np.bool_]:
+    """Return which points [..., 2] as (x, y) lie between the outermost pixel centres."""
+    x, y = points[..., 0], points[..., 1]
+    inside: NDArray[np.bool_] = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
+    return inside
+
+
+@dataclass(frozen=True)
+class _Step:
+    """Where points go from one frame to the next.
+
+    Args:
+        end: [N, 2] float32.
+        tracked: Whether they were followed, and not only carried along, [N].
+        flat: Whether there was nothing to follow, but corners around to go along with, [N].
+    """
+
+    end: NDArray[np.float32]
+    tracked: NDArray[np.bool_]
+    flat: NDArray[np.bool_]
+
+
+def _step(before: MatLike, after: MatLike, start: NDArray[np.float32]) -> _Step:
+    window = _window(before)
+    end, tracked = _follow(before, after, start, _MAX_ROUND_TRIP_ERROR)
+    corners, moved = _moving_corners(before, after)
+    if len(corners) < _MIN_CORNERS:
+        # Too few to contradict anything: what was followed stands, the rest goes with its middle.
+        sources = end[tracked] - start[tracked] if len(corners) == 0 else moved
+        common = np.median(sources, axis=0) if len(sources) else np.zeros(2)
+        end[~tracked] = start[~tracked] + common.astype(np.float32)
+        return _Step(end, tracked, np.zeros_like(tracked))
+    around, spread = _motion_around(start, corners, moved)
+    structure = _structure(before, start, window)
+    flat = np.linalg.eigvalsh(structure)[:, 0] < _FLAT
+    tracked &= _agree(end - start, around, spread)
+    # Two estimates of one motion, each with its inverse covariance.
+    information = structure / _GREY_ERROR**2
+    information[~tracked] = 0
+    prior = 1 / (np.square(spread) + _LEAST_SPREAD**2)
+    both = information + prior[:, None, None] * np.eye(2)
+    pull = np.einsum("nij,nj->ni", information, end - start) + prior[:, None] * around
+    end = start + np.linalg.solve(both, pull[..., None])[..., 0].astype(np.float32)
+    return _Step(end, tracked, flat & ~tracked)
+
+
+def _agree(
+    motion: NDArray[np.float32], around: NDArray[np.float32], spread: NDArray[np.float32]
+) -> NDArray[np.bool_]:
+    off = np.linalg.norm(motion - around, axis=1)
+    agree: NDArray[np.bool_] = off <= _GATE_SPREADS * spread + _GATE_PIXELS
+    return agree
+
+
+def _moving_corners(
+    before: MatLike, after: MatLike
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return corners of a frame [M, 2] and their motion to the next, without those that slipped."""
+    import cv2
+
+    distance = max(3.0, min(before.shape[:2]) / 40)
+    found = cv2.goodFeaturesToTrack(before, _MAX_CORNERS, _CORNER_QUALITY, distance, blockSize=7)
+    if found is None:
+        return np.zeros((0, 2), np.float32), np.zeros((0, 2), np.float32)
+    corners = np.asarray(found[:, 0], dtype=np.float32)
+    end, tracked = _follow(before, after, corners, _MAX_CORNER_ROUND_TRIP_ERROR)
+    corners, moved = corners[tracked], (end - corners)[tracked]
+    if len(corners) < _MIN_CORNERS:
+        return corners, moved
+    agree = _agree(moved, *_motion_around(corners, corners, moved))
+    if agree.sum() < _MIN_CORNERS:
+        return corners, moved
+    return corners[agree], moved[agree]
+
+
+def _window(picture: MatLike) -> int:
+    return 15 if min(picture.shape[:2]) < 240 else 21
+
+
 def _follow(
-    before: MatLike, after: MatLike, start: NDArray[np.float32]
+    before: MatLike, after: MatLike, start: NDArray[np.float32], max_round_trip_error: float
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     import cv2
 
-    short_side = min(before.shape[:2])
-    window = 15 if short_side < 240 else 21
+    window = _window(before)
+    # The coarsest picture still holds two windows.
+    levels = max(1, int(np.log2(min(before.shape[:2]) / (2 * window))))
 
     def track(first: MatLike, second: MatLike, points: MatLike) -> tuple[MatLike, MatLike]:
         places, found, _ = cv2.calcOpticalFlowPyrLK(
@@ -100,8 +220,7 @@ def _follow(
             points,
             None,
             winSize=(window, window),
-            # The coarsest picture still holds two windows.
-            maxLevel=max(1, int(np.log2(short_side / (2 * window)))),
+            maxLevel=levels,
             criteria=(cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 30, 0.01),
             minEigThreshold=_MIN_CORNER,
         )
@@ -111,7 +230,7 @@ def _follow(
     back, found_back = track(after, before, there)
     end = there[:, 0].astype(np.float32)
     miss = np.linalg.norm(back[:, 0] - start, axis=1)
-    return end, found & found_back & (miss <= _MAX_ROUND_TRIP_ERROR)
+    return end, found & found_back & (miss <= max_round_trip_error)
 
 
 def _even_contrast(frame: NDArray[np.uint8]) -> MatLike:
@@ -119,7 +238,8 @@ def _even_contrast(frame: NDArray[np.uint8]) -> MatLike:
     import cv2
 
     grey = frame.astype(np.float32) @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
-    window = (min(grey.shape) * 2 // 5, min(grey.shape) * 2 // 5)
+    side = max(3, round(min(grey.shape) * _EVEN_SHARE))
+    window = (side, side)
     offset = grey - cv2.blur(grey, window)
     contrast = np.sqrt(cv2.blur(np.square(offset), window)) + _NOISE_LEVELS
     return np.clip(128 + 50 * offset / contrast, 0, 255).astype(np.uint8)
@@ -145,34 +265,71 @@ def _likeness(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArra
     return likeness
 
 
-def _motion_around(
-    points: NDArray[np.float32], tracked_from: NDArray[np.float32], tracked_to: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """Return the motion [M, 2] that tracked points suggest for `points`, [M, 2].
+def _structure(picture: MatLike, points: NDArray[np.float32], window: int) -> NDArray[np.float64]:
+    """Return the mean outer product of the gradient around points, [N, 2, 2] (levels a pixel)."""
+    import cv2
 
-    An affine map fitted to the nearest tracked points, each weighted by its nearness; with too few
-    of them, their median motion; with none, no motion.
+    grey = picture.astype(np.float32)
+    gradient_x = cv2.Scharr(grey, cv2.CV_32F, 1, 0) / 32
+    gradient_y = cv2.Scharr(grey, cv2.CV_32F, 0, 1) / 32
+
+    def mean(product: MatLike) -> MatLike:
+        smooth = cv2.blur(product, (window, window))
+        around = cv2.remap(
+            smooth, points[:, :1], points[:, 1:], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        )
+        return around[:, 0]
+
+    xx, yy = mean(gradient_x * gradient_x), mean(gradient_y * gradient_y)
+    xy = mean(gradient_x * gradient_y)
+    return np.array([[xx, xy], [xy, yy]], dtype=np.float64).transpose(2, 0, 1)
+
+
+def _motion_around(
+    points: NDArray[np.float32], corners: NDArray[np.float32], moved: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the motion [N, 2] that corners suggest for points, and their spread around it [N].
+
+    An affine map fitted to the nearest corners, each weighed by its nearness and, from the second
+    round on, by how well it fits itself: a corner of something else that moves has no say.
     """
-    if len(points) == 0 or len(tracked_from) == 0:
-        return np.zeros_like(points)
-    motion = tracked_to - tracked_from
-    if len(tracked_from) < _NEIGHBOURS:
-        return np.broadcast_to(np.median(motion, axis=0), points.shape).astype(np.float32)
-    squares = np.square(points[:, None] - tracked_from[None]).sum(axis=2)
-    near = np.argpartition(squares, _NEIGHBOURS - 1, axis=1)[:, :_NEIGHBOURS]
-    distance = np.sqrt(np.take_along_axis(squares, near, axis=1))
+    motion = np.empty((len(points), 2), dtype=np.float32)
+    spread = np.empty(len(points), dtype=np.float32)
+    for first in range(0, len(points), _POINTS_PER_BLOCK):
+        block = slice(first, first + _POINTS_PER_BLOCK)
+        motion[block], spread[block] = _fit_around(points[block], corners, moved)
+    return motion, spread
+
+
+def _fit_around(
+    points: NDArray[np.float32], corners: NDArray[np.float32], moved: NDArray[np.float32]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    count = min(_NEIGHBOURS, len(corners))
+    squares = np.square(points[:, :1] - corners[None, :, 0])
+    squares += np.square(points[:, 1:] - corners[None, :, 1])
+    near = np.argpartition(squares, count - 1, axis=1)[:, :count]
+    distance = np.sqrt(np.take_along_axis(squares, near, axis=1)).astype(np.float64)
     reach = distance.mean(axis=1, keepdims=True) + 1e-6
-    weight = 1 / (0.25 + np.square(distance / reach))
-    weight /= weight.sum(axis=1, keepdims=True)
-    neighbours, moved = tracked_from[near], motion[near]
-    centre = (weight[..., None] * neighbours).sum(axis=1)
-    middle = (weight[..., None] * moved).sum(axis=1)
-    offset = (neighbours - centre[:, None]) / reach[..., None]
-    weighted = weight[..., None] * offset
-    # The ridge keeps the map near a plain translation where the neighbours lie on a line.
-    normal = np.einsum("mki,mkj->mij", weighted, offset) + 0.1 * np.eye(2)
-    slope = np.linalg.solve(normal, np.einsum("mki,mkj->mij", weighted, moved - middle[:, None]))
-    around: NDArray[np.float32] = middle + np.einsum("mi,mij->mj", (points - centre) / reach, slope)
+    nearness = 1 / (0.25 + np.square(distance / reach))
+    neighbours, motions = corners[near].astype(np.float64), moved[near].astype(np.float64)
+    fit = np.ones_like(nearness)
+    for _ in range(3):
+        weight = nearness * fit
+        weight /= weight.sum(axis=1, keepdims=True)
+        centre = (weight[..., None] * neighbours).sum(axis=1)
+        middle = (weight[..., None] * motions).sum(axis=1)
+        offset = (neighbours - centre[:, None]) / reach[..., None]
+        weighted = weight[..., None] * offset
+        # The ridge keeps the map near a plain translation where the neighbours lie on a line.
+        normal = np.einsum("nki,nkj->nij", weighted, offset) + 0.1 * np.eye(2)
+        slope = np.linalg.solve(
+            normal, np.einsum("nki,nkj->nij", weighted, motions - middle[:, None])
+        )
+        expected = middle[:, None] + np.einsum("nki,nij->nkj", offset, slope)
+        misfit = np.linalg.norm(motions - expected, axis=2)
+        spread = np.median(misfit, axis=1) + 0.02
+        fit = 1 / (1 + np.square(misfit / (1.5 * spread[:, None])))
+    around = middle + np.einsum("ni,nij->nj", (points - centre) / reach, slope)
     # Far outside the picture the fit is a guess: never faster than the fastest neighbour.
-    fastest = np.abs(moved).max(axis=1)
-    return np.asarray(around.clip(-fastest, fastest), dtype=np.float32)
+    fastest = np.abs(motions).max(axis=1)
+    return around.clip(-fastest, fastest), spread

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from longvie_cli.errors import UsageError
 from longvie_cli.settings.presets import DEFAULT_PRESET, Fit
 from longvie_cli.settings.prompts import TimedPrompt
+from longvie_cli.settings.tracking import Tracking
 from longvie_cli.timeline import ClipGeometry
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
@@ -87,7 +88,7 @@ class Delivery(BaseModel):
     run_dir: Path | None = None
 
 
-class GenerateRequest(Request, Length, Delivery):
+class GenerateRequest(Request, Length, Delivery, Tracking):
     """What `generate` was asked: prompts, control source, first frame, length and sampling."""
 
     prompt: str | None = None
@@ -128,7 +129,7 @@ class GenerateRequest(Request, Length, Delivery):
         return self
 
 
-class ExtendRequest(Request, Length, Delivery):
+class ExtendRequest(Request, Length, Delivery, Tracking):
     """What `extend` was asked; None stands for "as in the earlier video", then for the preset's."""
 
     previous: Path
@@ -159,7 +160,7 @@ class StitchRequest(Request):
     embed_metadata: bool = True
 
 
-class ExtractControlsRequest(Request, Length):
+class ExtractControlsRequest(Request, Length, Tracking):
     """What `extract-controls` was asked: a video to take depth and tracks from."""
 
     video: Path

@@ -5,13 +5,19 @@ from __future__ import annotations
 from longvie_cli.controls.depth import TransformersDepthEstimator
 from longvie_cli.controls.extraction import extract_controls as extract
 from longvie_cli.controls.files import load_control_clips
-from longvie_cli.controls.tracks import LucasKanadeTracker
 from longvie_cli.errors import UsageError
 from longvie_cli.progress import Progress, SilentProgress
 from longvie_cli.settings.presets import load_preset, preset_folder
 from longvie_cli.settings.requests import ExtractControlsRequest
+from longvie_cli.settings.tracking import TrackerChoice
 from longvie_cli.workflows.result import JobResult
-from longvie_cli.workflows.sources import VideoSource, control_layout, frames_to_make
+from longvie_cli.workflows.sources import (
+    VideoSource,
+    control_layout,
+    frames_to_make,
+    with_track_grid,
+)
+from longvie_cli.workflows.trackers import make_tracker
 
 
 def extract_controls(
@@ -27,7 +33,7 @@ def extract_controls(
     progress = progress or SilentProgress()
     if request.output.exists() and not request.output.is_dir():
         raise UsageError(f"-o {request.output}: this is a file; the controls need a folder.")
-    preset = load_preset(request.preset)
+    preset = with_track_grid(load_preset(request.preset), request.track_grid)
     device = resolve_device(request.device)
     wanted = request.wanted_frames(preset.geometry)
     if wanted is not None:
@@ -39,7 +45,12 @@ def extract_controls(
         layout=control_layout(preset),
         fit=request.fit,
         estimator=TransformersDepthEstimator(preset_folder(preset.name) / "depth", device=device),
-        tracker=LucasKanadeTracker(),
+        tracker=make_tracker(
+            request.tracker or TrackerChoice(),
+            device=device,
+            accept_noncommercial=request.accept_noncommercial,
+            progress=progress,
+        ),
         progress=progress,
         num_frames=wanted,
         text=request.prompt or "",

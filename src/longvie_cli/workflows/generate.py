@@ -13,6 +13,7 @@ from longvie_cli.run_folder.layout import RunFolder
 from longvie_cli.run_folder.manifest import fingerprint
 from longvie_cli.settings.presets import Preset, load_preset
 from longvie_cli.settings.requests import GenerateRequest
+from longvie_cli.settings.tracking import TrackerChoice
 from longvie_cli.timeline import plan_clips
 from longvie_cli.workflows.carry_out import carry_out, describe
 from longvie_cli.workflows.job import (
@@ -29,6 +30,7 @@ from longvie_cli.workflows.sources import (
     FolderSource,
     Source,
     VideoSource,
+    with_track_grid,
     frames_to_make,
 )
 
@@ -61,7 +63,7 @@ def decide(request: GenerateRequest, progress: Progress) -> Job:
     """Return the job of a request: clips, prompts, source, first frame; writes nothing."""
     from longvie_cli.engine.loader import resolve_device, resolve_dtype
 
-    preset = load_preset(request.preset)
+    preset = with_track_grid(load_preset(request.preset), request.track_grid)
     device = resolve_device(request.device)
     sampling = Sampling(
         seed=request.seed,
@@ -115,7 +117,15 @@ def decide(request: GenerateRequest, progress: Progress) -> Job:
 def _source(request: GenerateRequest, preset: Preset, device: str, progress: Progress) -> Source:
     pingpong = request.repeat == "pingpong"
     if request.video is not None:
-        return VideoSource(request.video, preset, request.fit, device, pingpong)
+        return VideoSource(
+            request.video,
+            preset,
+            request.fit,
+            device,
+            pingpong,
+            tracker=request.tracker or TrackerChoice(),
+            accept_noncommercial=request.accept_noncommercial,
+        )
     if request.controls is not None:
         return FolderSource(request.controls, preset, request.fit, progress, pingpong)
     return FlightSource(request.seed, preset)

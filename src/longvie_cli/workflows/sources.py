@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from longvie_cli.errors import ControlError, UsageError
 from longvie_cli.progress import Progress
 from longvie_cli.run_folder.commit import hash_file
-from longvie_cli.settings.presets import Fit, Preset, preset_folder
+from longvie_cli.settings.presets import Fit, Preset, TrackGrid, preset_folder
+from longvie_cli.settings.tracking import TrackerChoice
 from longvie_cli.timeline import ClipSpec
 
 if TYPE_CHECKING:
@@ -140,6 +141,8 @@ class VideoSource:
     pingpong: bool = False
     first_frame: int = 0
     depth_range: DepthRange | None = None
+    tracker: TrackerChoice = TrackerChoice()
+    accept_noncommercial: bool = False
     kind: Kind = field(default="video", init=False)
 
     @property
@@ -168,7 +171,12 @@ class VideoSource:
         return max(0, self._exact_frames - self.first_frame)
 
     def facts(self) -> dict[str, Any]:
-        return {"video": self.name, "video_hash": hash_file(self.path)} | _played_facts(self)
+        return {
+            "video": self.name,
+            "video_hash": hash_file(self.path),
+            "tracker": self.tracker.label,
+            "track_grid": self.preset.track_grid.label,
+        } | _played_facts(self)
 
     def conversions(self) -> list[str]:
         from longvie_cli.controls.extraction import describe_conversion
@@ -194,7 +202,7 @@ class VideoSource:
         from longvie_cli.controls.depth import TransformersDepthEstimator
         from longvie_cli.controls.extraction import extract_controls
         from longvie_cli.controls.files import load_control_clips
-        from longvie_cli.controls.tracks import LucasKanadeTracker
+        from longvie_cli.workflows.trackers import make_tracker
 
         # Played back and forth, any part of the source may come next, the part before
         # `first_frame` too.
@@ -208,7 +216,12 @@ class VideoSource:
             estimator=TransformersDepthEstimator(
                 preset_folder(self.preset.name) / "depth", device=self.device
             ),
-            tracker=LucasKanadeTracker(),
+            tracker=make_tracker(
+                self.tracker,
+                device=self.device,
+                accept_noncommercial=self.accept_noncommercial,
+                progress=progress,
+            ),
             progress=progress,
             start_frame=start,
             num_frames=reach,
@@ -308,7 +321,8 @@ class FlightSource:
         return None
 
     def facts(self) -> dict[str, Any]:
-        return {"flight": self.seed} | _played_facts(self)
+        grid = {"track_grid": self.preset.track_grid.label}
+        return {"flight": self.seed} | grid | _played_facts(self)
 
     def conversions(self) -> list[str]:
         return []
@@ -381,6 +395,11 @@ def control_layout(preset: Preset, depth_range: DepthRange | None = None) -> Con
         track_rows=preset.track_grid.rows,
         depth_range=depth_range,
     )
+
+
+def with_track_grid(preset: Preset, grid: TrackGrid | None) -> Preset:
+    """Return a preset that tracks another grid of points, the preset itself where None."""
+    return preset if grid is None else preset.model_copy(update={"track_grid": grid})
 
 
 def frames_to_make(
