@@ -26,9 +26,14 @@ _EVEN_SHARE = 0.25
 # A hidden point is seen again when it looks like it last did: correlation of its surroundings.
 _MIN_LIKENESS = 0.85
 _LIKENESS_RADIUS = 3
-# A flat place counts as seen as long as its surroundings change by no more than this, in mean
-# grey levels of evened-out contrast, from one frame to the next.
-_MAX_FLAT_CHANGE = 8.0
+# In so many frames the surroundings of what is followed, moved along, hardly change: they
+# correlate at least so much, or differ by no more than this in mean grey levels of evened-out
+# contrast. Else something has come before it, whose edge would take it along.
+_LOOK_FRAMES = 4
+_MIN_LIKENESS_KEPT = 0.7
+_MAX_CHANGE = 8.0
+# By so much must the surroundings be liker elsewhere (correlation) for a point to go there instead.
+_CLEARLY_LIKER = 0.05
 # Corners whose motion stands for what is around them, and how good they must be beside the best.
 _MAX_CORNERS = 1000
 _CORNER_QUALITY = 1e-3
@@ -85,8 +90,10 @@ class LucasKanadeTracker:
     neighbourhood or has left the picture moves with the neighbourhood alone; outside the picture
     that extrapolates, never faster than the fastest corner near by.
 
-    Such a point is not visible until its surroundings look again as they last did; then it is
-    followed again. Flat places inside the picture stay visible while they keep their look.
+    A point whose surroundings suddenly look otherwise, or that failed any of the above, is lost: it
+    moves as those of its neighbours in frame 0 do that are still followed, and is not visible until
+    its surroundings look again as they last did; then it is followed again. Flat places inside the
+    picture, which only go along, stay visible while they keep their look.
     Memory: two grey frames and the distances of a few thousand points to the corners.
     """
 
@@ -101,24 +108,44 @@ class LucasKanadeTracker:
         if len(points) == 0:
             return PointTracks(places, visible)
         before = _even_contrast(frames[0])
-        looks = _surroundings(before, places[0])
+        # Where each point was last looked at, since then moved with its neighbours alone.
+        anchors, looks = places[0].copy(), _surroundings(before, places[0])
         for index in range(1, num_frames):
             after = _even_contrast(frames[index])
-            step = _step(before, after, places[index - 1])
-            seen = visible[index - 1]
-            new_looks = _surroundings(after, step.end)
-            tracked = step.tracked & inside_picture(step.end, height, width)
-            returning = tracked & ~seen
-            tracked[returning] = _likeness(looks[returning], new_looks[returning]) >= _MIN_LIKENESS
-            change = np.abs(new_looks - looks).mean(axis=1)
-            tracked |= (
-                step.flat
-                & seen
-                & (change <= _MAX_FLAT_CHANGE)
-                & inside_picture(step.end, height, width)
+            start, seen = places[index - 1], visible[index - 1]
+            step = _step(before, after, start)
+            end, tracked, new_looks = step.end, step.tracked, _surroundings(after, step.end)
+            likeness = _likeness(looks, new_looks)
+            sources = tracked & seen & (likeness >= _MIN_LIKENESS_KEPT)
+            guided = sources.sum() >= _MIN_CORNERS
+            if guided:
+                # Neighbours of frame 0 are of the same surface; what is around a point now may be
+                # the thing that passes before it, whose edge would take it along.
+                anchors += _motion_of_neighbours(
+                    anchors,
+                    start[sources],
+                    (end - start)[sources],
+                    distances_from=(points, points[sources]),
+                )
+                carried_looks = _surroundings(after, anchors)
+                carried_likeness = _likeness(looks, carried_looks)
+                better = ~step.flat & (carried_likeness > likeness + _CLEARLY_LIKER)
+                end, new_looks = end.copy(), new_looks.copy()
+                end[better], new_looks[better] = anchors[better], carried_looks[better]
+                likeness[better] = carried_likeness[better]
+                tracked = tracked | (better & seen & (likeness >= _MIN_LIKENESS))
+            unchanged = np.abs(new_looks - looks).mean(axis=1) <= _MAX_CHANGE
+            tracked &= np.where(
+                seen, unchanged | (likeness >= _MIN_LIKENESS_KEPT), likeness >= _MIN_LIKENESS
             )
-            looks[tracked] = new_looks[tracked]
-            places[index], visible[index] = step.end, tracked
+            found = (tracked | (step.flat & seen & unchanged)) & inside_picture(end, height, width)
+            if guided:
+                end = np.where(found[:, None], end, anchors)
+            else:
+                anchors[...] = end
+            places[index], visible[index] = end, found
+            renewed = found & (~seen | (index % _LOOK_FRAMES == 0))
+            anchors[renewed], looks[renewed] = end[renewed], new_looks[renewed]
             before = after
         return PointTracks(places, visible)
 
@@ -297,21 +324,44 @@ def _motion_around(
     spread = np.empty(len(points), dtype=np.float32)
     for first in range(0, len(points), _POINTS_PER_BLOCK):
         block = slice(first, first + _POINTS_PER_BLOCK)
-        motion[block], spread[block] = _fit_around(points[block], corners, moved)
+        near = _nearest(points[block], corners)
+        motion[block], spread[block] = _fit_around(points[block], corners[near], moved[near])
     return motion, spread
 
 
+def _motion_of_neighbours(
+    points: NDArray[np.float32],
+    others: NDArray[np.float32],
+    moved: NDArray[np.float32],
+    *,
+    distances_from: tuple[NDArray[np.float32], NDArray[np.float32]],
+) -> NDArray[np.float32]:
+    """Return the motion [N, 2] of points as `others` have it, neighbours by where all were once."""
+    motion = np.empty((len(points), 2), dtype=np.float32)
+    then, others_then = distances_from
+    for first in range(0, len(points), _POINTS_PER_BLOCK):
+        block = slice(first, first + _POINTS_PER_BLOCK)
+        near = _nearest(then[block], others_then)
+        motion[block], _ = _fit_around(points[block], others[near], moved[near])
+    return motion
+
+
+def _nearest(points: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.intp]:
+    """Return the indices of the nearest of `others` for each point, [N, _NEIGHBOURS] or fewer."""
+    count = min(_NEIGHBOURS, len(others))
+    squares = np.square(points[:, :1] - others[None, :, 0])
+    squares += np.square(points[:, 1:] - others[None, :, 1])
+    return np.argpartition(squares, count - 1, axis=1)[:, :count]
+
+
 def _fit_around(
-    points: NDArray[np.float32], corners: NDArray[np.float32], moved: NDArray[np.float32]
+    points: NDArray[np.float32], near: NDArray[np.float32], moved: NDArray[np.float32]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    count = min(_NEIGHBOURS, len(corners))
-    squares = np.square(points[:, :1] - corners[None, :, 0])
-    squares += np.square(points[:, 1:] - corners[None, :, 1])
-    near = np.argpartition(squares, count - 1, axis=1)[:, :count]
-    distance = np.sqrt(np.take_along_axis(squares, near, axis=1)).astype(np.float64)
+    """Return motion [N, 2] and spread [N] for points, each with its own corners [N, K, 2]."""
+    neighbours, motions = near.astype(np.float64), moved.astype(np.float64)
+    distance = np.linalg.norm(neighbours - points[:, None], axis=2)
     reach = distance.mean(axis=1, keepdims=True) + 1e-6
     nearness = 1 / (0.25 + np.square(distance / reach))
-    neighbours, motions = corners[near].astype(np.float64), moved[near].astype(np.float64)
     fit = np.ones_like(nearness)
     for _ in range(3):
         weight = nearness * fit
