@@ -26,7 +26,11 @@ class Model(torch.nn.Module):
         """Return the motion [T, 2] of frames [T, 3, H, W] against first [3, H, W]."""
         height, width = first.shape[-2:]
         window = torch.hann_window(height)[:, None] * torch.hann_window(width)[None]
-        spectrum = lambda x: torch.fft.rfft2((x.mean(-3) - x.mean((-3, -2, -1), keepdim=True)[..., 0, :, :]) * window)
+
+        def spectrum(x):
+            grey = x.mean(-3)
+            return torch.fft.rfft2((grey - grey.mean((-2, -1), keepdim=True)) * window)
+
         cross = spectrum(frames) * spectrum(first).conj()
         surface = torch.fft.irfft2(cross / cross.abs().clamp(min=1e-3), s=(height, width))
         best = surface.flatten(1).argmax(1)

@@ -19,9 +19,6 @@ FOLDER = Path(
         Path(__file__).parents[2].parent / "shared" / "released-example" / "ride_horse",
     )
 )
-# On the worktrees' side of the shared folder.
-if not FOLDER.is_dir() and "LONGVIE_EXAMPLE_DIR" not in os.environ:
-    FOLDER = Path(__file__).parents[3].parent / "shared" / "released-example" / "ride_horse"
 HEIGHT, WIDTH, POINTS = 480, 832, 50
 
 

@@ -106,8 +106,10 @@ class CoTrackerTracker:
         with _noise_on_stderr(), _fixed_random_numbers(self._device), torch.inference_mode():
             follow = self._follow_online if self._online else self._follow_offline
             answer, seen = follow(frames, queries)
-        if answer.shape[0] != 1 or answer.shape[1] < num_frames or answer.shape[2:] != (
-            *points.shape,
+        if (
+            answer.shape[0] != 1
+            or answer.shape[1] < num_frames
+            or answer.shape[2:] != (*points.shape,)
         ):
             raise ControlError(
                 f"{self._entry} gave tracks {list(answer.shape)} for {num_frames} frames and "

@@ -30,7 +30,9 @@ _LIKENESS_RADIUS = 3
 # correlate at least so much, or differ by no more than this in mean grey levels of evened-out
 # contrast. Else something has come before it, whose edge would take it along.
 _LOOK_FRAMES = 4
-_MIN_LIKENESS_KEPT = 0.7
+_MIN_LIKENESS_KEPT = 0.8
+# Those that guide what is lost have hardly changed at all.
+_MIN_LIKENESS_SOURCE = 0.9
 _MAX_CHANGE = 8.0
 # By so much must the surroundings be liker elsewhere (correlation) for a point to go there instead.
 _CLEARLY_LIKER = 0.05
@@ -116,7 +118,7 @@ class LucasKanadeTracker:
             step = _step(before, after, start)
             end, tracked, new_looks = step.end, step.tracked, _surroundings(after, step.end)
             likeness = _likeness(looks, new_looks)
-            sources = tracked & seen & (likeness >= _MIN_LIKENESS_KEPT)
+            sources = tracked & seen & (likeness >= _MIN_LIKENESS_SOURCE)
             guided = sources.sum() >= _MIN_CORNERS
             if guided:
                 # Neighbours of frame 0 are of the same surface; what is around a point now may be
@@ -150,9 +152,7 @@ class LucasKanadeTracker:
         return PointTracks(places, visible)
 
 
-def inside_picture(
-    points: NDArray[np.floating], height: int, width: int
-) -> NDArray[np.bool_]:
+def inside_picture(points: NDArray[np.floating], height: int, width: int) -> NDArray[np.bool_]:
     """Return which points [..., 2] as (x, y) lie between the outermost pixel centres."""
     x, y = points[..., 0], points[..., 1]
     inside: NDArray[np.bool_] = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
@@ -362,7 +362,9 @@ def _fit_around(
     distance = np.linalg.norm(neighbours - points[:, None], axis=2)
     reach = distance.mean(axis=1, keepdims=True) + 1e-6
     nearness = 1 / (0.25 + np.square(distance / reach))
-    fit = np.ones_like(nearness)
+    # From the median on, so that a large minority of another motion is out from the start.
+    off = np.linalg.norm(motions - np.median(motions, axis=1, keepdims=True), axis=2)
+    fit = 1 / (1 + np.square(off / (1.5 * np.median(off, axis=1, keepdims=True) + 0.03)))
     for _ in range(3):
         weight = nearness * fit
         weight /= weight.sum(axis=1, keepdims=True)

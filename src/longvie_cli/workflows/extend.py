@@ -39,8 +39,8 @@ from longvie_cli.workflows.sources import (
     NoSource,
     Source,
     VideoSource,
-    with_track_grid,
     frames_to_make,
+    with_track_grid,
 )
 
 if TYPE_CHECKING:

@@ -30,8 +30,8 @@ from longvie_cli.workflows.sources import (
     FolderSource,
     Source,
     VideoSource,
-    with_track_grid,
     frames_to_make,
+    with_track_grid,
 )
 
 

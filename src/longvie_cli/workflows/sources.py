@@ -141,7 +141,7 @@ class VideoSource:
     pingpong: bool = False
     first_frame: int = 0
     depth_range: DepthRange | None = None
-    tracker: TrackerChoice = TrackerChoice()
+    tracker: TrackerChoice = field(default_factory=TrackerChoice)
     accept_noncommercial: bool = False
     kind: Kind = field(default="video", init=False)
 

@@ -8,7 +8,6 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 import torch
-from standin_cotracker import write_standin, write_weights
 
 from longvie_cli.controls.cotracker import (
     COTRACKER_REVISION,
@@ -16,6 +15,7 @@ from longvie_cli.controls.cotracker import (
     hub_folder,
 )
 from longvie_cli.errors import ControlError, MissingResourceError
+from standin_cotracker import write_standin, write_weights
 
 POINTS = np.array([[3.0, 4.0], [20.5, 11.25]], np.float32)
 

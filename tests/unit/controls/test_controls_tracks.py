@@ -9,12 +9,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from standin_cotracker import write_standin
 
 from longvie_cli.controls.cotracker import CoTrackerTracker
 from longvie_cli.controls.rendering import lift_tracks, track_grid
 from longvie_cli.controls.tracks import LucasKanadeTracker, PointTracker
 from longvie_cli.worlds import EVALUATION_SEED_START, Flight
+from standin_cotracker import write_standin
 
 HEIGHT, WIDTH = 112, 192
 TRACKERS = ("lk", "cotracker3", "cotracker3-online")
@@ -80,12 +80,7 @@ def panned(step_x: float, step_y: float, num_frames: int) -> list[np.ndarray]:
 
 def inside(points: np.ndarray, margin: float = 0.0) -> np.ndarray:
     x, y = points[..., 0], points[..., 1]
-    return (
-        (x >= margin)
-        & (x <= WIDTH - 1 - margin)
-        & (y >= margin)
-        & (y <= HEIGHT - 1 - margin)
-    )
+    return (x >= margin) & (x <= WIDTH - 1 - margin) & (y >= margin) & (y <= HEIGHT - 1 - margin)
 
 
 @pytest.mark.parametrize("num_frames", [1, 2, 7, 16, 17, 33])
@@ -224,10 +219,11 @@ def test_points_hidden_by_something_that_moves_are_not_taken_along(
         f"{called_seen.mean():.2f}; seen again {found_again.mean():.2f}"
     )
     assert crossed.sum() >= 30
-    assert np.median(errors) < 1.0
-    assert np.mean(errors < 3) > 0.75
-    assert called_seen.mean() < 0.25
-    assert found_again.mean() > 0.6
+    # Taken along they would end 70 pixels away. What is left is the guess while hidden.
+    assert np.median(errors) < 2.5
+    assert np.mean(errors < 3) > 0.5
+    assert called_seen.mean() < 0.1
+    assert found_again.mean() > 0.5
 
 
 def test_a_hidden_point_keeps_the_depth_it_was_last_seen_at(
