@@ -25,7 +25,10 @@ def isolated_home(
     """A fresh home and caches; LONGVIE_* variables gone; the hub offline."""
     home = tmp_path_factory.mktemp("home")
     for name in list(os.environ):
-        if name.startswith("LONGVIE_") and name != "LONGVIE_GOLDEN_DIR":
+        if name.startswith("LONGVIE_") and name not in (
+            "LONGVIE_GOLDEN_DIR",
+            "LONGVIE_EXAMPLE_DIR",
+        ):
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(home))
     for name in ("CONFIG", "CACHE", "DATA", "STATE"):

@@ -149,6 +149,33 @@ AtCutOption = Annotated[
         rich_help_panel=JOB,
     ),
 ]
+Tracker = Annotated[
+    str | None,
+    typer.Option(
+        "--tracker",
+        metavar="lk|cotracker3|cotracker3-online|path:DIR",
+        help="Point tracker of --video: Lucas-Kanade (lk, if not given), or CoTracker3, whose code "
+        "and weights are not for commercial use; path: its code in a folder.",
+        rich_help_panel=JOB,
+    ),
+]
+TrackGridOption = Annotated[
+    str | None,
+    typer.Option(
+        "--track-grid",
+        metavar="COLUMNSxROWS",
+        help="Points tracked in a clip; the preset's if not given.",
+        rich_help_panel=JOB,
+    ),
+]
+AcceptNoncommercial = Annotated[
+    bool | None,
+    typer.Option(
+        "--accept-noncommercial",
+        help="Accept licences that forbid commercial use (CoTracker3: CC-BY-NC-4.0).",
+        rich_help_panel=JOB,
+    ),
+]
 Minutes = Annotated[
     float | None,
     typer.Option("--minutes", help="Length in minutes.", rich_help_panel=JOB),

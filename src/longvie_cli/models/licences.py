@@ -22,16 +22,16 @@ def acceptance_file() -> Path:
 
 
 def settle_licences(
-    entries: Sequence[ModelEntry], *, accept: bool, names: Sequence[str], progress: Progress
+    entries: Sequence[ModelEntry], *, accept: bool, how: str, progress: Progress
 ) -> None:
     """Say the licence of every entry, and go on only if the non-commercial ones are accepted.
 
     Never asks: a licence is accepted by `accept`, or was by an earlier call.
 
     Args:
-        entries: What is about to be fetched.
+        entries: What is about to be fetched or used.
         accept: Whether the user accepts, here and for the next time.
-        names: What the user asked for, for the command in the error.
+        how: How the user accepts: a command, or flags; for the error.
         progress: Where the licences are said.
 
     Raises:
@@ -58,7 +58,7 @@ def settle_licences(
         listed = ", ".join(f"{entry.name} ({entry.licence})" for entry in open_ones)
         raise MissingResourceError(
             f"{listed}: not for commercial use, and not accepted so far.",
-            hint=f"If you accept: longvie models pull {' '.join(names)} --accept-noncommercial",
+            hint=f"If you accept: {how}",
         )
 
 

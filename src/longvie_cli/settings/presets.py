@@ -26,6 +26,11 @@ class TrackGrid(BaseModel):
     columns: int = Field(ge=2, le=256)
     rows: int = Field(ge=2, le=256)
 
+    @property
+    def label(self) -> str:
+        """As it is typed: columns x rows."""
+        return f"{self.columns}x{self.rows}"
+
 
 class Preset(BaseModel):
     """One model and the numbers that belong to it.

@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from longvie_cli.errors import UsageError
 from longvie_cli.settings.presets import DEFAULT_PRESET, Fit
 from longvie_cli.settings.prompts import Prompts
+from longvie_cli.settings.tracking import Tracking
 from longvie_cli.timeline import ClipGeometry
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
@@ -139,7 +140,7 @@ class Delivery(BaseModel):
     run_dir: Path | None = None
 
 
-class GenerateRequest(OutputRequest, Length, Delivery, Network):
+class GenerateRequest(OutputRequest, Length, Delivery, Network, Tracking):
     """What `generate` was asked: prompts, control source, first frame, length and sampling."""
 
     prompt: str | None = None
@@ -189,7 +190,7 @@ class GenerateRequest(OutputRequest, Length, Delivery, Network):
         return self
 
 
-class ExtendRequest(OutputRequest, Length, Delivery, Network):
+class ExtendRequest(OutputRequest, Length, Delivery, Network, Tracking):
     """What `extend` was asked; None stands for "as in the earlier video", then for the preset's."""
 
     previous: Path
@@ -228,7 +229,7 @@ class StitchRequest(OutputRequest):
     embed_metadata: bool = True
 
 
-class ExtractControlsRequest(OutputRequest, Length, Network):
+class ExtractControlsRequest(OutputRequest, Length, Network, Tracking):
     """What `extract-controls` was asked: a video to take depth and tracks from."""
 
     video: Path

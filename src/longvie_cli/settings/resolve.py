@@ -31,6 +31,7 @@ from longvie_cli.settings.requests import (
     StitchRequest,
     flags_of,
 )
+from longvie_cli.settings.tracking import tracker_folder_resolved
 
 COMMANDS: dict[str, type[Request]] = {
     "extract-controls": ExtractControlsRequest,
@@ -172,6 +173,8 @@ def _located(key: str, value: Any, layer: Layer) -> Any:
         return value
     if key in _PATH_KEYS or (key == "audio" and value not in ("none", "source")):
         return str(layer.folder / Path(value).expanduser())
+    if key == "tracker":
+        return tracker_folder_resolved(value, layer.folder)
     return value
 
 

@@ -18,8 +18,9 @@ from longvie_cli.run_folder.commit import hash_file
 from longvie_cli.run_folder.layout import RunFolder
 from longvie_cli.run_folder.manifest import read_manifest
 from longvie_cli.run_folder.tails import load_tail
-from longvie_cli.settings.presets import DEFAULT_PRESET, Fit, Preset, load_preset
+from longvie_cli.settings.presets import DEFAULT_PRESET, Fit, Preset, TrackGrid, load_preset
 from longvie_cli.settings.requests import AtCut, ExtendRequest, LoraFile, check_control_range
+from longvie_cli.settings.tracking import parse_track_grid, parse_tracker
 from longvie_cli.timeline import plan_clips
 from longvie_cli.workflows.carry_out import carry_out, describe
 from longvie_cli.workflows.delivery import read_delivery
@@ -44,6 +45,7 @@ from longvie_cli.workflows.sources import (
     Source,
     VideoSource,
     frames_to_make,
+    with_track_grid,
 )
 
 if TYPE_CHECKING:
@@ -106,7 +108,10 @@ def decide(request: ExtendRequest, progress: Progress) -> Job:
     """Return the job of a request: what is continued, how, by which clips; writes nothing."""
     probe_video(request.previous)
     origin = find_origin(request.previous)
-    preset = load_preset(request.preset or str(origin.settings.get("preset", DEFAULT_PRESET)))
+    preset = with_track_grid(
+        load_preset(request.preset or str(origin.settings.get("preset", DEFAULT_PRESET))),
+        request.track_grid or _earlier_grid(origin),
+    )
     fit: Fit = request.fit or origin.settings.get("fit", preset.fit)
     sampling = _sampling(request, origin, preset)
     notes: list[str] = []
@@ -330,6 +335,7 @@ def _source(
             pingpong,
             at_cut=at_cut,
             progress=progress,
+            **_tracking(request, origin),
         )
     if request.controls is not None:
         return FolderSource(request.controls, preset, fit, progress, pingpong)
@@ -386,7 +392,28 @@ def _rest_of_source(
         _depth_range(origin),
         at_cut,
         progress,
+        **_tracking(request, origin),
     )
+
+
+def _earlier_grid(origin: Origin) -> TrackGrid | None:
+    grid = parse_track_grid(origin.settings.get("track_grid"))
+    return grid if isinstance(grid, TrackGrid) else None
+
+
+def _tracking(request: ExtendRequest, origin: Origin) -> dict[str, Any]:
+    """Return the tracker asked for, or the earlier video's."""
+    tracker = request.tracker
+    if tracker is None:
+        earlier = str(origin.settings.get("tracker", "lk"))
+        tracker = parse_tracker(earlier)
+        if tracker.checkout is not None:
+            # A run remembers the folder's name, not where it was.
+            raise UsageError(
+                f"{request.previous.name}: its points were tracked by {earlier}.",
+                hint="Pass --tracker path:DIR with that folder, or another tracker.",
+            )
+    return {"tracker": tracker, "accept_noncommercial": request.accept_noncommercial}
 
 
 def _depth_range(origin: Origin) -> DepthRange | None:

@@ -6,15 +6,21 @@ from longvie_cli.controls.depth import TransformersDepthEstimator
 from longvie_cli.controls.extraction import extract_controls as extract
 from longvie_cli.controls.files import load_control_clips
 from longvie_cli.controls.preview import write_preview
-from longvie_cli.controls.tracks import LucasKanadeTracker
 from longvie_cli.errors import UsageError
 from longvie_cli.models.hub import depth_folder, go_offline
 from longvie_cli.progress import Progress, SilentProgress
 from longvie_cli.settings.presets import load_preset
 from longvie_cli.settings.requests import ExtractControlsRequest
+from longvie_cli.settings.tracking import TrackerChoice
 from longvie_cli.workflows.result import JobResult
 from longvie_cli.workflows.scenes import cuts_to_honour
-from longvie_cli.workflows.sources import VideoSource, control_layout, frames_to_make
+from longvie_cli.workflows.sources import (
+    VideoSource,
+    control_layout,
+    frames_to_make,
+    with_track_grid,
+)
+from longvie_cli.workflows.trackers import make_tracker
 
 
 def extract_controls(
@@ -32,7 +38,7 @@ def extract_controls(
         raise UsageError(f"-o {request.output}: this is a file; the controls need a folder.")
     if request.offline:
         go_offline()
-    preset = load_preset(request.preset)
+    preset = with_track_grid(load_preset(request.preset), request.track_grid)
     depth = depth_folder(preset)
     device = resolve_device(request.device)
     wanted = request.wanted_frames(preset.geometry)
@@ -52,7 +58,12 @@ def extract_controls(
         layout=control_layout(preset, cuts=cuts),
         fit=request.fit,
         estimator=TransformersDepthEstimator(depth, device=device),
-        tracker=LucasKanadeTracker(),
+        tracker=make_tracker(
+            request.tracker or TrackerChoice(),
+            device=device,
+            accept_noncommercial=request.accept_noncommercial,
+            progress=progress,
+        ),
         progress=progress,
         num_frames=wanted,
         text=request.prompt or "",

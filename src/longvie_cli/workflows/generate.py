@@ -14,6 +14,7 @@ from longvie_cli.run_folder.layout import RunFolder
 from longvie_cli.run_folder.manifest import fingerprint
 from longvie_cli.settings.presets import Preset, load_preset
 from longvie_cli.settings.requests import GenerateRequest
+from longvie_cli.settings.tracking import TrackerChoice
 from longvie_cli.timeline import plan_clips
 from longvie_cli.workflows.carry_out import carry_out, describe
 from longvie_cli.workflows.job import (
@@ -35,6 +36,7 @@ from longvie_cli.workflows.sources import (
     Source,
     VideoSource,
     frames_to_make,
+    with_track_grid,
 )
 
 
@@ -73,7 +75,7 @@ def decide(request: GenerateRequest, progress: Progress) -> Job:
     from longvie_cli.engine.loader import resolve_device, resolve_dtype
     from longvie_cli.engine.placement import check_offload, resolve_attention
 
-    preset = load_preset(request.preset)
+    preset = with_track_grid(load_preset(request.preset), request.track_grid)
     device = resolve_device(request.device)
     dtype = resolve_dtype(request.dtype, device)
     check_offload(request.offload, device)
@@ -152,6 +154,8 @@ def _source(request: GenerateRequest, preset: Preset, device: str, progress: Pro
             pingpong,
             at_cut=request.at_cut,
             progress=progress,
+            tracker=request.tracker or TrackerChoice(),
+            accept_noncommercial=request.accept_noncommercial,
         )
     if request.controls is not None:
         return FolderSource(request.controls, preset, request.fit, progress, pingpong)

@@ -91,7 +91,7 @@ def pull_models(
     settle_licences(
         wanted,
         accept=request.accept_noncommercial,
-        names=request.names,
+        how=f"longvie models pull {' '.join(request.names)} --accept-noncommercial",
         progress=progress,
     )
     # The library behind it is imported only now, when the network may really be asked.

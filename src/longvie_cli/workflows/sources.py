@@ -17,8 +17,9 @@ from longvie_cli.errors import ControlError, MediaError, UsageError
 from longvie_cli.models.hub import depth_folder
 from longvie_cli.progress import Progress, SilentProgress
 from longvie_cli.run_folder.commit import hash_file
-from longvie_cli.settings.presets import Fit, Preset
+from longvie_cli.settings.presets import Fit, Preset, TrackGrid
 from longvie_cli.settings.requests import AtCut
+from longvie_cli.settings.tracking import TrackerChoice
 from longvie_cli.timeline import ClipSpec
 
 if TYPE_CHECKING:
@@ -168,6 +169,8 @@ class VideoSource:
     depth_range: DepthRange | None = None
     at_cut: AtCut | None = None
     progress: Progress = field(default=SilentProgress(), compare=False)
+    tracker: TrackerChoice = field(default_factory=TrackerChoice)
+    accept_noncommercial: bool = False
     kind: Kind = field(default="video", init=False)
 
     @property
@@ -205,7 +208,12 @@ class VideoSource:
         return max(0, self._exact_frames - self.first_frame)
 
     def facts(self) -> dict[str, Any]:
-        return {"video": self.name, "video_hash": hash_file(self.path)} | _played_facts(self)
+        return {
+            "video": self.name,
+            "video_hash": hash_file(self.path),
+            "tracker": self.tracker.label,
+            "track_grid": self.preset.track_grid.label,
+        } | _played_facts(self)
 
     def conversions(self) -> list[str]:
         from longvie_cli.controls.extraction import describe_conversion
@@ -261,7 +269,7 @@ class VideoSource:
         from longvie_cli.controls.depth import TransformersDepthEstimator
         from longvie_cli.controls.extraction import extract_controls
         from longvie_cli.controls.files import load_control_clips
-        from longvie_cli.controls.tracks import LucasKanadeTracker
+        from longvie_cli.workflows.trackers import make_tracker
 
         # Played back and forth, any part of the source may come next, the part before
         # `first_frame` too.
@@ -277,7 +285,12 @@ class VideoSource:
             ),
             fit=self.fit,
             estimator=TransformersDepthEstimator(depth_folder(self.preset), device=self.device),
-            tracker=LucasKanadeTracker(),
+            tracker=make_tracker(
+                self.tracker,
+                device=self.device,
+                accept_noncommercial=self.accept_noncommercial,
+                progress=progress,
+            ),
             progress=progress,
             start_frame=start,
             num_frames=reach,
@@ -385,7 +398,8 @@ class FlightSource:
         return None
 
     def facts(self) -> dict[str, Any]:
-        return {"flight": self.seed} | _played_facts(self)
+        grid = {"track_grid": self.preset.track_grid.label}
+        return {"flight": self.seed} | grid | _played_facts(self)
 
     def conversions(self) -> list[str]:
         return []
@@ -468,6 +482,11 @@ def control_layout(
         depth_range=depth_range,
         cuts=cuts,
     )
+
+
+def with_track_grid(preset: Preset, grid: TrackGrid | None) -> Preset:
+    """Return a preset that tracks another grid of points, the preset itself where None."""
+    return preset if grid is None else preset.model_copy(update={"track_grid": grid})
 
 
 def frames_to_make(

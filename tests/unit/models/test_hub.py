@@ -358,7 +358,12 @@ def test_noncommercial_licences_are_accepted_once() -> None:
     progress = SilentProgress()
 
     def settle(*entries: ModelEntry, accept: bool = False) -> None:
-        settle_licences(entries, accept=accept, names=["closed"], progress=progress)
+        settle_licences(
+            entries,
+            accept=accept,
+            how="longvie models pull closed --accept-noncommercial",
+            progress=progress,
+        )
 
     settle(entry())
     with pytest.raises(MissingResourceError, match=r"closed \(CC-BY-NC-4\.0\)") as refused:
