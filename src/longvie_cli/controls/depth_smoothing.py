@@ -218,13 +218,13 @@ class _Window:
 
 
 def fit_gauge(
-    source: NDArray[np.float32], target: NDArray[np.float32]
+    source: NDArray[np.float32], target: NDArray[np.float32], *, max_scale: float = _FIT_MAX_SCALE
 ) -> Gauge | None:
     """Return the scale and shift that take `source` to `target`, two lists of equal length.
 
     Reweighted (Cauchy) and symmetric: the scale is the ratio of the spreads (reduced major axis),
     so that noise in either does not pull it to zero, and exchanging the two gives the inverse.
-    None where no scale between 1/2 and 2 does it.
+    None where no scale up to `max_scale`, and down to its inverse, does it.
     """
     x, y = source.astype(np.float64), target.astype(np.float64)
     weight = np.ones_like(x)
@@ -238,7 +238,7 @@ def fit_gauge(
             # One depth everywhere: only its level can be compared.
             return Gauge(1.0, mean_y - mean_x)
         scale = spread_y / spread_x
-        if not 1 / _FIT_MAX_SCALE <= scale <= _FIT_MAX_SCALE:
+        if not 1 / max_scale <= scale <= max_scale:
             return None
         gauge = Gauge(scale, mean_y - scale * mean_x)
         if step < _FIT_STEPS:
@@ -262,7 +262,7 @@ def flow_between(
     """
     import cv2
 
-    dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     dis.setFinestScale(0 if min(first.shape) < 200 else 1)
     with _one_thread():
         ahead = np.asarray(dis.calc(first, second, None), dtype=np.float32)
@@ -292,7 +292,7 @@ def _comes_home(there: NDArray[np.float32], back: NDArray[np.float32]) -> NDArra
     x = np.arange(width, dtype=np.float32) + there[..., 0]
     y = np.arange(height, dtype=np.float32)[:, None] + there[..., 1]
     inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
-    return (inside & (miss <= 0.01 * length + 0.5)).astype(np.float32)
+    return np.asarray(inside & (miss <= 0.01 * length + 0.5), dtype=np.float32)
 
 
 def _warp(picture: NDArray[np.float32], offset: NDArray[np.float32]) -> NDArray[np.float32]:

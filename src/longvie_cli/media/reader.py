@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from longvie_cli.errors import MediaError
 from longvie_cli.media.ffmpeg import (
@@ -15,7 +18,7 @@ from longvie_cli.media.ffmpeg import (
     run_reading,
     running_ffmpeg,
 )
-from longvie_cli.media.frames import SQUARE, Fit, Frame, Frames, resize_frame
+from longvie_cli.media.frames import SQUARE, Fit, Frame, Frames, resize_frame, resize_grey
 from longvie_cli.media.probe import SourceVideo, probe_video
 
 # Output frame k shows the source frame on screen at second k/fps. Containers that round times to
@@ -58,6 +61,36 @@ def read_frames(
             f"{path}: the video is {source.width}x{source.height}, but {width}x{height} is needed."
         )
     return _resized_frames(source, fps, height, width, fit, start_frame, num_frames)
+
+
+def read_grey_frames(
+    path: Path,
+    *,
+    fps: int | None,
+    height: int,
+    width: int,
+    fit: Fit,
+    start_frame: int = 0,
+    invert: bool = False,
+) -> Iterator[NDArray[np.float32]]:
+    """Yield the frames of a video as grey pictures [height, width] in [0, 1], black 0, white 1.
+
+    Sixteen bits of a pixel are kept where the file has them. Otherwise as `read_frames`.
+
+    Args:
+        path: Any video ffmpeg decodes; of a coloured one the brightness is read.
+        fps: Rate of the result, as in `read_frames`.
+        height: Rows of the result.
+        width: Columns of the result.
+        fit: See `resize_frame`; bars of `pad` are 0.
+        start_frame: First frame to yield, counted at `fps`.
+        invert: Make black 1 and white 0, before bars are added.
+
+    Raises:
+        MediaError: The file cannot be read or is cut off.
+    """
+    source = probe_video(path)
+    return _grey_frames(source, fps, height, width, fit, start_frame, invert)
 
 
 def count_frames(path: Path, *, fps: int | None) -> int:
@@ -125,10 +158,13 @@ def _range_filters(start_frame: int, num_frames: int | None) -> list[str]:
     return [f"trim=start_frame={start_frame}{end}"]
 
 
-def _pixel_filters(source: SourceVideo) -> list[str]:
+def _pixel_filters(source: SourceVideo, pixel_format: str) -> list[str]:
     # A stream may change its size half-way; every frame gets the size of the first.
     size = f"{source.decoded_width}:{source.decoded_height}"
-    return [f"scale={size}:flags=bicubic+accurate_rnd+full_chroma_int+bitexact", "format=rgb24"]
+    return [
+        f"scale={size}:flags=bicubic+accurate_rnd+full_chroma_int+bitexact",
+        f"format={pixel_format}",
+    ]
 
 
 def _decoding_arguments(path: Path, filters: list[str]) -> list[str]:
@@ -146,17 +182,48 @@ def _resized_frames(
     start_frame: int,
     num_frames: int | None,
 ) -> Iterator[Frame]:
-    shape = (source.decoded_height, source.decoded_width, 3)
-    num_bytes = shape[0] * shape[1] * 3
-    filters = [
-        *_timing_filters(source, fps),
-        *_range_filters(start_frame, num_frames),
-        *_pixel_filters(source),
-    ]
-    arguments = [*_decoding_arguments(source.path, filters), "-f", "rawvideo", "pipe:1"]
     # A native read of non-square pixels still has to make them square.
     resize_fit: Fit = "stretch" if fit == "native" else fit
     pixel_aspect = SQUARE if fit == "native" else source.pixel_aspect
+    for frame in _decoded_frames(source, fps, start_frame, num_frames, "rgb24"):
+        yield resize_frame(frame, height, width, resize_fit, pixel_aspect=pixel_aspect)
+
+
+def _grey_frames(
+    source: SourceVideo,
+    fps: int | None,
+    height: int,
+    width: int,
+    fit: Fit,
+    start_frame: int,
+    invert: bool,
+) -> Iterator[NDArray[np.float32]]:
+    for frame in _decoded_frames(source, fps, start_frame, None, "gray16le"):
+        grey = frame.astype(np.float32) / np.float32(65535)
+        if invert:
+            grey = np.float32(1) - grey
+        yield resize_grey(grey, height, width, fit, pixel_aspect=source.pixel_aspect)
+
+
+def _decoded_frames(
+    source: SourceVideo,
+    fps: int | None,
+    start_frame: int,
+    num_frames: int | None,
+    pixel_format: Literal["rgb24", "gray16le"],
+) -> Iterator[NDArray[Any]]:
+    """Yield frames as ffmpeg hands them out: [h, w, 3] uint8, or [h, w] uint16 for `gray16le`."""
+    shape: tuple[int, ...] = (source.decoded_height, source.decoded_width)
+    dtype: np.dtype[Any] = np.dtype("<u2")
+    if pixel_format == "rgb24":
+        shape, dtype = (*shape, 3), np.dtype(np.uint8)
+    num_bytes = math.prod(shape) * dtype.itemsize
+    filters = [
+        *_timing_filters(source, fps),
+        *_range_filters(start_frame, num_frames),
+        *_pixel_filters(source, pixel_format),
+    ]
+    arguments = [*_decoding_arguments(source.path, filters), "-f", "rawvideo", "pipe:1"]
     num_read = 0
     with running_ffmpeg(arguments) as process:
         while num_frames is None or num_read < num_frames:
@@ -164,9 +231,8 @@ def _resized_frames(
             if len(data) < num_bytes:
                 check_read_to_the_end(source.path, process)
                 break
-            frame = np.frombuffer(data, np.uint8).reshape(shape)
             num_read += 1
-            yield resize_frame(frame, height, width, resize_fit, pixel_aspect=pixel_aspect)
+            yield np.frombuffer(data, dtype).reshape(shape)
     if num_frames is not None and num_read < num_frames:
         rate = f" at {fps} fps" if fps is not None else ""
         raise MediaError(

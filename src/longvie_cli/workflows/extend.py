@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from longvie_cli.settings.requests import ExtendRequest
 from longvie_cli.timeline import plan_clips
 from longvie_cli.workflows.carry_out import carry_out, describe
 from longvie_cli.workflows.delivery import read_delivery
+from longvie_cli.workflows.depth import DepthChoice
 from longvie_cli.workflows.job import (
     EarlierVideo,
     Job,
@@ -54,12 +55,14 @@ class Origin:
         folder: Its run folder, where it was found.
         tail: File with its last frames, lossless, where it was found.
         source_path: The source of its controls, where it had one.
+        depth: Where the depth of that source came from.
     """
 
     about: Mapping[str, Any]
     folder: RunFolder | None = None
     tail: Path | None = None
     source_path: Path | None = None
+    depth: DepthChoice = field(default_factory=DepthChoice)
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -170,13 +173,15 @@ def find_origin(video: Path) -> Origin:
 
 
 def _origin(folder: RunFolder, record: Mapping[str, Any]) -> Origin:
-    source_path = read_manifest(folder.run_json).request.get("source")
+    recorded = read_manifest(folder.run_json).request
+    source_path = recorded.get("source")
     tail = folder.tail(int(record["last_clip"]))
     return Origin(
         about=record["about"],
         folder=folder,
         tail=tail if tail.is_file() else None,
         source_path=Path(source_path) if source_path else None,
+        depth=DepthChoice.recalled(recorded.get("depth") or {}),
     )
 
 
@@ -257,7 +262,10 @@ def _source(
     """Return what the video goes on with: a new source, the rest of its own, or nothing."""
     pingpong = request.repeat == "pingpong"
     if request.video is not None:
-        return VideoSource(request.video, preset, fit, sampling.device, pingpong)
+        # Another video has other ready depth, but the same model and smoothing.
+        depth = replace(origin.depth, video=None)
+        video_fit = request.fit or preset.source_fit
+        return VideoSource(request.video, preset, video_fit, sampling.device, pingpong, depth=depth)
     if request.controls is not None:
         return FolderSource(request.controls, preset, fit, progress, pingpong)
     rest = _rest_of_source(request, origin, preset, fit, sampling, progress)
@@ -302,7 +310,15 @@ def _rest_of_source(
             f"{path}: this file has changed since {request.previous.name} was made from it.",
             hint="Pass --video to begin with it anew.",
         )
-    return VideoSource(path, preset, fit, sampling.device, pingpong, place, _depth_range(origin))
+    depth = origin.depth
+    if depth.video is not None and not depth.video.exists():
+        raise ControlError(
+            f"{depth.video}: the depth of {path.name} is no longer there.",
+            hint="Put it back, or pass --video to begin with it anew.",
+        )
+    return VideoSource(
+        path, preset, fit, sampling.device, pingpong, place, _depth_range(origin), depth
+    )
 
 
 def _depth_range(origin: Origin) -> DepthRange | None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from longvie_cli.controls.depth import TransformersDepthEstimator
 from longvie_cli.controls.extraction import extract_controls as extract
 from longvie_cli.controls.files import load_control_clips
 from longvie_cli.controls.tracks import LucasKanadeTracker
 from longvie_cli.errors import UsageError
 from longvie_cli.progress import Progress, SilentProgress
-from longvie_cli.settings.presets import load_preset, preset_folder
+from longvie_cli.settings.presets import load_preset
 from longvie_cli.settings.requests import ExtractControlsRequest
+from longvie_cli.workflows.depth import DepthChoice
 from longvie_cli.workflows.result import JobResult
 from longvie_cli.workflows.sources import VideoSource, control_layout, frames_to_make
 
@@ -29,6 +29,7 @@ def extract_controls(
         raise UsageError(f"-o {request.output}: this is a file; the controls need a folder.")
     preset = load_preset(request.preset)
     device = resolve_device(request.device)
+    choice = DepthChoice.of(request)
     wanted = request.wanted_frames(preset.geometry)
     if wanted is not None:
         source = VideoSource(request.video, preset, request.fit, device)
@@ -38,7 +39,10 @@ def extract_controls(
         request.output,
         layout=control_layout(preset),
         fit=request.fit,
-        estimator=TransformersDepthEstimator(preset_folder(preset.name) / "depth", device=device),
+        depth=choice.load(
+            request.video, preset=preset, fit=request.fit, device=device, progress=progress
+        ),
+        smoothing=choice.smoothing_used,
         tracker=LucasKanadeTracker(),
         progress=progress,
         num_frames=wanted,

@@ -15,6 +15,7 @@ from longvie_cli.settings.presets import Preset, load_preset
 from longvie_cli.settings.requests import GenerateRequest
 from longvie_cli.timeline import plan_clips
 from longvie_cli.workflows.carry_out import carry_out, describe
+from longvie_cli.workflows.depth import DepthChoice
 from longvie_cli.workflows.job import (
     Job,
     Sampling,
@@ -30,6 +31,7 @@ from longvie_cli.workflows.sources import (
     Source,
     VideoSource,
     frames_to_make,
+    to_model_size,
 )
 
 
@@ -43,7 +45,7 @@ def generate(request: GenerateRequest, progress: Progress | None = None) -> JobR
         LongVieError: See `longvie_cli.errors`; everything made so far is saved.
     """
     progress = progress or SilentProgress()
-    check_output_path(request.output, [request.video, request.image])
+    check_output_path(request.output, [request.video, request.image, request.depth])
     if request.no_clobber and request.output.exists():
         progress.message(f"{request.output}: exists, skipped (--no-clobber).")
         return JobResult("skipped", request.output)
@@ -53,7 +55,7 @@ def generate(request: GenerateRequest, progress: Progress | None = None) -> JobR
 def plan(request: GenerateRequest, progress: Progress | None = None) -> JobResult:
     """Say what `generate` would do; writes nothing."""
     progress = progress or SilentProgress()
-    check_output_path(request.output, [request.video, request.image])
+    check_output_path(request.output, [request.video, request.image, request.depth])
     return describe(decide(request, progress), progress)
 
 
@@ -115,7 +117,8 @@ def decide(request: GenerateRequest, progress: Progress) -> Job:
 def _source(request: GenerateRequest, preset: Preset, device: str, progress: Progress) -> Source:
     pingpong = request.repeat == "pingpong"
     if request.video is not None:
-        return VideoSource(request.video, preset, request.fit, device, pingpong)
+        depth = DepthChoice.of(request)
+        return VideoSource(request.video, preset, request.fit, device, pingpong, depth=depth)
     if request.controls is not None:
         return FolderSource(request.controls, preset, request.fit, progress, pingpong)
     return FlightSource(request.seed, preset)
@@ -124,8 +127,10 @@ def _source(request: GenerateRequest, preset: Preset, device: str, progress: Pro
 def _start(request: GenerateRequest, preset: Preset, source: Source) -> Start:
     """Return what the video starts from: --image, the source's own picture, or the prompt."""
     if request.image is not None:
-        size = {"height": preset.height, "width": preset.width}
-        image = read_image(request.image, **size, fit=request.fit)
+        # Beside a video it takes the video's way, so that the controls fit it.
+        height, width = preset.control_size if request.video else (preset.height, preset.width)
+        image = read_image(request.image, height=height, width=width, fit=request.fit)
+        image = to_model_size(image, preset)
         return Start(f"{request.image.name} {hash_file(request.image)}", image)
     can_make = preset.makes_first_frame or request.first_frame_model is not None
     by_prompt = request.first_frame == "prompt"
