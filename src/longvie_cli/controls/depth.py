@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from longvie_cli.errors import ControlError, MissingResourceError
+from longvie_cli.media.frames import resize_frame
 
 if TYPE_CHECKING:
     import torch
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 _MODEL_TYPES = ("depth_anything", "dpt")
 _NEAREST_METRES = 1e-3
 _PREPROCESSOR_NAME = "preprocessor_config.json"
-# Pillow's numbers, which preprocessors use.
-_RESAMPLES = {2: "bilinear", 3: "bicubic"}
+# Pillow's number of the filter, which preprocessors write.
+_BICUBIC = 3
 # Pixels of the network's input estimated at once: two frames of 518 x 896 on a CPU, sixteen on a
 # GPU. More are no faster there, and the finest maps of the head take 60 times their bytes.
 _CPU_BATCH_PIXELS = 1 << 20
@@ -64,12 +65,11 @@ class TransformersDepthEstimator:
     """Runs a depth model of transformers (Depth Anything V1 and V2, DPT) from a local folder.
 
     The folder holds `config.json`, `model.safetensors` and `preprocessor_config.json`. Of the last
-    count `size` (height, width), `do_resize`, `resample`, `keep_aspect_ratio`,
+    count `size` (height, width), `do_resize`, `resample` (bicubic only), `keep_aspect_ratio`,
     `ensure_multiple_of`, `image_mean` and `image_std`; without `size` frames keep theirs, rounded
-    to the multiple. This is what transformers' `DPTImageProcessor` does, on the model's device: to
-    the model goes the same picture but for a grey level at rounding edges, and the estimate is
-    resized back to the frame as its `post_process_depth_estimation` does (bicubic), metres once
-    they have become disparity.
+    to the multiple. The model gets the same picture as from transformers' `DPTImageProcessorPil`,
+    and the estimate is resized back to the frame as by its `post_process_depth_estimation`
+    (bicubic), metres once they have become disparity.
 
     On a GPU matrix products are float16, which has the precision that depth is stored with; the
     rest, and everything on a CPU, is float32.
@@ -105,8 +105,8 @@ class TransformersDepthEstimator:
                 f"{folder}: a depth model of type {model.config.model_type} is not supported.",
                 hint=f"Use one of {', '.join(_MODEL_TYPES)}.",
             )
-        resample = settings.get("resample", 3)
-        if resample not in _RESAMPLES or settings.get("do_pad"):
+        resample = settings.get("resample", _BICUBIC)
+        if resample != _BICUBIC or settings.get("do_pad"):
             raise ControlError(
                 f"{folder / _PREPROCESSOR_NAME}: resample {resample} or do_pad is not supported."
             )
@@ -117,7 +117,6 @@ class TransformersDepthEstimator:
         self._metric = getattr(model.config, "depth_estimation_type", "relative") == "metric"
         self._mean = settings.get("image_mean", [0.485, 0.456, 0.406])
         self._std = settings.get("image_std", [0.229, 0.224, 0.225])
-        self._resample = _RESAMPLES[resample]
         self._size: dict[str, int] | None = settings.get("size")
         if not settings.get("do_resize", True):
             self._size = None
@@ -154,13 +153,10 @@ class TransformersDepthEstimator:
         from torch.nn import functional
 
         height, width = frames.shape[1:3]
-        pixels = torch.from_numpy(np.array(frames)).to(self._device)
+        rows, columns = self._input_size(height, width)
+        resized = [resize_frame(frame, rows, columns, "stretch") for frame in frames]
+        pixels = torch.from_numpy(np.stack(resized)).to(self._device)
         pixels = pixels.permute(0, 3, 1, 2).float()
-        size = self._input_size(height, width)
-        if size != (height, width):
-            pixels = functional.interpolate(pixels, size, mode=self._resample, antialias=True)
-            # The model has only ever seen pictures of whole grey levels.
-            pixels = pixels.round().clamp(0, 255)
         mean = torch.tensor(self._mean, device=pixels.device).view(1, 3, 1, 1)
         std = torch.tensor(self._std, device=pixels.device).view(1, 3, 1, 1)
         with torch.autocast("cuda", dtype=torch.float16, enabled=self._half):

@@ -39,7 +39,11 @@ PIXEL_RADIUS = 3
 _SHORT_SIDE = 240
 # With less of the picture to be seen in both of two frames, there is a cut between them.
 _MIN_SHARED = 0.1
+# So do two pictures that are less alike than this (correlation), once one is moved onto the other.
+_MIN_LIKENESS = 0.5
 _FIT_STEPS = 8
+# A fit has to miss by less than this share of what the depth itself varies by.
+_MAX_MISS = 0.5
 _FIT_MAX_SCALE = 2.0
 # Neighbours count less the further they are from the pixel's own depth; at this share of the
 # spread of the frame's depth, 1 / e.
@@ -224,31 +228,33 @@ def fit_gauge(
 
     Reweighted (Cauchy) and symmetric: the scale is the ratio of the spreads (reduced major axis),
     so that noise in either does not pull it to zero, and exchanging the two gives the inverse.
-    None where no scale up to `max_scale`, and down to its inverse, does it.
+    None where no scale up to `max_scale`, and down to its inverse, brings the two together.
     """
     x, y = source.astype(np.float64), target.astype(np.float64)
-    weight = np.ones_like(x)
-    gauge = Gauge()
-    for step in range(_FIT_STEPS + 1):
-        total = weight.sum()
-        mean_x, mean_y = (weight * x).sum() / total, (weight * y).sum() / total
-        spread_x = math.sqrt((weight * np.square(x - mean_x)).sum() / total)
-        spread_y = math.sqrt((weight * np.square(y - mean_y)).sum() / total)
-        if min(spread_x, spread_y) <= 1e-6 * max(abs(mean_x), abs(mean_y), 1e-30):
+    middle_x, middle_y = float(np.median(x)), float(np.median(y))
+    spread_x = float(np.median(np.abs(x - middle_x)))
+    spread_y = typical_y = float(np.median(np.abs(y - middle_y)))
+    level = 1e-6 * max(abs(middle_x), abs(middle_y), 1e-30)
+    for _ in range(_FIT_STEPS):
+        if min(spread_x, spread_y) <= level:
             # One depth everywhere: only its level can be compared.
-            return Gauge(1.0, mean_y - mean_x)
+            return Gauge(1.0, middle_y - middle_x)
         scale = spread_y / spread_x
-        if not 1 / max_scale <= scale <= max_scale:
-            return None
-        gauge = Gauge(scale, mean_y - scale * mean_x)
-        if step < _FIT_STEPS:
-            # Divided by the root of the scale, the misses are the same from either side.
-            miss = np.abs(scale * x + gauge.shift - y) / math.sqrt(scale)
-            typical = float(np.median(miss))
-            if typical == 0:
-                break
-            weight = 1 / (1 + np.square(miss / (2 * typical)))
-    return gauge
+        # Divided by the root of the scale, the misses are the same from either side.
+        miss = np.abs(scale * (x - middle_x) + middle_y - y) / math.sqrt(scale)
+        typical = float(np.median(miss))
+        weight = 1 / (1 + np.square(miss / max(2 * typical, 1e-12)))
+        weight /= weight.sum()
+        middle_x, middle_y = float((weight * x).sum()), float((weight * y).sum())
+        spread_x = math.sqrt((weight * np.square(x - middle_x)).sum())
+        spread_y = math.sqrt((weight * np.square(y - middle_y)).sum())
+    if min(spread_x, spread_y) <= level:
+        return Gauge(1.0, middle_y - middle_x)
+    scale = spread_y / spread_x
+    missed = float(np.median(np.abs(scale * (x - middle_x) + middle_y - y)))
+    if not 1 / max_scale <= scale <= max_scale or missed > _MAX_MISS * typical_y:
+        return None
+    return Gauge(scale, middle_y - scale * middle_x)
 
 
 def flow_between(
@@ -279,7 +285,8 @@ def _link(
     ahead, back, seen_ahead, seen_back = flow_between(first_grey, second_grey)
     shared = seen_ahead > 0.5
     gauge = None
-    if shared.mean() >= _MIN_SHARED:
+    alike = _likeness(first_grey, _warp(np.asarray(second_grey, dtype=np.float32), ahead))
+    if shared.mean() >= _MIN_SHARED and alike >= _MIN_LIKENESS:
         gauge = fit_gauge(first_depth[shared], _warp(second_depth, ahead)[shared])
     return _Link(ahead, back, seen_ahead, seen_back, gauge)
 
@@ -293,6 +300,14 @@ def _comes_home(there: NDArray[np.float32], back: NDArray[np.float32]) -> NDArra
     y = np.arange(height, dtype=np.float32)[:, None] + there[..., 1]
     inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
     return np.asarray(inside & (miss <= 0.01 * length + 0.5), dtype=np.float32)
+
+
+def _likeness(first: MatLike, second: NDArray[np.float32]) -> float:
+    """Return the correlation of two pictures; 1 where one has no contrast to compare."""
+    x, y = np.asarray(first, dtype=np.float32), second
+    x, y = x - x.mean(), y - y.mean()
+    size = float(np.linalg.norm(x)) * float(np.linalg.norm(y))
+    return float((x * y).sum()) / size if size > x.size else 1.0
 
 
 def _warp(picture: NDArray[np.float32], offset: NDArray[np.float32]) -> NDArray[np.float32]:

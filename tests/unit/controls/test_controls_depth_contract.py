@@ -108,7 +108,7 @@ def test_memory_does_not_grow_with_the_video(
 
 
 def test_near_things_are_larger(loaders: dict[str, Callable[[], DepthEstimator]]) -> None:
-    flight = Flight(EVALUATION_SEED_START + 17, width=192, height=112, fps=16)
+    flight = Flight(EVALUATION_SEED_START + 13, width=192, height=112, fps=16)
     frames = [flight.frame(index) for index in (0, 20, 40)]
     estimate = loaders["embedded"]().estimate(np.stack([frame.rgb for frame in frames]))
     for ours, frame in zip(estimate, frames, strict=True):
@@ -176,7 +176,7 @@ def test_weights_that_are_missing_or_foreign_are_named(checkout: Path, tmp_path:
     shutil.copytree(checkout, copy)
     weights = copy / "checkpoints" / "video_depth_anything_vits.pth"
     torch.save({"other": torch.zeros(1)}, weights)
-    with pytest.raises(ControlError, match="does not fit|not loadable"):
+    with pytest.raises(ControlError, match="with the code beside it"):
         VideoDepthAnythingEstimator(copy)
     weights.unlink()
     with pytest.raises(MissingResourceError, match=r"video_depth_anything_vits\.pth"):
