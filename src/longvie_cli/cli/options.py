@@ -176,6 +176,42 @@ AcceptNoncommercial = Annotated[
         rich_help_panel=JOB,
     ),
 ]
+Depth = Annotated[
+    Path | None,
+    typer.Option(
+        "--depth",
+        metavar="FILE",
+        help="Ready depth of the video, a grey video of 8 or 16 bit, instead of estimates.",
+        rich_help_panel=JOB,
+    ),
+]
+DepthPolarity = Annotated[
+    Literal["near-white", "near-black", "auto"] | None,
+    typer.Option(
+        "--depth-polarity",
+        help="What is near in --depth; auto looks at the video and says what it found.",
+        rich_help_panel=JOB,
+    ),
+]
+DepthModel = Annotated[
+    str | None,
+    typer.Option(
+        "--depth-model",
+        metavar="NAME|DIR",
+        help="embedded; small, base or large (Depth Anything V2; base and large non-commercial); "
+        "or the folder of a transformers depth model or a Video-Depth-Anything checkout.",
+        rich_help_panel=JOB,
+    ),
+]
+DepthSmoothing = Annotated[
+    Literal["none", "flow"] | None,
+    typer.Option(
+        "--depth-smoothing",
+        help="Steady the depth along the motion of the picture; flow for estimates, none for "
+        "--depth, if not given.",
+        rich_help_panel=JOB,
+    ),
+]
 Minutes = Annotated[
     float | None,
     typer.Option("--minutes", help="Length in minutes.", rich_help_panel=JOB),

@@ -1,7 +1,8 @@
-"""Making a folder of controls from whatever gives depth and tracks: two passes, resumable.
+"""Making a folder of controls from whatever gives depth and tracks: in passes, resumable.
 
-Pass 1 asks the source for the disparity of every frame, stores it as float16 in a scratch folder
-and counts its values: that gives the percentiles of the whole video. Pass 2 writes the depth clip,
+Pass 1 asks the source for the disparity of every frame and stores it as float16 in a scratch
+folder; a source that steadies its estimates then reads them back and gives those to store. The
+values are counted: that gives the percentiles of the whole video. Pass 2 writes the depth clip,
 reads it back, and draws the clip's tracks, coloured and ordered by the depth so read (spec 6.2).
 
     depth_0000.mp4 track_0000.mp4 ...   the controls of each clip
@@ -74,11 +75,19 @@ class ControlSource(Protocol):
     def picture(self, frame: int) -> NDArray[np.uint8]:
         """Return any frame, [H, W, 3] RGB."""
 
-    def disparity(self, start_frame: int) -> Iterator[NDArray[np.float32]]:
-        """Yield the disparity of all frames from a whole batch on, larger is nearer.
+    @property
+    def steadies(self) -> bool:
+        """Whether the disparity is to be replaced by what `steady` makes of it."""
 
-        Every batch is [DEPTH_BATCH_FRAMES, H, W]; only the last may be shorter.
+    def disparity(self, stored: DepthStore) -> Iterator[NDArray[np.float32]]:
+        """Yield the disparity of all frames after those stored, larger is nearer.
+
+        Every batch is [DEPTH_BATCH_FRAMES, H, W]; only the last may be shorter. Each is stored
+        before the next is asked for.
         """
+
+    def steady(self, raw: DepthStore, start_frame: int) -> Iterator[NDArray[np.float32]]:
+        """Yield, in the same batches, the steady disparity from a frame on; `raw` is whole."""
 
     def track(self, start_frame: int, num_frames: int, points: NDArray[np.float32]) -> PointTracks:
         """Return where points [N, 2] of `start_frame` are in `num_frames` frames from it on."""
@@ -177,7 +186,7 @@ class _FolderMaker:
     def make(self, *, overwrite: bool) -> Path:
         self._claim(overwrite=overwrite)
         conditions = self._folder / CONDITIONS_NAME
-        store = DepthStore(self._scratch_folder)
+        store = DepthStore(self._scratch_folder / "depth")
         depth_range, num_frames = self._recorded() or self._measure(store)
         plan = plan_clips(self._layout.geometry, num_frames, cuts=self._layout.cuts)
         clips = self._clips(plan)
@@ -248,20 +257,39 @@ class _FolderMaker:
 
     def _fill(self, store: DepthStore, sketch: PercentileSketch) -> None:
         """Store the depth of all frames, going on from what is stored; count every value."""
+        if not self._source.steadies:
+            store.drop_short_batch()
+            expected = max(self._source.expected_frames, store.num_frames)
+            self._append("depth", expected, store, sketch, self._source.disparity(store))
+            return
+        raw = DepthStore(self._scratch_folder / "raw")
+        raw.drop_short_batch()
+        expected = max(self._source.expected_frames, raw.num_frames)
+        self._append("depth", expected, raw, PercentileSketch(), self._source.disparity(raw))
         store.drop_short_batch()
+        steady = self._source.steady(raw, store.num_frames)
+        self._append("steady depth", raw.num_frames, store, sketch, steady)
+
+    def _append(
+        self,
+        stage: str,
+        num_frames: int,
+        store: DepthStore,
+        sketch: PercentileSketch,
+        batches: Iterator[NDArray[np.float32]],
+    ) -> None:
         for batch in store.batches():
             sketch.add(batch)
-        expected = max(self._source.expected_frames, store.num_frames)
-        self._progress.start("depth", expected, done=store.num_frames)
-        for disparity in self._source.disparity(store.num_frames):
+        self._progress.start(stage, num_frames, done=store.num_frames)
+        for disparity in batches:
             if disparity.shape[1:] != (self._layout.height, self._layout.width):
                 raise ControlError(
                     f"The depth estimator gave {disparity.shape[2]}x{disparity.shape[1]} for "
                     f"frames of {self._layout.width}x{self._layout.height}."
                 )
             sketch.add(store.append(disparity))
-            self._progress.advance("depth", len(disparity))
-        self._progress.finish("depth")
+            self._progress.advance(stage, len(disparity))
+        self._progress.finish(stage)
 
     def _clips(self, plan: Sequence[ClipSpec]) -> list[ControlFiles]:
         return [

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from longvie_cli.errors import ControlError, MissingResourceError
+from longvie_cli.media.frames import resize_frame
 
 if TYPE_CHECKING:
     import torch
@@ -19,20 +20,44 @@ if TYPE_CHECKING:
 _MODEL_TYPES = ("depth_anything", "dpt")
 _NEAREST_METRES = 1e-3
 _PREPROCESSOR_NAME = "preprocessor_config.json"
+# Pillow's number of the filter, which preprocessors write.
+_BICUBIC = 3
+# Pixels of the network's input estimated at once: two frames of 518 x 896 on a CPU, sixteen on a
+# GPU. More are no faster there, and the finest maps of the head take 60 times their bytes.
+_CPU_BATCH_PIXELS = 1 << 20
+_GPU_BATCH_PIXELS = 1 << 23
 
 
 class DepthEstimator(Protocol):
-    """Estimates depth frame by frame or batch by batch."""
+    """Estimates the depth of a video, batch after batch.
+
+    It keeps nothing from call to call: a batch has the same depth whatever was estimated before,
+    and an extraction can be stopped between any two.
+    """
 
     @property
     def name(self) -> str:
         """What makes the depth, written beside it; other numbers have another name."""
 
-    def estimate(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the relative disparity [T, H, W] of [T, H, W, 3] RGB: larger is nearer.
+    @property
+    def context_frames(self) -> int:
+        """Frames before a batch that it wants to see, with the depth they were given; often 0."""
+
+    def estimate(
+        self, frames: NDArray[np.uint8], earlier: NDArray[np.float16] | None = None
+    ) -> NDArray[np.float32]:
+        """Return the relative disparity of the frames that follow the earlier ones.
 
         Its scale is free but the same for the whole video. It is stored as float16, so differences
         that matter lie between 1e-4 and 6e4.
+
+        Args:
+            frames: [C + T, H, W, 3] RGB.
+            earlier: [C, H, W], the disparity of the first C frames, at most `context_frames`; None
+                where there are none.
+
+        Returns:
+            [T, H, W], larger is nearer.
         """
 
 
@@ -40,21 +65,29 @@ class TransformersDepthEstimator:
     """Runs a depth model of transformers (Depth Anything V1 and V2, DPT) from a local folder.
 
     The folder holds `config.json`, `model.safetensors` and `preprocessor_config.json`. Of the last
-    count `size` (height, width), `keep_aspect_ratio`, `ensure_multiple_of`, `image_mean` and
-    `image_std`; without `size` frames keep theirs, rounded to the multiple. The estimate is resized
-    back to the frame, bilinear.
+    count `size` (height, width), `do_resize`, `resample` (bicubic only), `keep_aspect_ratio`,
+    `ensure_multiple_of`, `image_mean` and `image_std`; without `size` frames keep theirs, rounded
+    to the multiple. The model gets the same picture as from transformers' `DPTImageProcessorPil`,
+    and the estimate is resized back to the frame as by its `post_process_depth_estimation`
+    (bicubic), metres once they have become disparity.
+
+    On a GPU matrix products are float16, which has the precision that depth is stored with; the
+    rest, and everything on a CPU, is float32.
 
     Args:
         folder: The model, already on disk: nothing is downloaded.
         device: Where it runs.
-        batch_size: Frames estimated at once.
+        batch_size: Frames estimated at once; chosen by their size where None.
 
     Raises:
         MissingResourceError: a file of the model is missing.
-        ControlError: it is no relative or metric depth model of a known type.
+        ControlError: it is no relative or metric depth model of a known type, or its preprocessor
+            does something unknown.
     """
 
-    def __init__(self, folder: Path, *, device: str = "cpu", batch_size: int = 8) -> None:
+    context_frames = 0
+
+    def __init__(self, folder: Path, *, device: str = "cpu", batch_size: int | None = None) -> None:
         for name in ("config.json", _PREPROCESSOR_NAME):
             if not (folder / name).is_file():
                 raise MissingResourceError(f"{folder / name}: the depth model has no such file.")
@@ -72,49 +105,68 @@ class TransformersDepthEstimator:
                 f"{folder}: a depth model of type {model.config.model_type} is not supported.",
                 hint=f"Use one of {', '.join(_MODEL_TYPES)}.",
             )
+        resample = settings.get("resample", _BICUBIC)
+        if resample != _BICUBIC or settings.get("do_pad"):
+            raise ControlError(
+                f"{folder / _PREPROCESSOR_NAME}: resample {resample} or do_pad is not supported."
+            )
         self._model = model.to(device).eval()
         self._device = device
+        self._half = device.startswith("cuda")
         self._batch_size = batch_size
         self._metric = getattr(model.config, "depth_estimation_type", "relative") == "metric"
         self._mean = settings.get("image_mean", [0.485, 0.456, 0.406])
         self._std = settings.get("image_std", [0.229, 0.224, 0.225])
         self._size: dict[str, int] | None = settings.get("size")
+        if not settings.get("do_resize", True):
+            self._size = None
         self._keep_aspect_ratio = bool(settings.get("keep_aspect_ratio", False))
         self._multiple = int(settings.get("ensure_multiple_of") or 1)
-        self.name = f"{model.config.model_type}-{_folder_digest(folder)}"
+        precision = "-float16" if self._half else ""
+        self.name = f"{model.config.model_type}-{_folder_digest(folder)}{precision}"
 
-    def estimate(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the relative disparity [T, H, W] of [T, H, W, 3] RGB: larger is nearer."""
+    def estimate(
+        self, frames: NDArray[np.uint8], earlier: NDArray[np.float16] | None = None
+    ) -> NDArray[np.float32]:
+        """Return the relative disparity [T, H, W] of [T, H, W, 3] RGB; see `DepthEstimator`."""
         import torch
 
+        if earlier is not None:
+            frames = frames[len(earlier) :]
         disparity = np.empty(frames.shape[:3], dtype=np.float32)
+        at_once = self._frames_at_once(*frames.shape[1:3])
         with torch.inference_mode():
-            for start in range(0, len(frames), self._batch_size):
-                batch = frames[start : start + self._batch_size]
+            for start in range(0, len(frames), at_once):
+                batch = frames[start : start + at_once]
                 disparity[start : start + len(batch)] = self._estimate_batch(batch).cpu().numpy()
         return disparity
+
+    def _frames_at_once(self, height: int, width: int) -> int:
+        if self._batch_size is not None:
+            return self._batch_size
+        rows, columns = self._input_size(height, width)
+        pixels = _GPU_BATCH_PIXELS if self._half else _CPU_BATCH_PIXELS
+        return max(1, min(16, pixels // (rows * columns)))
 
     def _estimate_batch(self, frames: NDArray[np.uint8]) -> torch.Tensor:
         import torch
         from torch.nn import functional
 
         height, width = frames.shape[1:3]
-        pixels = torch.from_numpy(np.ascontiguousarray(frames)).to(self._device)
-        pixels = pixels.permute(0, 3, 1, 2).float() / 255
-        size = self._input_size(height, width)
-        if size != (height, width):
-            pixels = functional.interpolate(pixels, size, mode="bicubic", antialias=True)
-            pixels = pixels.clamp(0, 1)
+        rows, columns = self._input_size(height, width)
+        resized = [resize_frame(frame, rows, columns, "stretch") for frame in frames]
+        pixels = torch.from_numpy(np.stack(resized)).to(self._device)
+        pixels = pixels.permute(0, 3, 1, 2).float()
         mean = torch.tensor(self._mean, device=pixels.device).view(1, 3, 1, 1)
         std = torch.tensor(self._std, device=pixels.device).view(1, 3, 1, 1)
-        depth: torch.Tensor = self._model(
-            pixel_values=(pixels - mean) / std
-        ).predicted_depth.float()
+        with torch.autocast("cuda", dtype=torch.float16, enabled=self._half):
+            output = self._model(pixel_values=(pixels / 255 - mean) / std)
+        depth: torch.Tensor = output.predicted_depth.float()
         if self._metric:
             depth = depth.clamp(min=_NEAREST_METRES).reciprocal()
         if depth.shape[1:] == (height, width):
             return depth
-        return functional.interpolate(depth[:, None], (height, width), mode="bilinear")[:, 0]
+        return functional.interpolate(depth[:, None], (height, width), mode="bicubic")[:, 0]
 
     def _input_size(self, height: int, width: int) -> tuple[int, int]:
         scale_y = scale_x = 1.0

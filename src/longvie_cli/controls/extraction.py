@@ -1,4 +1,4 @@
-"""Controls out of a video: estimated depth, tracked points."""
+"""Controls out of a video: estimated or ready depth, tracked points."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import hashlib
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from longvie_cli.controls.control_folder import ControlLayout, make_control_folder
 from longvie_cli.controls.depth import DepthEstimator
-from longvie_cli.controls.depth_store import DEPTH_BATCH_FRAMES
+from longvie_cli.controls.depth_smoothing import FlowSmoother
+from longvie_cli.controls.depth_store import DEPTH_BATCH_FRAMES, DepthStore
+from longvie_cli.controls.depth_video import DepthVideo
 from longvie_cli.controls.tracks import PointTracker, PointTracks
 from longvie_cli.errors import MediaError
 from longvie_cli.media.frames import Fit
@@ -23,6 +25,8 @@ from longvie_cli.progress import Progress
 
 MIN_FRAMES = 5
 
+Smoothing = Literal["none", "flow"]
+
 
 def extract_controls(
     source: Path,
@@ -30,9 +34,10 @@ def extract_controls(
     *,
     layout: ControlLayout,
     fit: Fit,
-    estimator: DepthEstimator,
+    depth: DepthEstimator | DepthVideo,
     tracker: PointTracker,
     progress: Progress,
+    smoothing: Smoothing = "flow",
     start_frame: int = 0,
     num_frames: int | None = None,
     text: str = "",
@@ -48,16 +53,18 @@ def extract_controls(
         folder: Made where missing.
         layout: Clips, size, track grid, and the depth range where it is given.
         fit: How frames are brought to the size of `layout`.
-        estimator: Gives depth.
+        depth: Estimates depth, or is the video's depth.
         tracker: Follows the points, per clip.
         progress: Told of everything.
+        smoothing: `flow` steadies the depth along the motion of the picture, `none` leaves it.
         start_frame: First frame used, counted at the fps of `layout`.
         num_frames: Frames used from there on, all where None. The depth percentiles are over these.
         text: Prompt of every clip in `cond.json`.
         overwrite: Replace controls in the folder that were made with other settings.
 
     Raises:
-        MediaError: the video cannot be read or has fewer than 5 frames to use.
+        MediaError: the video cannot be read or has fewer than 5 frames to use, or a ready depth
+            video is shorter than what is used of it.
         OutputConflictError, ControlError, ResumableError: as `make_control_folder`.
     """
     video = probe_video(source)
@@ -73,13 +80,19 @@ def extract_controls(
             f"{source}: {expected} frames at {fps} fps{place}; controls need {MIN_FRAMES} or more.",
             hint="Pass a longer video, or a still picture with --image.",
         )
+    if isinstance(depth, DepthVideo):
+        expected = max(0, count_frames(source, fps=fps) - start_frame)
+        if num_frames is not None:
+            expected = min(expected, num_frames)
+        depth.check_length(start_frame + expected, fps=fps, needed_by=source.name)
     for line in describe_conversion(video, layout, fit):
         progress.message(line)
     controls = _VideoSource(
         source,
         layout,
         fit=fit,
-        estimator=estimator,
+        depth=depth,
+        smoothing=smoothing,
         tracker=tracker,
         start_frame=start_frame,
         num_frames=num_frames,
@@ -155,18 +168,21 @@ class _VideoSource:
         layout: ControlLayout,
         *,
         fit: Fit,
-        estimator: DepthEstimator,
+        depth: DepthEstimator | DepthVideo,
+        smoothing: Smoothing,
         tracker: PointTracker,
         start_frame: int,
         num_frames: int | None,
         expected_frames: int,
         text: str,
     ) -> None:
+        # Exact where the depth is ready, because depth and video are counted then.
         self.expected_frames = expected_frames
         self._path = path
         self._layout = layout
         self._fit = fit
-        self._estimator = estimator
+        self._depth = depth
+        self._smoother = FlowSmoother() if smoothing == "flow" else None
         self._tracker = tracker
         self._start_frame = start_frame
         self._num_frames = num_frames
@@ -183,7 +199,8 @@ class _VideoSource:
             "fit": self._fit,
             "start_frame": self._start_frame,
             "max_frames": self._num_frames,
-            "depth": self._estimator.name,
+            "depth": self._depth.name,
+            "depth_smoothing": self._smoother.name if self._smoother else "none",
             "tracks": self._tracker.name,
         }
 
@@ -195,11 +212,50 @@ class _VideoSource:
         """Return any frame used, [H, W, 3] RGB."""
         return next(self.frames(frame))
 
-    def disparity(self, start_frame: int) -> Iterator[NDArray[np.float32]]:
-        """Yield the estimated disparity, a batch at a time."""
-        frames = self.frames(start_frame)
+    @property
+    def steadies(self) -> bool:
+        """Whether the depth is steadied along the flow."""
+        return self._smoother is not None
+
+    def disparity(self, stored: DepthStore) -> Iterator[NDArray[np.float32]]:
+        """Yield the estimated, or the ready, disparity, a batch at a time."""
+        if isinstance(self._depth, DepthVideo):
+            return self._ready(self._depth, stored.num_frames)
+        return self._estimated(self._depth, stored)
+
+    def steady(self, raw: DepthStore, start_frame: int) -> Iterator[NDArray[np.float32]]:
+        """Yield the steady disparity from a frame on, a batch at a time."""
+        assert self._smoother is not None, "asked first"
+        return self._smoother.smooth(self.frames, raw, start_frame)
+
+    def _estimated(
+        self, estimator: DepthEstimator, stored: DepthStore
+    ) -> Iterator[NDArray[np.float32]]:
+        start = stored.num_frames
+        context = min(estimator.context_frames, start)
+        frames = self.frames(start - context)
+        before = list(islice(frames, context))
         while batch := list(islice(frames, DEPTH_BATCH_FRAMES)):
-            yield self._estimator.estimate(np.stack(batch))
+            # As stored, not as estimated: a pass that goes on later knows no other.
+            earlier = stored.read(start - len(before), len(before)) if before else None
+            yield estimator.estimate(np.stack([*before, *batch]), earlier)
+            start += len(batch)
+            seen = [*before, *batch]
+            before = seen[max(0, len(seen) - estimator.context_frames) :]
+
+    def _ready(self, video: DepthVideo, start_frame: int) -> Iterator[NDArray[np.float32]]:
+        layout = self._layout
+        pictures = video.disparity(
+            fps=layout.geometry.fps,
+            height=layout.height,
+            width=layout.width,
+            fit=self._fit,
+            start_frame=self._start_frame + start_frame,
+        )
+        # The length was checked; where the depth goes on, the video does not.
+        pictures = islice(pictures, max(0, self.expected_frames - start_frame))
+        while batch := list(islice(pictures, DEPTH_BATCH_FRAMES)):
+            yield np.stack(batch)
 
     def track(self, start_frame: int, num_frames: int, points: NDArray[np.float32]) -> PointTracks:
         """Return tracked points."""

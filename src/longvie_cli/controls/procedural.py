@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from longvie_cli.controls.control_folder import ControlLayout, make_control_folder
-from longvie_cli.controls.depth_store import DEPTH_BATCH_FRAMES
+from longvie_cli.controls.depth_store import DEPTH_BATCH_FRAMES, DepthStore
 from longvie_cli.controls.tracks import PointTracks
 from longvie_cli.progress import Progress
 from longvie_cli.worlds import Flight
@@ -55,6 +55,8 @@ def make_flight_controls(
 class _FlightSource:
     """A `ControlSource` that asks a flight for what it knows exactly."""
 
+    steadies = False
+
     def __init__(self, flight: Flight, start_frame: int, num_frames: int) -> None:
         self.expected_frames = num_frames
         self._flight = flight
@@ -77,13 +79,17 @@ class _FlightSource:
         """Return any frame, [H, W, 3] RGB."""
         return self._flight.frame(self._start_frame + frame).rgb
 
-    def disparity(self, start_frame: int) -> Iterator[NDArray[np.float32]]:
+    def disparity(self, stored: DepthStore) -> Iterator[NDArray[np.float32]]:
         """Yield 1 / depth, sky 0, a batch at a time."""
-        for start in range(start_frame, self.expected_frames, DEPTH_BATCH_FRAMES):
+        for start in range(stored.num_frames, self.expected_frames, DEPTH_BATCH_FRAMES):
             end = min(start + DEPTH_BATCH_FRAMES, self.expected_frames)
             yield np.stack(
                 [1 / self._flight.depth(self._start_frame + index) for index in range(start, end)]
             )
+
+    def steady(self, raw: DepthStore, start_frame: int) -> Iterator[NDArray[np.float32]]:
+        """Yield nothing: exact depth does not flicker."""
+        return iter(())
 
     def track(self, start_frame: int, num_frames: int, points: NDArray[np.float32]) -> PointTracks:
         """Return exact tracks."""

@@ -29,7 +29,9 @@ from longvie_cli.settings.requests import Offload
 logger = logging.getLogger(__name__)
 
 _NAME = "prompt_embeds"
-_TEXT_FOLDERS = ("text_encoder/", "tokenizer/")
+# Where a text encoder's files lie: in our layout and the diffusers repository, in the original one.
+_TEXT_FOLDERS = {"text_encoder", "tokenizer", "umt5-xxl"}
+_TEXT_ARCHIVE = "models_t5_"
 
 
 def prompt_embeds(
@@ -64,7 +66,7 @@ def prompt_embeds(
         "text_encoder": {
             name: content
             for name, content in model_hashes.items()
-            if name.startswith(_TEXT_FOLDERS)
+            if _TEXT_FOLDERS & {*name.split("/")} or _TEXT_ARCHIVE in name
         },
         "text_tokens": preset.max_text_tokens,
         "dtype": dtype,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,25 @@ def resize_frame(
     Raises:
         ValueError: `native` with a frame of another size.
     """
+    return _resize(frame, height, width, fit, pixel_aspect)
+
+
+def resize_grey(
+    picture: NDArray[np.float32],
+    height: int,
+    width: int,
+    fit: Fit,
+    *,
+    pixel_aspect: Fraction = SQUARE,
+) -> NDArray[np.float32]:
+    """Return a grey picture [h, w] in [0, 1] at height x width, as `resize_frame` does."""
+    resized: NDArray[np.float32] = _resize(picture, height, width, fit, pixel_aspect)
+    return resized.clip(0, 1)
+
+
+def _resize(
+    frame: NDArray[Any], height: int, width: int, fit: Fit, pixel_aspect: Fraction
+) -> NDArray[Any]:
     from PIL import Image
 
     rows, columns = frame.shape[:2]
@@ -71,7 +90,7 @@ def resize_frame(
     inner_height = min(height, max(1, round(rows * scale)))
     inner_width = min(width, max(1, round(shown_width * scale)))
     inner = picture.resize((inner_width, inner_height), Image.Resampling.BICUBIC)
-    canvas = np.zeros((height, width, 3), np.uint8)
+    canvas = np.zeros((height, width, *frame.shape[2:]), frame.dtype)
     top, left = (height - inner_height) // 2, (width - inner_width) // 2
     canvas[top : top + inner_height, left : left + inner_width] = np.asarray(inner)
     return canvas

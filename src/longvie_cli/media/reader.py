@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from longvie_cli.errors import MediaError
 from longvie_cli.media.ffmpeg import (
@@ -18,7 +20,7 @@ from longvie_cli.media.ffmpeg import (
     input_arguments,
     running_ffmpeg,
 )
-from longvie_cli.media.frames import SQUARE, Fit, Frame, Frames, resize_frame
+from longvie_cli.media.frames import SQUARE, Fit, Frame, Frames, resize_frame, resize_grey
 from longvie_cli.media.probe import SourceVideo, probe_video
 
 # Output frame k shows the source frame on screen at second k/fps. Containers that round times to
@@ -116,6 +118,36 @@ def read_small_frames(
             yield np.frombuffer(data, np.uint8).reshape(height, width, 3)
         needed = None if num_frames is None else start_frame + num_frames
         _check_decoded(source, process, fps, needed=needed)
+
+
+def read_grey_frames(
+    path: Path,
+    *,
+    fps: int | None,
+    height: int,
+    width: int,
+    fit: Fit,
+    start_frame: int = 0,
+    invert: bool = False,
+) -> Iterator[NDArray[np.float32]]:
+    """Yield the frames of a video as grey pictures [height, width] in [0, 1], black 0, white 1.
+
+    Sixteen bits of a pixel are kept where the file has them. Otherwise as `read_frames`.
+
+    Args:
+        path: Any video ffmpeg decodes; of a coloured one the brightness is read.
+        fps: Rate of the result, as in `read_frames`.
+        height: Rows of the result.
+        width: Columns of the result.
+        fit: See `resize_frame`; bars of `pad` are 0.
+        start_frame: First frame to yield, counted at `fps`.
+        invert: Make black 1 and white 0, before bars are added.
+
+    Raises:
+        MediaError: The file cannot be read or is cut off.
+    """
+    source = probe_video(path)
+    return _grey_frames(source, fps, height, width, fit, start_frame, invert)
 
 
 def count_frames(path: Path, *, fps: int | None) -> int:
@@ -232,6 +264,14 @@ def _pixel_filters(source: SourceVideo, height: int, width: int) -> list[str]:
     return [*tags, scaled, "format=rgb24"]
 
 
+def _grey_filters(height: int, width: int) -> list[str]:
+    """Return the filters that make 16-bit grey pictures of this size."""
+    return [
+        f"scale={width}:{height}:flags=bicubic+accurate_rnd+full_chroma_int+bitexact",
+        "format=gray16le",
+    ]
+
+
 def _missing_tags(source: SourceVideo) -> list[str]:
     """Return the filter that says how untagged colours are to be read."""
     picture = source.picture
@@ -271,17 +311,50 @@ def _resized_frames(
     start_frame: int,
     num_frames: int | None,
 ) -> Iterator[Frame]:
-    shape = (*_handed_over_size(source, height, width, fit), 3)
-    num_bytes = shape[0] * shape[1] * 3
-    filters = [
-        *_timing_filters(source, fps),
-        *_range_filters(start_frame, num_frames),
-        *_pixel_filters(source, *shape[:2]),
-    ]
-    arguments = [*_decoding_arguments(source, filters), "-f", "rawvideo", "pipe:1"]
+    size = _handed_over_size(source, height, width, fit)
     # A native read of non-square pixels still has to make them square.
     resize_fit: Fit = "stretch" if fit == "native" else fit
     pixel_aspect = SQUARE if fit == "native" else source.pixel_aspect
+    for frame in _decoded_frames(source, fps, start_frame, num_frames, size):
+        yield resize_frame(frame, height, width, resize_fit, pixel_aspect=pixel_aspect)
+
+
+def _grey_frames(
+    source: SourceVideo,
+    fps: int | None,
+    height: int,
+    width: int,
+    fit: Fit,
+    start_frame: int,
+    invert: bool,
+) -> Iterator[NDArray[np.float32]]:
+    size = _handed_over_size(source, height, width, fit)
+    for frame in _decoded_frames(source, fps, start_frame, None, size, grey=True):
+        grey = frame.astype(np.float32) / np.float32(65535)
+        if invert:
+            grey = np.float32(1) - grey
+        yield resize_grey(grey, height, width, fit, pixel_aspect=source.pixel_aspect)
+
+
+def _decoded_frames(
+    source: SourceVideo,
+    fps: int | None,
+    start_frame: int,
+    num_frames: int | None,
+    size: tuple[int, int],
+    *,
+    grey: bool = False,
+) -> Iterator[NDArray[Any]]:
+    """Yield frames of `size` (height, width): [h, w, 3] uint8, or [h, w] uint16 for `grey`."""
+    shape: tuple[int, ...] = size if grey else (*size, 3)
+    dtype: np.dtype[Any] = np.dtype("<u2") if grey else np.dtype(np.uint8)
+    num_bytes = math.prod(shape) * dtype.itemsize
+    filters = [
+        *_timing_filters(source, fps),
+        *_range_filters(start_frame, num_frames),
+        *(_grey_filters(*size) if grey else _pixel_filters(source, *size)),
+    ]
+    arguments = [*_decoding_arguments(source, filters), "-f", "rawvideo", "pipe:1"]
     num_read = 0
     with running_ffmpeg(arguments) as process:
         while num_frames is None or num_read < num_frames:
@@ -289,9 +362,8 @@ def _resized_frames(
             if len(data) < num_bytes:
                 _check_decoded(source, process, fps)
                 break
-            frame = np.frombuffer(data, np.uint8).reshape(shape)
             num_read += 1
-            yield resize_frame(frame, height, width, resize_fit, pixel_aspect=pixel_aspect)
+            yield np.frombuffer(data, dtype).reshape(shape)
     if num_frames is not None and num_read < num_frames:
         rate = f" at {fps} fps" if fps is not None else ""
         raise MediaError(

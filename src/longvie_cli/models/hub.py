@@ -20,7 +20,7 @@ from longvie_cli.models.pull_record import (
 )
 from longvie_cli.progress import Progress, SilentProgress
 from longvie_cli.settings.model_registry import REGISTRY, ModelEntry, preset_entries
-from longvie_cli.settings.presets import Preset, preset_folder
+from longvie_cli.settings.presets import Preset
 
 _MEGABYTE = 1_000_000
 _SHARD = re.compile(r"(?P<before>.*-)(?P<number>\d{5})(?P<after>-of-\d{5}\..*)")
@@ -123,21 +123,16 @@ def locate_weights(
     return [status.folder for status in found if status.folder is not None]
 
 
-def depth_folder(
-    preset: Preset, *, entries: Sequence[ModelEntry] = REGISTRY, cache: Path | None = None
-) -> Path:
-    """Return the folder with the depth estimator of a preset, embedded or fetched.
+def entry_folder(entry: ModelEntry, *, cache: Path | None = None) -> Path:
+    """Return the folder with the files of one entry.
 
     Raises:
         MissingResourceError: It was not fetched.
     """
-    for entry in preset_entries(preset, entries):
-        if entry.role == "depth":
-            status = entry_status(entry, cache)
-            if status.folder is None or not status.complete:
-                raise missing_error([status], command=entry.name, what=f"preset {preset.name}")
-            return status.folder
-    return preset_folder(preset.name) / "depth"
+    status = entry_status(entry, cache)
+    if status.folder is None or not status.complete:
+        raise missing_error([status], command=entry.name, what=entry.name)
+    return status.folder
 
 
 def missing_error(found: Sequence[EntryStatus], *, command: str, what: str) -> MissingResourceError:

@@ -72,6 +72,15 @@ class Preset(BaseModel):
         """Height and width at which controls are stored."""
         return self.control_height or self.height, self.control_width or self.width
 
+    @property
+    def source_fit(self) -> Fit:
+        """How a source video is brought to `control_size`; `fit` is for pictures made before.
+
+        Where the two sizes differ, released extraction cuts the video to the aspect of the
+        controls (spec 6.1), and released inference stretches those to the model's size.
+        """
+        return self.fit if self.control_size == (self.height, self.width) else "crop"
+
 
 def preset_folder(name: str) -> Path:
     """Return the folder that holds `preset.json` of a preset, and the weights of an embedded one.

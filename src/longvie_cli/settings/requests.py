@@ -25,6 +25,9 @@ FirstFrame = Literal["video", "prompt"]
 Repeat = Literal["pingpong"]
 AtCut = Literal["refuse", "restart", "ignore"]
 
+DEPTH_MODELS = ("embedded", "small", "base", "large")
+"""Depth models that have a name; any other is the folder it is in."""
+
 # Options of which one replaces the others; a flag of a group hides the whole group in the settings
 # files beneath it.
 EXCLUSIVE_GROUPS = (
@@ -33,6 +36,7 @@ EXCLUSIVE_GROUPS = (
     ("video", "controls"),
     ("image", "first_frame"),
     ("overwrite", "no_clobber"),
+    ("depth", "depth_model"),
 )
 
 Strength = Annotated[float, Field(ge=0.0, le=4.0)]
@@ -140,7 +144,16 @@ class Delivery(BaseModel):
     run_dir: Path | None = None
 
 
-class GenerateRequest(OutputRequest, Length, Delivery, Network, Tracking):
+class DepthSettings(BaseModel):
+    """Where the depth of a video comes from, and what is done to it over time."""
+
+    depth_model: str | None = Field(default=None, min_length=1)
+    depth_smoothing: Literal["none", "flow"] | None = None
+    depth: Path | None = None
+    depth_polarity: Literal["near-white", "near-black", "auto"] = "auto"
+
+
+class GenerateRequest(OutputRequest, Length, Delivery, Network, Tracking, DepthSettings):
     """What `generate` was asked: prompts, control source, first frame, length and sampling."""
 
     prompt: str | None = None
@@ -176,6 +189,8 @@ class GenerateRequest(OutputRequest, Length, Delivery, Network, Tracking):
         check_control_range(self.control_start, self.control_end)
         if self.audio == "source" and self.video is None:
             raise UsageError("--audio source: there is no --video to take the sound from.")
+        if self.depth is not None and self.video is None:
+            raise UsageError("--depth: there is no --video that it is the depth of.")
         if self.repeat is not None and self.video is None and self.controls is None:
             raise UsageError("--repeat: only a --video or --controls can be repeated.")
         if self.first_frame == "video" and self.controls is not None:
@@ -229,7 +244,7 @@ class StitchRequest(OutputRequest):
     embed_metadata: bool = True
 
 
-class ExtractControlsRequest(OutputRequest, Length, Network, Tracking):
+class ExtractControlsRequest(OutputRequest, Length, Network, Tracking, DepthSettings):
     """What `extract-controls` was asked: a video to take depth and tracks from."""
 
     video: Path

@@ -20,6 +20,7 @@ from longvie_cli.errors import LongVieError, SettingsError, UsageError
 from longvie_cli.settings.presets import DEFAULT_PRESET, load_preset
 from longvie_cli.settings.prompts import read_prompt_file
 from longvie_cli.settings.requests import (
+    DEPTH_MODELS,
     EXCLUSIVE_GROUPS,
     NO_LORA,
     ConvertModelsRequest,
@@ -48,7 +49,7 @@ ENVIRONMENT_PREFIX = "LONGVIE_"
 _ONLY_ON_THE_COMMAND_LINE = {"output", "previous", "inputs", "prompts", "names"}
 # Read by the command line itself, before any request exists.
 _CONSOLE_VARIABLES = {"json", "quiet", "verbose", "debug", "config"}
-_PATH_KEYS = {"video", "controls", "image", "first_frame_model", "run_dir", "prompt_file"}
+_PATH_KEYS = {"video", "controls", "image", "first_frame_model", "run_dir", "prompt_file", "depth"}
 
 R = TypeVar("R", bound=Request)
 
@@ -136,7 +137,8 @@ def _add_preset_values(values: dict[str, Any], origins: dict[str, Layer], keys: 
         "steps": preset.num_inference_steps,
         "guidance": preset.guidance_scale,
         "negative_prompt": preset.negative_prompt,
-        "fit": preset.fit,
+        # "video" of extract-controls is always there.
+        "fit": preset.fit if values.get("video") is None else preset.source_fit,
     }
     for key, value in defaults.items():
         if key in keys:
@@ -171,6 +173,8 @@ def _located(key: str, value: Any, layer: Layer) -> Any:
         return [_located_lora(item, layer.folder) for item in several]
     if not isinstance(value, str):
         return value
+    if key == "depth_model" and value not in DEPTH_MODELS:
+        return str(layer.folder / Path(value.removeprefix("path:")).expanduser())
     if key in _PATH_KEYS or (key == "audio" and value not in ("none", "source")):
         return str(layer.folder / Path(value).expanduser())
     if key == "tracker":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from longvie_cli.settings.tracking import parse_track_grid, parse_tracker
 from longvie_cli.timeline import plan_clips
 from longvie_cli.workflows.carry_out import carry_out, describe
 from longvie_cli.workflows.delivery import read_delivery
+from longvie_cli.workflows.depth import DepthChoice
 from longvie_cli.workflows.job import (
     EarlierVideo,
     Job,
@@ -62,6 +63,7 @@ class Origin:
         tail: File with its last frames, lossless, where it was found.
         source_path: The source of its controls, where it had one.
         lora_paths: The LoRA files it was made with, where its run folder was found.
+        depth: Where the depth of that source came from.
     """
 
     about: Mapping[str, Any]
@@ -69,6 +71,7 @@ class Origin:
     tail: Path | None = None
     source_path: Path | None = None
     lora_paths: tuple[Path, ...] = ()
+    depth: DepthChoice = field(default_factory=DepthChoice)
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -206,6 +209,7 @@ def _origin(folder: RunFolder, record: Mapping[str, Any]) -> Origin:
         tail=tail if tail.is_file() else None,
         source_path=Path(source_path) if source_path else None,
         lora_paths=tuple(Path(path) for path in request.get("lora_paths", [])),
+        depth=DepthChoice.recalled(request.get("depth") or {}),
     )
 
 
@@ -327,14 +331,16 @@ def _source(
     """Return what the video goes on with: a new source, the rest of its own, or nothing."""
     pingpong = request.repeat == "pingpong"
     if request.video is not None:
+        # Another video has other ready depth, but the same model and smoothing.
         return VideoSource(
             request.video,
             preset,
-            fit,
+            request.fit or preset.source_fit,
             sampling.device,
             pingpong,
             at_cut=at_cut,
             progress=progress,
+            depth=replace(origin.depth, video=None),
             **_tracking(request, origin),
         )
     if request.controls is not None:
@@ -382,6 +388,12 @@ def _rest_of_source(
             f"{path}: this file has changed since {request.previous.name} was made from it.",
             hint="Pass --video to begin with it anew.",
         )
+    depth = origin.depth
+    if depth.video is not None and not depth.video.exists():
+        raise ControlError(
+            f"{depth.video}: the depth of {path.name} is no longer there.",
+            hint="Put it back, or pass --video to begin with it anew.",
+        )
     return VideoSource(
         path,
         preset,
@@ -390,6 +402,7 @@ def _rest_of_source(
         pingpong,
         place,
         _depth_range(origin),
+        depth,
         at_cut,
         progress,
         **_tracking(request, origin),

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from longvie_cli.controls.depth import TransformersDepthEstimator
 from longvie_cli.controls.extraction import extract_controls as extract
 from longvie_cli.controls.files import load_control_clips
 from longvie_cli.controls.preview import write_preview
 from longvie_cli.errors import UsageError
-from longvie_cli.models.hub import depth_folder, go_offline
+from longvie_cli.models.hub import go_offline
 from longvie_cli.progress import Progress, SilentProgress
 from longvie_cli.settings.presets import load_preset
 from longvie_cli.settings.requests import ExtractControlsRequest
 from longvie_cli.settings.tracking import TrackerChoice
+from longvie_cli.workflows.depth import DepthChoice
 from longvie_cli.workflows.result import JobResult
 from longvie_cli.workflows.scenes import cuts_to_honour
 from longvie_cli.workflows.sources import (
@@ -39,8 +39,11 @@ def extract_controls(
     if request.offline:
         go_offline()
     preset = with_track_grid(load_preset(request.preset), request.track_grid)
-    depth = depth_folder(preset)
     device = resolve_device(request.device)
+    choice = DepthChoice.of(request)
+    depth = choice.load(
+        request.video, preset=preset, fit=request.fit, device=device, progress=progress
+    )
     wanted = request.wanted_frames(preset.geometry)
     source = VideoSource(
         request.video, preset, request.fit, device, at_cut=request.at_cut, progress=progress
@@ -57,7 +60,8 @@ def extract_controls(
         request.output,
         layout=control_layout(preset, cuts=cuts),
         fit=request.fit,
-        estimator=TransformersDepthEstimator(depth, device=device),
+        depth=depth,
+        smoothing=choice.smoothing_used,
         tracker=make_tracker(
             request.tracker or TrackerChoice(),
             device=device,

@@ -17,6 +17,7 @@ from longvie_cli.settings.requests import GenerateRequest
 from longvie_cli.settings.tracking import TrackerChoice
 from longvie_cli.timeline import plan_clips
 from longvie_cli.workflows.carry_out import carry_out, describe
+from longvie_cli.workflows.depth import DepthChoice
 from longvie_cli.workflows.job import (
     Job,
     Sampling,
@@ -36,6 +37,7 @@ from longvie_cli.workflows.sources import (
     Source,
     VideoSource,
     frames_to_make,
+    to_model_size,
     with_track_grid,
 )
 
@@ -50,7 +52,7 @@ def generate(request: GenerateRequest, progress: Progress | None = None) -> JobR
         LongVieError: See `longvie_cli.errors`; everything made so far is saved.
     """
     progress = progress or SilentProgress()
-    check_output_path(request.output, [request.video, request.image])
+    check_output_path(request.output, [request.video, request.image, request.depth])
     if request.no_clobber and request.output.exists():
         progress.message(f"{request.output}: exists, skipped (--no-clobber).")
         return JobResult("skipped", request.output)
@@ -64,7 +66,7 @@ def generate(request: GenerateRequest, progress: Progress | None = None) -> JobR
 def plan(request: GenerateRequest, progress: Progress | None = None) -> JobResult:
     """Say what `generate` would do; writes nothing."""
     progress = progress or SilentProgress()
-    check_output_path(request.output, [request.video, request.image])
+    check_output_path(request.output, [request.video, request.image, request.depth])
     if request.offline:
         go_offline()
     return describe(decide(request, progress), progress)
@@ -154,6 +156,7 @@ def _source(request: GenerateRequest, preset: Preset, device: str, progress: Pro
             pingpong,
             at_cut=request.at_cut,
             progress=progress,
+            depth=DepthChoice.of(request),
             tracker=request.tracker or TrackerChoice(),
             accept_noncommercial=request.accept_noncommercial,
         )
@@ -165,8 +168,10 @@ def _source(request: GenerateRequest, preset: Preset, device: str, progress: Pro
 def _start(request: GenerateRequest, preset: Preset, source: Source) -> Start:
     """Return what the video starts from: --image, the source's own picture, or the prompt."""
     if request.image is not None:
-        size = {"height": preset.height, "width": preset.width}
-        image = read_image(request.image, **size, fit=request.fit)
+        # Beside a video it takes the video's way, so that the controls fit it.
+        height, width = preset.control_size if request.video else (preset.height, preset.width)
+        image = read_image(request.image, height=height, width=width, fit=request.fit)
+        image = to_model_size(image, preset)
         return Start(f"{request.image.name} {hash_file(request.image)}", image)
     can_make = preset.makes_first_frame or request.first_frame_model is not None
     by_prompt = request.first_frame == "prompt"

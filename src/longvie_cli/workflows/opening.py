@@ -20,6 +20,7 @@ from longvie_cli.run_folder.manifest import (
     read_manifest,
     write_manifest,
 )
+from longvie_cli.workflows.depth import DepthChoice
 from longvie_cli.workflows.job import Job, model_hashes, output_taken
 
 # Packages whose version can change a frame.
@@ -106,6 +107,7 @@ def _forget(folder: RunFolder) -> None:
 
 def _manifest(job: Job) -> RunManifest:
     source_path: Path | None = getattr(job.source, "path", None)
+    depth: DepthChoice | None = getattr(job.source, "depth", None)
     return RunManifest(
         request={
             "command": job.command,
@@ -113,6 +115,7 @@ def _manifest(job: Job) -> RunManifest:
             # Only here, where it stays on this machine: `extend` goes on with the same source.
             "source": None if source_path is None else str(source_path.absolute()),
             "lora_paths": [str(lora.path.absolute()) for lora in job.sampling.loras],
+            "depth": None if depth is None else depth.recorded(),
             "source_kind": job.source.kind,
         },
         fingerprint=fingerprint(job.settings),

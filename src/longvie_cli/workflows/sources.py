@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from longvie_cli.errors import ControlError, MediaError, UsageError
-from longvie_cli.models.hub import depth_folder
 from longvie_cli.progress import Progress, SilentProgress
 from longvie_cli.run_folder.commit import hash_file
 from longvie_cli.settings.presets import Fit, Preset, TrackGrid
 from longvie_cli.settings.requests import AtCut
 from longvie_cli.settings.tracking import TrackerChoice
 from longvie_cli.timeline import ClipSpec
+from longvie_cli.workflows.depth import DepthChoice
 
 if TYPE_CHECKING:
     import numpy as np
@@ -158,7 +158,11 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class VideoSource:
-    """A video whose depth and tracks are estimated."""
+    """A video whose depth and tracks are estimated.
+
+    `fit` brings it to the size of the controls; from there to the size of the model everything is
+    stretched, the first picture as well, so that controls and picture stay in place.
+    """
 
     path: Path
     preset: Preset
@@ -167,6 +171,7 @@ class VideoSource:
     pingpong: bool = False
     first_frame: int = 0
     depth_range: DepthRange | None = None
+    depth: DepthChoice = field(default_factory=DepthChoice)
     at_cut: AtCut | None = None
     progress: Progress = field(default=SilentProgress(), compare=False)
     tracker: TrackerChoice = field(default_factory=TrackerChoice)
@@ -208,12 +213,16 @@ class VideoSource:
         return max(0, self._exact_frames - self.first_frame)
 
     def facts(self) -> dict[str, Any]:
-        return {
-            "video": self.name,
-            "video_hash": hash_file(self.path),
-            "tracker": self.tracker.label,
-            "track_grid": self.preset.track_grid.label,
-        } | _played_facts(self)
+        return (
+            {
+                "video": self.name,
+                "video_hash": hash_file(self.path),
+                "tracker": self.tracker.label,
+                "track_grid": self.preset.track_grid.label,
+            }
+            | self.depth.facts(self.preset)
+            | _played_facts(self)
+        )
 
     def conversions(self) -> list[str]:
         from longvie_cli.controls.extraction import describe_conversion
@@ -226,11 +235,17 @@ class VideoSource:
         frame += self.first_frame
         if self.pingpong:
             frame = pingpong_frame(frame, self._exact_frames)
-        size = {"height": self.preset.height, "width": self.preset.width}
+        height, width = self.preset.control_size
         frames = read_frames(
-            self.path, fps=self.preset.fps, **size, fit=self.fit, start_frame=frame, num_frames=1
+            self.path,
+            fps=self.preset.fps,
+            height=height,
+            width=width,
+            fit=self.fit,
+            start_frame=frame,
+            num_frames=1,
         )
-        return next(iter(frames))
+        return to_model_size(next(iter(frames)), self.preset)
 
     @cached_property
     def _scans(self) -> dict[int | None, SceneScan]:
@@ -266,7 +281,6 @@ class VideoSource:
         return ""
 
     def prepare(self, folder: Path, num_frames: int, progress: Progress) -> PlayedControls:
-        from longvie_cli.controls.depth import TransformersDepthEstimator
         from longvie_cli.controls.extraction import extract_controls
         from longvie_cli.controls.files import load_control_clips
         from longvie_cli.workflows.trackers import make_tracker
@@ -284,7 +298,14 @@ class VideoSource:
                 self.scene_cuts(num_frames, progress) if self.at_cut == "restart" else (),
             ),
             fit=self.fit,
-            estimator=TransformersDepthEstimator(depth_folder(self.preset), device=self.device),
+            depth=self.depth.load(
+                self.path,
+                preset=self.preset,
+                fit=self.fit,
+                device=self.device,
+                progress=progress,
+            ),
+            smoothing=self.depth.smoothing_used,
             tracker=make_tracker(
                 self.tracker,
                 device=self.device,
@@ -297,7 +318,7 @@ class VideoSource:
         )
         controls = load_control_clips(folder, self.preset.geometry, progress=progress)
         return PlayedControls(
-            controls, self.first_frame - start, self.pingpong, self.preset, self.fit
+            controls, self.first_frame - start, self.pingpong, self.preset, "stretch"
         )
 
 
@@ -464,6 +485,13 @@ class NoSource:
 
     def prepare(self, folder: Path, num_frames: int, progress: Progress) -> None:
         return None
+
+
+def to_model_size(picture: NDArray[np.uint8], preset: Preset) -> NDArray[np.uint8]:
+    """Return a picture of the size of the controls as the model sees them, stretched."""
+    from longvie_cli.media.frames import resize_frame
+
+    return resize_frame(picture, preset.height, preset.width, "stretch")
 
 
 def control_layout(

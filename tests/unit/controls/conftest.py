@@ -55,9 +55,8 @@ def listener() -> Listener:
     return Listener()
 
 
-@pytest.fixture(scope="session")
-def depth_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Depth Anything of random weights, saved as a user would have it on disk."""
+def save_depth_anything(folder: Path, *, patch_size: int) -> None:
+    """Save a Depth Anything of random weights, as a user would have it on disk."""
     from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config
 
     torch.manual_seed(0)
@@ -66,8 +65,8 @@ def depth_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         num_hidden_layers=4,
         num_attention_heads=2,
         mlp_ratio=2,
-        image_size=32,
-        patch_size=8,
+        image_size=4 * patch_size,
+        patch_size=patch_size,
         out_indices=[1, 2, 3, 4],
         apply_layernorm=True,
         reshape_hidden_states=False,
@@ -75,7 +74,7 @@ def depth_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = DepthAnythingForDepthEstimation(
         DepthAnythingConfig(
             backbone_config=backbone,
-            patch_size=8,
+            patch_size=patch_size,
             reassemble_hidden_size=16,
             reassemble_factors=[4, 2, 1, 0.5],
             neck_hidden_sizes=[8, 8, 8, 8],
@@ -90,10 +89,40 @@ def depth_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             if weights.dim() > 1:
                 weights.normal_(0, weights[0].numel() ** -0.5)
         model.head.conv3.bias.fill_(5.0)
-    folder = tmp_path_factory.mktemp("depth") / "model"
     model.save_pretrained(folder)
+
+
+@pytest.fixture(scope="session")
+def depth_model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small Depth Anything that takes frames at their own size."""
+    folder = tmp_path_factory.mktemp("depth") / "model"
+    save_depth_anything(folder, patch_size=8)
     write_preprocessor(folder, ensure_multiple_of=8)
     return folder
+
+
+@pytest.fixture(scope="session")
+def depth_anything_v2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One with the patches and every preprocessor field of Depth-Anything-V2-Small-hf, at 70."""
+    folder = tmp_path_factory.mktemp("depth-v2") / "model"
+    save_depth_anything(folder, patch_size=14)
+    write_preprocessor(folder, **DEPTH_ANYTHING_V2_PREPROCESSOR)
+    return folder
+
+
+DEPTH_ANYTHING_V2_PREPROCESSOR: dict[str, object] = {
+    "do_normalize": True,
+    "do_pad": False,
+    "do_rescale": True,
+    "do_resize": True,
+    "ensure_multiple_of": 14,
+    "image_processor_type": "DPTImageProcessor",
+    "keep_aspect_ratio": True,
+    "resample": 3,
+    "rescale_factor": 0.00392156862745098,
+    "size": {"height": 70, "width": 70},
+    "size_divisor": None,
+}
 
 
 def write_preprocessor(folder: Path, **settings: object) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from longvie_cli.controls.depth import TransformersDepthEstimator
 from longvie_cli.errors import ControlError, MissingResourceError
+from longvie_cli.worlds import EVALUATION_SEED_START, Flight
 
 
 def test_estimates_have_the_size_of_the_frames(
@@ -29,6 +32,40 @@ def test_batches_do_not_change_the_estimate(
     parts = TransformersDepthEstimator(depth_model_folder, batch_size=2).estimate(flight_frames[:5])
     # Kernels differ with the batch; float32 over a few hundred terms.
     np.testing.assert_allclose(parts, whole, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "side"),
+    # As released (518 x 896 of 480 x 832) at a quarter, upright, shrunk, and a real size once.
+    [(120, 208, 126), (160, 90, 126), (200, 320, 70), (240, 320, 518)],
+)
+def test_depth_is_what_transformers_makes_of_it(
+    depth_anything_v2_folder: Path,
+    preprocessor_writer: Callable[..., None],
+    tmp_path: Path,
+    height: int,
+    width: int,
+    side: int,
+) -> None:
+    from transformers import AutoImageProcessor, AutoModelForDepthEstimation
+
+    folder = tmp_path / "model"
+    shutil.copytree(depth_anything_v2_folder, folder)
+    settings = json.loads((folder / "preprocessor_config.json").read_text("utf-8"))
+    preprocessor_writer(folder, **settings | {"size": {"height": side, "width": side}})
+    flight = Flight(EVALUATION_SEED_START + 5, width=width, height=height, fps=16)
+    frames = np.stack([flight.frame(index).rgb for index in (0, 9)])
+
+    processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
+    model = AutoModelForDepthEstimation.from_pretrained(folder, dtype="float32")
+    with torch.inference_mode():
+        output = model(**processor(images=list(frames), return_tensors="pt"))
+    results = processor.post_process_depth_estimation(output, [(height, width)] * 2)
+    expected = np.stack([result["predicted_depth"].numpy() for result in results])
+
+    ours = TransformersDepthEstimator(folder).estimate(frames)
+    # The same pictures go in; float32 sums.
+    np.testing.assert_allclose(ours, expected, atol=1e-4)
 
 
 def test_the_input_size_follows_the_preprocessor(

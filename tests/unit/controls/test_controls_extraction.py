@@ -57,7 +57,7 @@ def extract(flight_video: Path, estimator: TransformersDepthEstimator) -> Callab
             "source": flight_video,
             "layout": LAYOUT,
             "fit": "crop",
-            "estimator": estimator,
+            "depth": estimator,
             "tracker": LucasKanadeTracker(),
             "progress": SilentProgress(),
             **changes,
@@ -94,8 +94,12 @@ def test_a_video_becomes_a_folder_of_the_released_format(extracted: Path) -> Non
 
 
 def test_depth_is_normalized_once_over_the_whole_video(
-    extracted: Path, estimator: TransformersDepthEstimator, flight_video: Path
+    extract: Callable[..., Path],
+    estimator: TransformersDepthEstimator,
+    flight_video: Path,
+    tmp_path: Path,
 ) -> None:
+    extracted = extract(tmp_path, smoothing="none").parent
     frames = np.stack(list(read_frames(flight_video, fps=16, height=48, width=80, fit="crop")))
     batches = [frames[k : k + DEPTH_BATCH_FRAMES] for k in range(0, 35, DEPTH_BATCH_FRAMES)]
     stored = np.concatenate([estimator.estimate(b) for b in batches]).astype(np.float16)
@@ -127,15 +131,15 @@ def test_what_happens_to_the_video_is_said_first(
         "flight.mp4: 32 fps is resampled to 16 fps.",
         "flight.mp4: 80x48 is resized to 48x48; 40 % of its width is cropped.",
     ]
-    assert listener.started == {"depth": (6, 0), "tracks": (1, 0)}
-    assert listener.advanced == {"depth": 6, "tracks": 1}
-    assert listener.finished == ["depth", "tracks"]
+    assert listener.started == {"depth": (6, 0), "steady depth": (6, 0), "tracks": (1, 0)}
+    assert listener.advanced == {"depth": 6, "steady depth": 6, "tracks": 1}
+    assert listener.finished == ["depth", "steady depth", "tracks"]
 
 
 def test_stopped_anywhere_the_same_call_gives_the_same_bytes(
     extract: Callable[..., Path], extracted: Path, tmp_path: Path
 ) -> None:
-    num_steps = 3 + 3  # depth batches of 16, 16 and 3 frames; clips
+    num_steps = 3 + 3 + 3  # depth batches of 16, 16 and 3 frames, twice; clips
     for steps in range(num_steps):
         folder = tmp_path / str(steps)
         with pytest.raises(Killed):
@@ -265,8 +269,9 @@ def test_a_flight_of_another_size_is_refused(flight: Flight, tmp_path: Path) -> 
 def test_depth_that_half_precision_cannot_hold_is_refused(tmp_path: Path) -> None:
     class Overflowing:
         name = "overflowing"
+        context_frames = 0
 
-        def estimate(self, frames: np.ndarray) -> np.ndarray:
+        def estimate(self, frames: np.ndarray, earlier: np.ndarray | None = None) -> np.ndarray:
             return np.full(frames.shape[:3], 1e6, np.float32)
 
     source = tmp_path / "source.mp4"
@@ -279,7 +284,7 @@ def test_depth_that_half_precision_cannot_hold_is_refused(tmp_path: Path) -> Non
             tmp_path / "controls",
             layout=LAYOUT,
             fit="crop",
-            estimator=Overflowing(),
+            depth=Overflowing(),
             tracker=LucasKanadeTracker(),
             progress=SilentProgress(),
         )

@@ -14,7 +14,7 @@ import pytest
 from hub_server import HubServer, Repository, serve_hub
 from longvie_cli.errors import MissingResourceError, OutputConflictError, ResumableError
 from longvie_cli.models.hub import (
-    depth_folder,
+    entry_folder,
     entry_status,
     locate_weights,
     verify,
@@ -31,7 +31,7 @@ from longvie_cli.settings.model_registry import (
     entry_named,
     preset_entries,
 )
-from longvie_cli.settings.presets import PRESET_NAMES, Preset, load_preset, preset_folder
+from longvie_cli.settings.presets import PRESET_NAMES, Preset, load_preset
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 BIG = "model/weights-00001-of-00002.safetensors"
@@ -333,7 +333,7 @@ def test_weights_of_a_preset_are_located_and_hashed(server: HubServer, hub: Hub)
     assert missing.value.hint == "longvie models pull small-preset"
     folder = fetch(hub)
     assert locate_weights(preset("small"), entries=entries, **where) == [folder]
-    assert depth_folder(preset("small"), entries=entries, **where) == folder
+    assert entry_folder(entries[0], **where) == folder
     hashes = weight_hashes(preset("small"), entries=entries, **where)
     lfs = server.repositories["someone/small"].sibling(BIG)["lfs"]
     assert hashes[f"small/{BIG}"] == lfs["sha256"]
@@ -350,7 +350,6 @@ def test_an_embedded_preset_needs_nothing() -> None:
     tiny = load_preset("tiny")
     assert locate_weights(tiny) == []
     assert weight_hashes(tiny) == {}
-    assert depth_folder(tiny) == preset_folder("tiny") / "depth"
 
 
 def test_noncommercial_licences_are_accepted_once() -> None:
