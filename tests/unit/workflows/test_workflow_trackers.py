@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Longvie
 from longvie_cli.controls.tracks import LucasKanadeTracker
 from longvie_cli.errors import MissingResourceError
 from longvie_cli.progress import SilentProgress
@@ -116,7 +115,7 @@ def test_weights_of_the_pinned_revision_are_taken_from_the_hub_cache(
 
 
 def test_extract_controls_tracks_with_what_was_asked(
-    longvie: Longvie, reference_video: Path, tmp_path: Path
+    longvie, reference_video: Path, tmp_path: Path
 ) -> None:
     checkout = write_standin(tmp_path / "code")
     ask = ("extract-controls", reference_video, "-o", "controls", "--seconds", "0.6")
