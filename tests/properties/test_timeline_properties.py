@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -80,7 +82,7 @@ def test_every_cut_begins_a_clip_that_knows_nothing_before_it(geometry, total, c
     starts = [spec.first_frame for spec in plan if spec.starts_scene]
     assert starts == honoured
     assert all(spec.skip_frames == 0 for spec in plan if spec.starts_scene)
-    for spec, after in zip(plan, plan[1:], strict=False):
+    for spec, after in pairwise(plan):
         assert spec.ends_scene == after.starts_scene
         end = spec.first_frame + spec.skip_frames + spec.added_frames
         assert after.first_frame == (end if after.starts_scene else end - 1)
