@@ -177,12 +177,11 @@ class CoTrackerTracker:
         import torch
 
         folder = self._checkout or hub_folder()
+        load: Any = torch.hub.load
         try:
             if self._checkout is not None:
-                return torch.hub.load(
-                    str(self._checkout), self._entry, source="local", pretrained=False
-                )
-            return torch.hub.load(
+                return load(str(self._checkout), self._entry, source="local", pretrained=False)
+            return load(
                 f"{COTRACKER_REPO}:{COTRACKER_REVISION}",
                 self._entry,
                 # The licence was accepted, so torch.hub need not ask on stdin.
