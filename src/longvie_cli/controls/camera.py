@@ -75,9 +75,7 @@ class PictureFlight:
 
     def disparity(self, index: int) -> NDArray[np.float32]:
         """Return the disparity of a frame, [H, W]; 1 is the picture's median depth, 0 is sky."""
-        return self._scene.disparity(
-            self._path.pose(index / self._fps), self._height, self._width
-        )
+        return self._scene.disparity(self._path.pose(index / self._fps), self._height, self._width)
 
     def tracks(self, start: int, num_frames: int, points: NDArray[np.float32]) -> PointTracks:
         """Return where points [N, 2] of frame `start` are in `num_frames` frames from it on.
@@ -89,9 +87,7 @@ class PictureFlight:
         disparity = _sample(self.disparity(start), points)
         far_away = disparity == 0
         middle = np.array([(self._width - 1) / 2, (self._height - 1) / 2])
-        rays = np.concatenate(
-            ((points - middle) / self._focal, np.ones((len(points), 1))), axis=1
-        )
+        rays = np.concatenate(((points - middle) / self._focal, np.ones((len(points), 1))), axis=1)
         reach = self._scene.texels / np.where(far_away, 1, disparity)
         offsets = (rays * reach[:, None]) @ first.rotation.T
         places = np.empty((num_frames, len(points), 2), dtype=np.float32)

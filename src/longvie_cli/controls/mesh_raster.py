@@ -23,8 +23,9 @@ def draw_disparity(
 
     Only triangles seen from their front are drawn, their corners counter-clockwise as seen: what is
     behind a surface that was only ever seen from the front is not known, and turns out of sight
-    without a jump. 1 / z is linear across a flat triangle's image, so every pixel gets the exact depth of the plane
-    at its centre. Pixel centres have whole coordinates; the axis goes through the middle.
+    without a jump. 1 / z is linear across a flat triangle's image, so every pixel gets the exact
+    depth of the plane at its centre. Pixel centres have whole coordinates; the axis goes through
+    the middle.
 
     Args:
         picture: Disparity drawn so far, 0 where nothing is; changed in place.
@@ -44,7 +45,7 @@ def draw_disparity(
     out = (x < 0) * 1 | (x > width - 1) * 2 | (y < 0) * 4 | (y > height - 1) * 8 | ~ahead * 16
     out = out.astype(np.uint8)
     corners = out[triangles]
-    hidden = (corners[:, 0] & corners[:, 1] & corners[:, 2]) | ((corners.max(axis=1) & 16))
+    hidden = (corners[:, 0] & corners[:, 1] & corners[:, 2]) | (corners.max(axis=1) & 16)
     kept = triangles[hidden == 0]
     if not len(kept):
         return
@@ -87,9 +88,7 @@ def draw_disparity(
             inside &= third_weight >= -_EDGE_TOLERANCE
             inside &= second_weight + third_weight <= 1 + _EDGE_TOLERANCE
             inside &= (column <= right[some, None]) & (row <= bottom[some, None])
-            value = (
-                qs[some, :1] + slope_x[some, None] * along + slope_y[some, None] * down
-            )
+            value = qs[some, :1] + slope_x[some, None] * along + slope_y[some, None] * down
             # Outside the corners' own range only by rounding.
             np.maximum.at(flat, (row * width + column)[inside], value[inside])
 

@@ -6,7 +6,7 @@ Three surfaces, of which every pixel takes the nearest:
 - behind it, and mirrored all around, its background: the same depth with near things taken out, so
   that what comes into sight behind them, or beside the picture, goes on like what was around them;
 - under and beyond both, an endless procedural landscape (`worlds`) that lies below everything the
-  picture shows, so that it never covers what was seen, and is there when the picture is left behind.
+  picture shows, so that it covers nothing that was seen, and is there when that is left behind.
 
 Where there is none of them, there is sky. Lengths of the world are texels of the landscape; the
 unit of the outside is the median depth of the picture without its sky.
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,8 +48,11 @@ _KEPT_SIDE_SHARE = 0.15
 # Behind the picture's own mesh by this, so that the two do not show through each other.
 _SET_BACK = 1.01
 _LARGEST_MESH_COLUMNS = 416
-# Nearer than these (in units) the picture's mesh fades out: the camera passes through it.
+# Between these depths (in units) the picture's mesh fades out: the camera passes through it. Away
+# from where the picture was taken, what stands up fades sooner: of its sides nothing is known.
 _FADE_UNITS = (0.04, 0.12)
+_FADE_UNITS_AWAY = (0.3, 0.9)
+_AWAY_UNITS = 1.5
 
 # World texels in a unit, and the camera height in texels they are chosen for: procedural flights
 # are made for such heights.
@@ -75,7 +78,7 @@ class PictureScene:
     """Everything there is to see around one picture.
 
     Args:
-        disparity: [H, W], larger is nearer, as a `DepthEstimator` gives it; what is nearly 0 is sky.
+        disparity: [H, W], larger is nearer, as a `DepthEstimator` gives it; nearly 0 is sky.
         fov_degrees: Horizontal field of view of the picture.
         seed: Of the landscape beyond the picture.
 
@@ -84,7 +87,11 @@ class PictureScene:
     """
 
     def __init__(
-        self, disparity: NDArray[np.floating], *, fov_degrees: float = DEFAULT_FOV_DEGREES, seed: int
+        self,
+        disparity: NDArray[np.floating],
+        *,
+        fov_degrees: float = DEFAULT_FOV_DEGREES,
+        seed: int,
     ) -> None:
         from longvie_cli.worlds.camera import rotation
         from longvie_cli.worlds.raycast import Raycaster
@@ -107,7 +114,9 @@ class PictureScene:
         terrain = _landscape(seed, self.ground.height, self.texels, panorama, near)
         self._raycaster: Raycaster = Raycaster(terrain)
         self._floor = _Floor(terrain, self._vertices, self.ground.height * self.texels)
-        self._near_limit, self._far_limit = self._fade(near)
+        # In texels; the picture itself never fades.
+        scale = min(1.0, 0.6 / float(near.max()) / _FADE_UNITS[1]) * self.texels
+        self._fade = (_FADE_UNITS[0] * scale, _FADE_UNITS[1] * scale)
 
     def follow(self, path: CameraPath) -> FollowedPath:
         """Return a path in this world, from the picture's own place on."""
@@ -130,28 +139,43 @@ class PictureScene:
         """
         import torch
 
-        focal = width / 2 / math.tan(self._fov / 2)
-        offset = pose.position - self._start
-        turned = pose.rotation.astype(np.float32)
-        vertices = (self._vertices - offset.astype(np.float32)) @ turned
-        picture = np.zeros((height, width), dtype=np.float32)
-        near, far = self._near_limit, self._far_limit
-        draw_disparity(picture, vertices, self._triangles, focal=focal, near=near)
-        if picture.max() > 1 / far:
-            behind = np.zeros_like(picture)
-            draw_disparity(behind, vertices, self._triangles, focal=focal, near=far)
-            share = ((1 / np.maximum(picture, 1e-9) - near) / (far - near)).clip(0, 1)
-            picture = behind + share * np.maximum(picture - behind, 0)
         from longvie_cli.worlds.fields import PERIOD
 
-        rays = _rays(height, width, focal).reshape(-1, 3) @ turned.T
+        focal = width / 2 / math.tan(self._fov / 2)
+        rays = _rays(height, width, focal).reshape(-1, 3) @ pose.rotation.astype(np.float32).T
+        things = self._things(pose, rays.reshape(height, width, 3), focal)
         origin = pose.position % np.array([PERIOD, np.inf, PERIOD])
         depth = self._raycaster.cast(
             torch.from_numpy(origin.astype(np.float32)), torch.from_numpy(rays)
         )
         land = depth.reciprocal().view(height, width).numpy()
-        found: NDArray[np.float32] = np.maximum(picture, land) * np.float32(self.texels)
+        found: NDArray[np.float32] = np.maximum(things, land) * np.float32(self.texels)
         return found
+
+    def _things(self, pose: Pose, rays: NDArray[np.float32], focal: float) -> NDArray[np.float32]:
+        """Return the disparity [H, W] of the picture's meshes, those close to the camera faded."""
+        offset = (pose.position - self._start).astype(np.float32)
+        vertices = (self._vertices - offset) @ pose.rotation.astype(np.float32)
+        picture = np.zeros(rays.shape[:2], dtype=np.float32)
+        moved = _ease(float(np.hypot(offset[0], offset[2])) / (_AWAY_UNITS * self.texels))
+        # Triangles go as a whole, so long before they do they are invisible.
+        closest = 0.3 * self._fade[0]
+        draw_disparity(picture, vertices, self._triangles, focal=focal, near=closest)
+        away = (_FADE_UNITS_AWAY[0] * self.texels, _FADE_UNITS_AWAY[1] * self.texels)
+        farthest = self._fade[1] + (away[1] - self._fade[1]) * moved
+        if picture.max() <= 1 / farthest:
+            return picture
+        behind = np.zeros_like(picture)
+        draw_disparity(behind, vertices, self._triangles, focal=focal, near=farthest)
+        reach = 1 / np.maximum(picture, 1e-9)
+        # Ground stays, what stands up to the camera's height goes.
+        height = self.ground.height * self.texels
+        standing = moved * _ease(1 + 2 * rays[..., 1] * reach / height)
+        near = self._fade[0] + (away[0] - self._fade[0]) * standing
+        far = self._fade[1] + (away[1] - self._fade[1]) * standing
+        share = ((reach - near) / (far - near)).clip(0, 1)
+        faded: NDArray[np.float32] = behind + share * np.maximum(picture - behind, 0)
+        return faded.astype(np.float32)
 
     @property
     def _start(self) -> NDArray[np.float64]:
@@ -159,11 +183,11 @@ class PictureScene:
 
         return np.array([PERIOD / 2, self.ground.height * self.texels, PERIOD / 2])
 
-    def _fade(self, near: NDArray[np.float32]) -> tuple[float, float]:
-        """Return the depths between which the mesh fades out; the picture itself never does."""
-        closest = 0.6 / float(near.max())
-        scale = min(1.0, closest / _FADE_UNITS[1]) * self.texels
-        return _FADE_UNITS[0] * scale, _FADE_UNITS[1] * scale
+
+def _ease(place: float | NDArray[np.floating]) -> Any:
+    """Return 0 up to 0, 1 from 1 on, smooth between."""
+    place = np.clip(place, 0, 1)
+    return place * place * (3 - 2 * place)
 
 
 def fit_ground(near: NDArray[np.float32], focal: float) -> GroundFit:
@@ -324,9 +348,7 @@ def _picture_mesh(
     triangles = grid_triangles(len(rows), len(columns))
     corners = disparity.reshape(-1)[triangles]
     above = corners - plane[np.ix_(rows, columns)].reshape(-1)[triangles]
-    torn = _torn(
-        (corners.min(axis=1), corners.max(axis=1)), (above.min(axis=1), above.max(axis=1))
-    )
+    torn = _torn((corners.min(axis=1), corners.max(axis=1)), (above.min(axis=1), above.max(axis=1)))
     whole = corners.min(axis=1) > 0
     return points.reshape(-1, 3) @ rotation.T, triangles[whole & ~torn]
 
@@ -495,9 +517,7 @@ def _lowest_free_ray(
     reach = panorama.reach(near, headings)
     levels = np.geomspace(*_CAPPED_UNITS, 96)
     rises = np.where(reach > 0, panorama.rises[:, None], np.inf)
-    lowest = np.stack(
-        [np.where(reach > level, rises, np.inf).min(axis=0) for level in levels]
-    )
+    lowest = np.stack([np.where(reach > level, rises, np.inf).min(axis=0) for level in levels])
     # A place lies between two levels and two headings: the lowest of them.
     lowest = np.minimum(lowest, np.minimum(np.roll(lowest, 1, axis=1), np.roll(lowest, -1, axis=1)))
     lowest[1:] = np.minimum(lowest[1:], lowest[:-1])

@@ -14,6 +14,7 @@ position and velocity never jump. Poses are relative to the first frame.
 from __future__ import annotations
 
 import difflib
+import itertools
 import json
 import math
 import re
@@ -88,7 +89,11 @@ _KINDS = {
     ),
     "tilt": _Kind((0, 0, 0, 0, 1), 15.0, 10.0, ("up", "down"), ("looking up", "looking down")),
     "orbit": _Kind(
-        (_ARC, 0, 0, -1, 0), 360.0, _TURN_SPEED, ("right", "left"), ("orbiting right", "orbiting left")
+        (_ARC, 0, 0, -1, 0),
+        360.0,
+        _TURN_SPEED,
+        ("right", "left"),
+        ("orbiting right", "orbiting left"),
     ),
     "hold": _Kind((0, 0, 0, 0, 0), 2.0, 1.0, (), ("hovering",) * 2),
 }
@@ -368,7 +373,7 @@ class _FlownMoves:
         longest = _BLEND_SECONDS / 2
         start_ramp = _Ramp(min(longest, times[0] / 4), min(longest, times[0] / 4))
         ramps, begin = [start_ramp], 0.0
-        for before, after in zip(times, times[1:], strict=False):
+        for before, after in itertools.pairwise(times):
             begin += before
             ramps.append(_Ramp(begin, min(longest, before / 4, after / 4)))
         half_width = min(longest, times[-1] / 4)
@@ -394,9 +399,7 @@ class _FlownMoves:
 
     def _add_step(self) -> None:
         start = (len(self._places) - 1) / _STEPS_PER_SECOND
-        self._places.append(
-            self._advance(self._places[-1], start, start + 1 / _STEPS_PER_SECOND)
-        )
+        self._places.append(self._advance(self._places[-1], start, start + 1 / _STEPS_PER_SECOND))
 
     def _advance(
         self, place: tuple[float, float, float], start: float, end: float
@@ -422,7 +425,7 @@ class _FlownMoves:
 
     def _weighted(self, seconds: float, of: Callable[[_Ramp, float], float]) -> list[float]:
         rising = [of(ramp, seconds) for ramp in self._ramps]
-        weights = [before - after for before, after in zip(rising, rising[1:], strict=False)]
+        weights = [before - after for before, after in itertools.pairwise(rising)]
         return [
             sum(weight * rates[axis] for weight, rates in zip(weights, self._rates, strict=True))
             for axis in range(5)
@@ -431,8 +434,7 @@ class _FlownMoves:
 
 def _sum_of(moves: tuple[Move, ...]) -> _Rates:
     right, up, forward, yaw, pitch = (
-        sum(move.amount * _KINDS[move.word].per_amount[axis] for move in moves)
-        for axis in range(5)
+        sum(move.amount * _KINDS[move.word].per_amount[axis] for move in moves) for axis in range(5)
     )
     return right, up, forward, yaw, pitch
 
@@ -501,7 +503,7 @@ def _checked(frames: list[Keyframe]) -> tuple[Keyframe, ...]:
         raise ValueError("the keyframe at 0 s must be the first frame itself: all numbers 0")
     if len(frames) < 2:
         raise ValueError("a path needs a keyframe after 0 s")
-    for before, after in zip(frames, frames[1:], strict=False):
+    for before, after in itertools.pairwise(frames):
         if after.seconds <= before.seconds:
             raise ValueError(
                 f"the keyframe at {after.seconds:g} s does not come after {before.seconds:g} s"
@@ -541,7 +543,8 @@ def _between(frames: tuple[Keyframe, ...], seconds: float) -> CameraPose:
         3 * square - 2 * cube,
         (cube - square) * span,
     )
-    values = zip(first.pose, _slopes(frames, index), second.pose, _slopes(frames, index + 1))
+    slopes = _slopes(frames, index), _slopes(frames, index + 1)
+    values = zip(first.pose, slopes[0], second.pose, slopes[1], strict=True)
     return CameraPose(
         *(sum(w * value for w, value in zip(weights, four, strict=True)) for four in values)
     )

@@ -9,9 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, model_validator
 
 from longvie_cli.errors import UsageError
+from longvie_cli.settings.camera_path import CameraPath, read_camera_path
 from longvie_cli.settings.presets import DEFAULT_PRESET, Fit
 from longvie_cli.settings.prompts import TimedPrompt
 from longvie_cli.timeline import ClipGeometry
@@ -25,11 +26,14 @@ Repeat = Literal["pingpong"]
 EXCLUSIVE_GROUPS = (
     ("minutes", "seconds", "clips"),
     ("prompt", "prompt_file"),
-    ("video", "controls"),
+    ("video", "controls", "camera"),
     ("image", "first_frame"),
     ("overwrite", "no_clobber"),
 )
 
+# Words, or the name of a YAML file of keyframes.
+Camera = Annotated[InstanceOf[CameraPath], BeforeValidator(read_camera_path)]
+Fov = Annotated[float, Field(ge=10.0, le=120.0)]
 Strength = Annotated[float, Field(ge=0.0, le=4.0)]
 
 
@@ -94,6 +98,8 @@ class GenerateRequest(Request, Length, Delivery):
     prompts: tuple[TimedPrompt, ...] = ()
     video: Path | None = None
     controls: Path | None = None
+    camera: Camera | None = None
+    fov: Fov = 55.0
     image: Path | None = None
     first_frame: FirstFrame | None = None
     first_frame_model: Path | None = None
@@ -114,8 +120,8 @@ class GenerateRequest(Request, Length, Delivery):
     def _consistent(self) -> Self:
         if self.audio == "source" and self.video is None:
             raise UsageError("--audio source: there is no --video to take the sound from.")
-        if self.repeat is not None and self.video is None and self.controls is None:
-            raise UsageError("--repeat: only a --video or --controls can be repeated.")
+        if self.repeat is not None and not (self.video or self.controls or self.camera):
+            raise UsageError("--repeat: only a --video, --controls or --camera can be repeated.")
         if self.first_frame == "video" and self.controls is not None:
             raise UsageError(
                 "--first-frame video: with --controls there is no video to take it from.",
@@ -136,6 +142,8 @@ class ExtendRequest(Request, Length, Delivery):
     prompts: tuple[TimedPrompt, ...] = ()
     video: Path | None = None
     controls: Path | None = None
+    camera: Camera | None = None
+    fov: Fov | None = None
     repeat: Repeat | None = None
     fit: Fit | None = None
     preset: str | None = None

@@ -158,7 +158,8 @@ def _merge(layers: list[Layer], keys: Iterable[str]) -> tuple[dict[str, Any], di
 def _located(key: str, value: Any, layer: Layer) -> Any:
     if layer.folder is None or not isinstance(value, str):
         return value
-    if key in _PATH_KEYS or (key == "audio" and value not in ("none", "source")):
+    is_path_file = key == "camera" and value.lower().endswith((".yaml", ".yml"))
+    if key in _PATH_KEYS or is_path_file or (key == "audio" and value not in ("none", "source")):
         return str(layer.folder / Path(value).expanduser())
     return value
 

@@ -25,6 +25,7 @@ from longvie_cli.workflows.job import (
 )
 from longvie_cli.workflows.result import JobResult
 from longvie_cli.workflows.sources import (
+    CameraSource,
     FlightSource,
     FolderSource,
     Source,
@@ -81,8 +82,9 @@ def decide(request: GenerateRequest, progress: Progress) -> Job:
     start = _start(request, preset, source)
     audio = _audio(request)
     notes: list[str] = []
-    if wanted is None and source.kind == "flight":
-        notes.append(f"No length given: the flight lasts {num_frames / preset.fps:g} s.")
+    if wanted is None and source.frames_left(None) is None:
+        flown = "flight" if source.kind == "flight" else "video"
+        notes.append(f"No length given: the {flown} lasts {num_frames / preset.fps:g} s.")
     return Job(
         command="generate",
         output=request.output,
@@ -118,6 +120,17 @@ def _source(request: GenerateRequest, preset: Preset, device: str, progress: Pro
         return VideoSource(request.video, preset, request.fit, device, pingpong)
     if request.controls is not None:
         return FolderSource(request.controls, preset, request.fit, progress, pingpong)
+    if request.camera is not None:
+        return CameraSource(
+            request.camera,
+            preset,
+            request.fit,
+            device,
+            request.seed,
+            image=request.image,
+            fov=request.fov,
+            pingpong=pingpong,
+        )
     return FlightSource(request.seed, preset)
 
 
@@ -129,7 +142,7 @@ def _start(request: GenerateRequest, preset: Preset, source: Source) -> Start:
         return Start(f"{request.image.name} {hash_file(request.image)}", image)
     can_make = preset.makes_first_frame or request.first_frame_model is not None
     by_prompt = request.first_frame == "prompt"
-    if request.first_frame is None and source.kind == "flight":
+    if request.first_frame is None and source.kind in ("flight", "camera"):
         by_prompt = can_make and bool(request.prompt or request.prompts)
     picture = None if by_prompt else source.first_picture()
     if picture is not None:

@@ -100,6 +100,7 @@ class Flight:
             dim=-1,
         )
 
+        self.given_path = path
         if path is not None:
             self._path = self._following(path, self._path)
 

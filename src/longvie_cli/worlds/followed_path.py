@@ -3,9 +3,10 @@
 The lift is computed from the path around a time alone, so every pose can be had on its own.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +50,8 @@ Floor = Callable[[FloatArray, FloatArray], FloatArray]
 """Heights [n] to stay above, at world positions x and z [n]."""
 
 
-class PeriodicFloor(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class PeriodicFloor:
     """The floor of a periodic terrain; `corridor` is [PERIOD, PERIOD]."""
 
     corridor: NDArray[np.float32]
