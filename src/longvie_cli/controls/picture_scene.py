@@ -343,6 +343,9 @@ def _picture_mesh(
     columns = np.rint(np.linspace(0, width - 1, round((width - 1) / step) + 1)).astype(int)
     disparity = near[np.ix_(rows, columns)]
     rays = _rays(height, width, focal)[np.ix_(rows, columns)].astype(np.float64)
+    # A hair over the edge, or rounding leaves the picture's outermost pixels open.
+    rays[:, [0, -1], 0] *= 1 + 0.02 / width
+    rays[[0, -1], :, 1] *= 1 + 0.02 / height
     # Sky has no triangles; where its vertices are is of no account.
     points = rays / np.where(disparity > 0, disparity, 1)[..., None]
     triangles = grid_triangles(len(rows), len(columns))

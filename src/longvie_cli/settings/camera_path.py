@@ -36,6 +36,8 @@ GRAMMAR = (
 
 # Seconds that one move takes to melt into the next, at most; a quarter of the shorter one at most.
 _BLEND_SECONDS = 1.0
+# What a small move takes where no time is given.
+_SHORTEST_SECONDS = 0.5
 _STEPS_PER_SECOND = 32
 _MAX_PITCH = 80.0
 _KEYFRAMES_PREFIX = "keyframes "
@@ -264,7 +266,7 @@ def _parse_group(text: str, *, is_last: bool) -> MoveGroup:
             seconds = parse_time(words[-1])
         except ValueError as error:
             raise _wrong(str(error)) from error
-        if not 0 < seconds <= _LARGEST_NUMBER:
+        if not 1e-3 <= seconds <= _LARGEST_NUMBER:
             raise _wrong(f"{text.strip()!r}: a move needs more than no time")
         words = words[:place]
     moves: list[Move] = []
@@ -277,7 +279,9 @@ def _parse_group(text: str, *, is_last: bool) -> MoveGroup:
         taken = []
     needed = max(abs(move.amount) / _KINDS[move.word].default_speed for move in moves)
     open_ended = is_last and seconds is None
-    return MoveGroup(tuple(moves), seconds or needed or 1.0, open_ended)
+    # Rounded as it is written, so that a path reads back as itself.
+    taken_seconds = round(seconds or max(needed, _SHORTEST_SECONDS), 6)
+    return MoveGroup(tuple(moves), taken_seconds, open_ended)
 
 
 def _parse_move(words: list[str], group: str) -> Move:
