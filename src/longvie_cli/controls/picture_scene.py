@@ -148,7 +148,10 @@ class PictureScene:
         depth = self._raycaster.cast(
             torch.from_numpy(origin.astype(np.float32)), torch.from_numpy(rays)
         )
-        land = depth.reciprocal().view(height, width).numpy()
+        land = depth.reciprocal().numpy()
+        # Farther than rays are followed, and from high up, the land is level to the horizon.
+        level = (-rays[:, 1] / max(float(pose.position[1]), 1.0)).clip(0, None)
+        land = np.where(land > 0, land, level).reshape(height, width)
         found: NDArray[np.float32] = np.maximum(things, land) * np.float32(self.texels)
         return found
 
@@ -225,7 +228,7 @@ def fit_ground(near: NDArray[np.float32], focal: float) -> GroundFit:
     if camera > 0.02:
         # With the horizon settled, the height that fits the lower half best.
         ratio = (row - horizon) / np.maximum(disparity, 1e-3)
-        camera = float(np.median(ratio[disparity > 0.2])) if (disparity > 0.2).any() else camera
+        camera = float(np.median(ratio[disparity >= np.median(disparity)]))
     if camera <= 0.02 and len(row):
         # No ground in sight, a wall perhaps: it lies under the lowest thing that is.
         camera = float(np.percentile((row - horizon) / disparity, 98))

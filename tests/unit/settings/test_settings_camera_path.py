@@ -70,7 +70,9 @@ def test_a_pose_depends_on_its_time_alone(text: str, seconds: float) -> None:
 
 
 def test_moves_go_as_far_as_they_say() -> None:
-    there = parse_camera_path("forward 2 in 4s, hold 1, turn 90 in 3s, hold 1, forward 1 in 2s").pose(99)
+    there = parse_camera_path(
+        "forward 2 in 4s, hold 1, turn 90 in 3s, hold 1, forward 1 in 2s"
+    ).pose(99)
     assert there == pytest.approx((1, 0, 2, 90, 0, 0), abs=1e-4)
     around = parse_camera_path("orbit right 180 in 6s").pose(6)
     assert around == pytest.approx((0, 0, 2, -180, 0, 0), abs=1e-3)
