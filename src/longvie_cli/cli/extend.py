@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 EPILOG = o.epilog(
     "longvie extend out.mp4 --seconds 10 -o longer.mp4",
     'longvie extend out.mp4 --prompt "night falls" --minutes 1 -o night.mp4',
+    'longvie extend out.mp4 --camera "turn left 90 in 6s, forward" --minutes 1 -o on.mp4',
     'longvie extend phone.mp4 --video ref.mp4 --prompt "a forest in snow" --clips 2 -o on.mp4',
 )
 
@@ -32,6 +33,8 @@ def extend(
     prompt_file: o.PromptFile = None,
     video: o.Video = None,
     controls: o.Controls = None,
+    camera: o.Camera = None,
+    fov: o.Fov = None,
     minutes: o.Minutes = None,
     seconds: o.Seconds = None,
     clips: o.Clips = None,
@@ -74,9 +77,9 @@ def extend(
 ) -> None:
     """Continue a video of ours without loss, or any other mp4 from its last frames.
 
-    Goes on with what is left of the run's source, or with a new --video or --controls. The length
-    is what is added. The earlier frames are copied, not encoded again; what is not said is as it
-    was when the earlier video was made.
+    Goes on with what is left of the run's source, with a new --video or --controls, or along a
+    --camera path through its last frame. The length is what is added. The earlier frames are
+    copied, not encoded again; what is not said is as it was when the earlier video was made.
     """
 
     def request_model() -> type[ExtendRequest]:

@@ -19,6 +19,7 @@ EPILOG = o.epilog(
     'longvie generate --video ref.mp4 --prompt "snowy mountains at dawn" --seconds 10 -o out.mp4',
     'longvie generate --video ref.mp4 --first-frame prompt -p "red desert dunes" -o out.mp4',
     'longvie generate --prompt "green hills, morning fog" --minutes 1 --seed 7 -o flight.mp4',
+    'longvie generate --image photo.jpg --camera forward -p "a valley" --minutes 1 -o out.mp4',
     "longvie generate --controls controls/ --image first.png -o out.mp4",
 )
 
@@ -30,6 +31,8 @@ def generate(
     prompt_file: o.PromptFile = None,
     video: o.Video = None,
     controls: o.Controls = None,
+    camera: o.Camera = None,
+    fov: o.Fov = None,
     image: Annotated[
         Path | None,
         typer.Option("--image", metavar="FILE", help="First frame.", rich_help_panel=o.JOB),
@@ -100,8 +103,9 @@ def generate(
 ) -> None:
     """Make a video from a prompt, following the geometry and motion of a source.
 
-    The source is a video (--video), controls made before (--controls), or, with neither, a flight
-    over a landscape drawn from the seed. Killed at any time, the same command goes on where it
+    The source is a video (--video), controls made before (--controls), a camera path (--camera)
+    through the --image or over a landscape, or, with none of them, a flight over a landscape drawn
+    from the seed. Killed at any time, the same command goes on where it
     stopped and gives the same frames.
     """
 

@@ -122,6 +122,25 @@ Controls = Annotated[
         rich_help_panel=JOB,
     ),
 ]
+Camera = Annotated[
+    str | None,
+    typer.Option(
+        "--camera",
+        metavar="PATH",
+        help="Fly this path through the picture or landscape: 'forward 2, turn 30 in 10s, orbit', "
+        "or a YAML file of keyframes. Moves: forward, back, left, right, up, down, turn, tilt, "
+        "orbit, hold; , is then, + is at the same time; 1 is the median depth of the first frame.",
+        rich_help_panel=JOB,
+    ),
+]
+Fov = Annotated[
+    float | None,
+    typer.Option(
+        "--fov",
+        help="Horizontal field of view of the picture, in degrees; 55 if not given.",
+        rich_help_panel=JOB,
+    ),
+]
 RepeatOption = Annotated[
     Literal["pingpong"] | None,
     typer.Option(

@@ -114,11 +114,17 @@ def describe_conversion(video: SourceVideo, layout: ControlLayout, fit: Fit) -> 
         )
     elif abs(video.fps - fps) > 0.01:
         lines.append(f"{name}: {video.fps:.4g} fps is resampled to {fps} fps.")
-    if (video.height, video.width) == (layout.height, layout.width):
+    return lines + describe_fit(name, video.height, video.width, layout, fit)
+
+
+def describe_fit(name: str, height: int, width: int, layout: ControlLayout, fit: Fit) -> list[str]:
+    """Return in a line how a picture comes to the size of the controls; none if it has it."""
+    lines: list[str] = []
+    if (height, width) == (layout.height, layout.width):
         return lines
-    sizes = f"{name}: {video.width}x{video.height} is resized to {layout.width}x{layout.height}"
-    # Above 1 the video is wider than the controls.
-    relative = (video.width / video.height) / (layout.width / layout.height)
+    sizes = f"{name}: {width}x{height} is resized to {layout.width}x{layout.height}"
+    # Above 1 the picture is wider than the controls.
+    relative = (width / height) / (layout.width / layout.height)
     share = round(100 * (1 - min(relative, 1 / relative)))
     if share == 0:
         lines.append(f"{sizes}.")

@@ -64,7 +64,8 @@ class _FlightSource:
 
     def settings(self) -> dict[str, Any]:
         """Return what decides depth and tracks."""
-        return {
+        path = self._flight.given_path
+        return ({} if path is None else {"camera": str(path)}) | {
             "flight": self._flight.seed,
             "geometry": dataclasses.asdict(self._flight.geometry),
             "start_frame": self._start_frame,

@@ -41,6 +41,9 @@ _WHITE_NITS = 203
 _PEAK_NITS = 1000
 _TONE_CURVE = f"tonemap=mobius:param=0.3:desat=0:peak={_PEAK_NITS / _WHITE_NITS:.3f}"
 
+_EXIF_ORIENTATION = 274
+_EXIF_ON_ITS_SIDE = (5, 6, 7, 8)
+
 
 def read_frames(
     path: Path,
@@ -203,6 +206,24 @@ def read_image(path: Path, *, height: int, width: int, fit: Fit) -> Frame:
     if fit == "native" and (rows, columns) != (height, width):
         raise MediaError(f"{path}: the image is {columns}x{rows}, but {width}x{height} is needed.")
     return resize_frame(frame, height, width, fit)
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Return the height and width of a still image held upright (EXIF).
+
+    Raises:
+        MediaError: The file is missing or no image.
+    """
+    from PIL import Image
+
+    check_readable(path)
+    try:
+        with Image.open(path) as stored:
+            width, height = stored.size
+            turned = stored.getexif().get(_EXIF_ORIENTATION, 1) in _EXIF_ON_ITS_SIDE
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as reason:
+        raise MediaError(f"{path}: cannot be read as an image ({reason}).") from reason
+    return (width, height) if turned else (height, width)
 
 
 def _timing_filters(source: SourceVideo, fps: int | None) -> list[str]:

@@ -9,9 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, model_validator
 
 from longvie_cli.errors import UsageError
+from longvie_cli.settings.camera_path import CameraPath, read_camera_path
 from longvie_cli.settings.presets import DEFAULT_PRESET, Fit
 from longvie_cli.settings.prompts import Prompts
 from longvie_cli.settings.tracking import Tracking
@@ -33,12 +34,15 @@ DEPTH_MODELS = ("embedded", "small", "base", "large")
 EXCLUSIVE_GROUPS = (
     ("minutes", "seconds", "clips"),
     ("prompt", "prompt_file"),
-    ("video", "controls"),
+    ("video", "controls", "camera"),
     ("image", "first_frame"),
     ("overwrite", "no_clobber"),
     ("depth", "depth_model"),
 )
 
+# Words, or the name of a YAML file of keyframes.
+Camera = Annotated[InstanceOf[CameraPath], BeforeValidator(read_camera_path)]
+Fov = Annotated[float, Field(ge=10.0, le=120.0)]
 Strength = Annotated[float, Field(ge=0.0, le=4.0)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 NO_LORA = "none"
@@ -160,6 +164,8 @@ class GenerateRequest(OutputRequest, Length, Delivery, Network, Tracking, DepthS
     prompts: Prompts = ()
     video: Path | None = None
     controls: Path | None = None
+    camera: Camera | None = None
+    fov: Fov = 55.0
     image: Path | None = None
     first_frame: FirstFrame | None = None
     first_frame_model: Path | None = None
@@ -191,8 +197,8 @@ class GenerateRequest(OutputRequest, Length, Delivery, Network, Tracking, DepthS
             raise UsageError("--audio source: there is no --video to take the sound from.")
         if self.depth is not None and self.video is None:
             raise UsageError("--depth: there is no --video that it is the depth of.")
-        if self.repeat is not None and self.video is None and self.controls is None:
-            raise UsageError("--repeat: only a --video or --controls can be repeated.")
+        if self.repeat is not None and not (self.video or self.controls or self.camera):
+            raise UsageError("--repeat: only a --video, --controls or --camera can be repeated.")
         if self.first_frame == "video" and self.controls is not None:
             raise UsageError(
                 "--first-frame video: with --controls there is no video to take it from.",
@@ -213,6 +219,8 @@ class ExtendRequest(OutputRequest, Length, Delivery, Network, Tracking):
     prompts: Prompts = ()
     video: Path | None = None
     controls: Path | None = None
+    camera: Camera | None = None
+    fov: Fov | None = None
     repeat: Repeat | None = None
     at_cut: AtCut | None = None
     fit: Fit | None = None

@@ -175,7 +175,8 @@ def _located(key: str, value: Any, layer: Layer) -> Any:
         return value
     if key == "depth_model" and value not in DEPTH_MODELS:
         return str(layer.folder / Path(value.removeprefix("path:")).expanduser())
-    if key in _PATH_KEYS or (key == "audio" and value not in ("none", "source")):
+    is_path_file = key == "camera" and value.lower().endswith((".yaml", ".yml"))
+    if key in _PATH_KEYS or is_path_file or (key == "audio" and value not in ("none", "source")):
         return str(layer.folder / Path(value).expanduser())
     if key == "tracker":
         return tracker_folder_resolved(value, layer.folder)

@@ -96,6 +96,15 @@ class DepthChoice:
         """
         if self.video is not None:
             return self._ready(self.video, video, preset, fit, progress)
+        return self.estimator(preset, device=device, progress=progress)
+
+    def estimator(self, preset: Preset, *, device: str, progress: Progress) -> DepthEstimator:
+        """Return the estimator, loaded.
+
+        Raises:
+            MissingResourceError: The model is not on this machine.
+            ControlError: It is no depth model.
+        """
         from longvie_cli.controls.depth import TransformersDepthEstimator
         from longvie_cli.controls.video_depth_anything import (
             VideoDepthAnythingEstimator,

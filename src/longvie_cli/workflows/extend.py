@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from longvie_cli.errors import ControlError, OutputConflictError, UsageError
+from longvie_cli.errors import ControlError, MediaError, OutputConflictError, UsageError
 from longvie_cli.media.join import is_joinable
 from longvie_cli.media.metadata import read_settings
 from longvie_cli.media.probe import probe_video
@@ -18,6 +18,7 @@ from longvie_cli.run_folder.commit import hash_file
 from longvie_cli.run_folder.layout import RunFolder
 from longvie_cli.run_folder.manifest import read_manifest
 from longvie_cli.run_folder.tails import load_tail
+from longvie_cli.settings.camera_path import parse_camera_path
 from longvie_cli.settings.presets import DEFAULT_PRESET, Fit, Preset, TrackGrid, load_preset
 from longvie_cli.settings.requests import AtCut, ExtendRequest, LoraFile, check_control_range
 from longvie_cli.settings.tracking import parse_track_grid, parse_tracker
@@ -40,6 +41,7 @@ from longvie_cli.workflows.job import (
 from longvie_cli.workflows.result import JobResult
 from longvie_cli.workflows.scenes import cuts_to_honour
 from longvie_cli.workflows.sources import (
+    CameraSource,
     FlightSource,
     FolderSource,
     NoSource,
@@ -50,6 +52,9 @@ from longvie_cli.workflows.sources import (
 )
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from longvie_cli.controls.normalization import DepthRange
 
 
@@ -122,12 +127,15 @@ def decide(request: ExtendRequest, progress: Progress) -> Job:
     earlier = _earlier_video(request.previous, preset, notes)
     # A source that was cut up before is cut up again: its cuts are as known as its length.
     at_cut: AtCut | None = request.at_cut or origin.settings.get("at_cut")
-    source = _source(request, origin, preset, fit, sampling, progress, notes, at_cut)
+    if request.camera is not None:
+        source: Source = _camera_source(request, origin, preset, fit, sampling, start)
+    else:
+        source = _source(request, origin, preset, fit, sampling, progress, notes, at_cut)
     wanted = request.wanted_frames(preset.geometry, continues=True)
     num_frames = frames_to_make(
         source, wanted, flag=request.length_flag, fps=preset.fps, shared_frames=1
     )
-    if wanted is None and source.kind in ("flight", "none"):
+    if wanted is None and source.frames_left(None) is None:
         notes.append(f"No length given: {num_frames / preset.fps:g} s are added.")
     cuts = cuts_to_honour(
         source, num_frames + 1, at_cut, fps=preset.fps, notes=notes, progress=progress
@@ -136,7 +144,9 @@ def decide(request: ExtendRequest, progress: Progress) -> Job:
     check_scene_pictures(specs, source, start)
     prompt = request.prompt
     # Captions go on as captions where the source still has some; else the last words stay.
-    captioned = source.kind in ("controls", "flight") and origin.about.get("captioned", True)
+    captioned = source.kind in ("controls", "camera", "flight") and origin.about.get(
+        "captioned", True
+    )
     if prompt is None and not request.prompts and not captioned:
         prompt = origin.about.get("last_prompt")
     prompts = clip_prompts(specs, prompt, request.prompts, source, preset.fps)
@@ -318,6 +328,54 @@ def _earlier_video(previous: Path, preset: Preset, notes: list[str]) -> EarlierV
     )
 
 
+def _camera_source(
+    request: ExtendRequest,
+    origin: Origin,
+    preset: Preset,
+    fit: Fit,
+    sampling: Sampling,
+    start: Start,
+) -> CameraSource:
+    """Return a new path through the last frame, whose depth keeps its greys where it had some."""
+    assert request.camera is not None and start.history is not None, "asked for a --camera"
+    fov = request.fov or float(origin.settings.get("fov", 55.0))
+    return CameraSource(
+        request.camera,
+        preset,
+        fit,
+        sampling.device,
+        sampling.seed,
+        pixels=start.history[-1],
+        fov=fov,
+        pingpong=request.repeat == "pingpong",
+        greys=_last_greys(origin, preset),
+        depth=replace(origin.depth, video=None),
+    )
+
+
+def _last_greys(origin: Origin, preset: Preset) -> NDArray[np.uint8] | None:
+    """Return the depth picture [height, width] of the last frame; None if it is not to be had."""
+    from longvie_cli.controls.files import load_control_clips
+
+    about = origin.about
+    frame = int(about.get("last_source_frame", 0)) - int(
+        origin.settings.get("first_source_frame", 0)
+    )
+    if origin.folder is None or origin.settings.get("pingpong") or frame < 0:
+        return None
+    try:
+        controls = load_control_clips(origin.folder.controls_dir, preset.geometry)
+        if frame >= controls.num_frames:
+            return None
+        height, width = preset.control_size
+        shown = controls.read_range(frame, 1, height, width, "stretch")
+    except (ControlError, MediaError):
+        # Made without controls, from a folder elsewhere, or tidied away since.
+        return None
+    greys: NDArray[np.uint8] = shown.dense[0, :, :, 1]
+    return greys
+
+
 def _source(
     request: ExtendRequest,
     origin: Origin,
@@ -373,6 +431,8 @@ def _rest_of_source(
     pingpong = request.repeat == "pingpong" or bool(settings.get("pingpong"))
     if kind == "flight":
         return FlightSource(int(settings["flight"]), preset, place, _depth_range(origin))
+    if kind == "camera":
+        return _rest_of_camera(request, origin, preset, fit, sampling, pingpong)
     if origin.source_path is None or kind not in ("video", "controls"):
         return None
     path = origin.source_path
@@ -427,6 +487,46 @@ def _tracking(request: ExtendRequest, origin: Origin) -> dict[str, Any]:
                 hint="Pass --tracker path:DIR with that folder, or another tracker.",
             )
     return {"tracker": tracker, "accept_noncommercial": request.accept_noncommercial}
+
+
+def _rest_of_camera(
+    request: ExtendRequest,
+    origin: Origin,
+    preset: Preset,
+    fit: Fit,
+    sampling: Sampling,
+    pingpong: bool,
+) -> Source | None:
+    """Return the path of the earlier run, further on; None if its picture is gone."""
+    from longvie_cli.controls.files import FIRST_FRAME_NAME
+
+    settings = origin.settings
+    picture = None
+    if "camera_picture" in settings:
+        if origin.folder is None:
+            return None
+        picture = origin.folder.controls_dir / FIRST_FRAME_NAME
+        if not picture.is_file():
+            return None
+    source = CameraSource(
+        parse_camera_path(str(settings["camera"])),
+        preset,
+        fit,
+        sampling.device,
+        int(settings["landscape"]),
+        image=picture,
+        fov=float(settings.get("fov", 55.0)),
+        pingpong=pingpong,
+        first_frame=int(origin.about.get("last_source_frame", 0)),
+        depth_range=_depth_range(origin),
+        depth=replace(origin.depth, video=None),
+    )
+    if source.facts().get("camera_picture") != settings.get("camera_picture"):
+        raise ControlError(
+            f"{picture}: this picture has changed since {request.previous.name} was made from it.",
+            hint="Pass --camera to begin with the last frame.",
+        )
+    return source
 
 
 def _depth_range(origin: Origin) -> DepthRange | None:

@@ -32,6 +32,7 @@ from longvie_cli.workflows.job import (
 from longvie_cli.workflows.result import JobResult
 from longvie_cli.workflows.scenes import cuts_to_honour
 from longvie_cli.workflows.sources import (
+    CameraSource,
     FlightSource,
     FolderSource,
     Source,
@@ -112,8 +113,9 @@ def decide(request: GenerateRequest, progress: Progress) -> Job:
     start = _start(request, preset, source)
     check_scene_pictures(specs, source, start)
     audio = _audio(request)
-    if wanted is None and source.kind == "flight":
-        notes.append(f"No length given: the flight lasts {num_frames / preset.fps:g} s.")
+    if wanted is None and source.frames_left(None) is None:
+        flown = "flight" if source.kind == "flight" else "video"
+        notes.append(f"No length given: the {flown} lasts {num_frames / preset.fps:g} s.")
     return Job(
         command="generate",
         output=request.output,
@@ -162,6 +164,19 @@ def _source(request: GenerateRequest, preset: Preset, device: str, progress: Pro
         )
     if request.controls is not None:
         return FolderSource(request.controls, preset, request.fit, progress, pingpong)
+    if request.camera is not None:
+        return CameraSource(
+            request.camera,
+            preset,
+            request.fit,
+            device,
+            request.seed,
+            image=request.image,
+            fov=request.fov,
+            pingpong=pingpong,
+            depth=DepthChoice.of(request),
+            progress=progress,
+        )
     return FlightSource(request.seed, preset)
 
 
@@ -175,7 +190,7 @@ def _start(request: GenerateRequest, preset: Preset, source: Source) -> Start:
         return Start(f"{request.image.name} {hash_file(request.image)}", image)
     can_make = preset.makes_first_frame or request.first_frame_model is not None
     by_prompt = request.first_frame == "prompt"
-    if request.first_frame is None and source.kind == "flight":
+    if request.first_frame is None and source.kind in ("flight", "camera"):
         by_prompt = can_make and bool(request.prompt or request.prompts)
     if not by_prompt:
         picture = source.picture(0)

@@ -137,7 +137,13 @@ class CameraPath:
         else:
             around = self._samples[np.clip(np.arange(first - 1, first + 3), 0, None)]
             sample = _catmull_rom(around, fraction)
-        return Pose(sample[:3].copy(), _rotation(*sample[3:]))
+        return Pose(sample[:3].copy(), rotation(*sample[3:]))
+
+    @property
+    def start(self) -> tuple[FloatArray, float, float]:
+        """Position [3], yaw and pitch at the start, in units and radians."""
+        self._extend(1)
+        return self._samples[0, :3].copy(), float(self._samples[0, 3]), float(self._samples[0, 4])
 
     def phrases(self, start_seconds: float, end_seconds: float) -> list[tuple[str, float]]:
         """Returns the manoeuvres flown in a stretch of time, with the seconds each fills."""
@@ -256,7 +262,8 @@ def _catmull_rom(points: FloatArray, fraction: float) -> FloatArray:
     return point
 
 
-def _rotation(yaw: float, pitch: float, roll: float) -> FloatArray:
+def rotation(yaw: float, pitch: float, roll: float) -> FloatArray:
+    """Returns [3, 3] with the camera's right, down and forward as columns; angles in radians."""
     sin_yaw, cos_yaw = math.sin(yaw), math.cos(yaw)
     sin_pitch, cos_pitch = math.sin(pitch), math.cos(pitch)
     forward = np.array([sin_yaw * cos_pitch, sin_pitch, -cos_yaw * cos_pitch])

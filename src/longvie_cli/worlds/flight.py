@@ -11,6 +11,7 @@ from torch import Tensor
 
 from longvie_cli.worlds.camera import CameraPath, Lens, Pose, random_lens
 from longvie_cli.worlds.fields import PERIOD
+from longvie_cli.worlds.followed_path import FollowedPath, GivenPath, PeriodicFloor
 from longvie_cli.worlds.looks import Look, caption_for, look_for
 from longvie_cli.worlds.raycast import Raycaster
 from longvie_cli.worlds.render import Painter
@@ -20,6 +21,8 @@ from longvie_cli.worlds.terrain import Geometry, build_terrain, random_geometry
 # A track counts as seen if the surface found in its place is this close to it in depth.
 _SEEN_TOLERANCE = 0.01
 _SEEN_MARGIN = 0.05
+# Units that a given path keeps above the highest surface around.
+_MARGIN_ABOVE_GROUND = 5.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +56,8 @@ class Flight:
         look: Replaces the seed's own look; geometry, depth and camera stay as they are.
         geometry: Replaces the seed's own geometry.
         num_frames: Frames the caption speaks of; the flight itself has no end.
+        path: Flown from the seed's own first frame on, in place of the seed's path; its distances
+            are in median depths of that frame, and it is lifted over whatever stands in its way.
     """
 
     def __init__(
@@ -65,6 +70,7 @@ class Flight:
         look: Look | None = None,
         geometry: Geometry | None = None,
         num_frames: int = 81,
+        path: GivenPath | None = None,
     ) -> None:
         self.seed = seed
         self.fps = fps
@@ -82,7 +88,7 @@ class Flight:
         self._terrain = terrain
         self._painters: dict[Look, Painter] = {}
         self._raycaster = Raycaster(terrain)
-        self._path = CameraPath(seed, terrain.corridor.numpy(), tilt)
+        self._path: CameraPath | FollowedPath = CameraPath(seed, terrain.corridor.numpy(), tilt)
         columns = (torch.arange(width) - self.lens.center_x) / self.lens.focal
         rows = (torch.arange(height) - self.lens.center_y) / self.lens.focal
         self._rays = torch.stack(
@@ -92,6 +98,23 @@ class Flight:
                 torch.ones(height * width),
             ),
             dim=-1,
+        )
+
+        self.given_path = path
+        if path is not None:
+            self._path = self._following(path, self._path)
+
+    def _following(self, path: GivenPath, own: CameraPath) -> FollowedPath:
+        depth = self.depth(0)
+        position, yaw, pitch = own.start
+        return FollowedPath(
+            path,
+            position=position,
+            yaw=yaw,
+            pitch=pitch,
+            unit=float(np.median(depth[np.isfinite(depth)])),
+            floor=PeriodicFloor(self._terrain.corridor.numpy()),
+            margin=_MARGIN_ABOVE_GROUND,
         )
 
     def _painter(self, look: Look) -> Painter:

@@ -125,6 +125,14 @@ def build_terrain(geometry: Geometry, seed: int) -> Terrain:
     )
 
 
+def resurfaced(terrain: Terrain, surface: Tensor) -> Terrain:
+    """Returns a terrain with another surface [PERIOD, PERIOD], ready for rays."""
+    horizon_slope, corridor = _horizon_slope(surface)
+    return dataclasses.replace(
+        terrain, surface=surface, horizon_slope=horizon_slope, corridor=corridor
+    )
+
+
 def _ground(geometry: Geometry, noise: Noise) -> Tensor:
     size = geometry.feature_size
     if geometry.terrain == "mountains":

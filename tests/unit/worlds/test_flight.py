@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from longvie_cli.settings.camera_path import parse_camera_path
 from longvie_cli.worlds import Flight, Look, random_geometry, random_look
 from longvie_cli.worlds.camera import PATH_RATE
 from longvie_cli.worlds.fields import PERIOD
@@ -240,3 +241,22 @@ def test_frames_under_several_looks_equal_flights_of_those_looks() -> None:
         alone = Flight(5, width=64, height=48, look=look).frame(9)
         assert np.array_equal(frame.rgb, alone.rgb)
         assert np.array_equal(frame.depth, alone.depth)
+
+
+def test_a_given_path_starts_at_the_seeds_first_frame_and_stays_above_ground() -> None:
+    for text in ("forward, orbit", "down 3, forward 1 + turn 90 in 2s, forward"):
+        path = parse_camera_path(text)
+        own = Flight(6, width=WIDTH, height=HEIGHT)
+        given = Flight(6, width=WIDTH, height=HEIGHT, path=path)
+        np.testing.assert_array_equal(given.depth(0), own.depth(0))
+        poses = [given.pose(index) for index in range(600)]
+        positions = np.stack([pose.position for pose in poses])
+        surface = given._terrain.surface.numpy()
+        columns, rows = (np.floor(positions[:, axis]).astype(int) % PERIOD for axis in (0, 2))
+        # Of the first seconds, in which a lift begins, less is promised.
+        assert (positions[32:, 1] - surface[rows, columns][32:]).min() > 3.0
+        jerk = np.linalg.norm(np.diff(positions, n=2, axis=0), axis=1)
+        assert jerk.max() < 0.3 * np.linalg.norm(np.diff(positions, axis=0), axis=1).mean() + 0.1
+        late = Flight(6, width=WIDTH, height=HEIGHT, path=path)
+        np.testing.assert_array_equal(late.pose(500).position, positions[500])
+        assert given.motion_at(0, 17) in ("flying forward", "descending")
