@@ -46,6 +46,7 @@ def extend(
     accept_noncommercial: o.AcceptNoncommercial = None,
     dry_run: o.DryRun = False,
     preset: o.PresetOption = None,
+    weights: o.Weights = None,
     device: o.Device = None,
     dtype: o.DTypeOption = None,
     offload: o.OffloadOption = None,

@@ -71,6 +71,7 @@ def generate(
     depth_smoothing: o.DepthSmoothing = None,
     dry_run: o.DryRun = False,
     preset: o.PresetOption = None,
+    weights: o.Weights = None,
     device: o.Device = None,
     dtype: o.DTypeOption = None,
     offload: o.OffloadOption = None,

@@ -246,7 +246,19 @@ Clips = Annotated[
 
 PresetOption = Annotated[
     str | None,
-    typer.Option("--preset", help="The model: tiny.", rich_help_panel=SAMPLING),
+    typer.Option(
+        "--preset", help="The model: tiny (if not given) or longvie2.", rich_help_panel=SAMPLING
+    ),
+]
+Weights = Annotated[
+    Path | None,
+    typer.Option(
+        "--weights",
+        metavar="DIR",
+        help="Folder with the preset's weights: made by `longvie models convert`, or holding the "
+        "published files; what `longvie models pull` fetched, if not given.",
+        rich_help_panel=SAMPLING,
+    ),
 ]
 Device = Annotated[
     str | None,

@@ -113,7 +113,7 @@ def load_pipeline(
     # What is quantized or offloaded next starts in host memory; anything else goes where it stays.
     target = device if offload == "none" and quantize == "none" else "cpu"
     with _without_progress_bars():
-        source = _weights_source(preset, weights)
+        source = find_weights(preset, weights)
         if isinstance(source, ReleasedFiles):
             pipeline = load_released_pipeline(
                 source, dtype=getattr(torch, dtype), device=target, text_encoder=text_encoder
@@ -159,7 +159,7 @@ def load_preset_text_encoder(
     """
     with _without_progress_bars():
         tokenizer, text_encoder = load_text_encoder(
-            _weights_source(preset, weights),
+            find_weights(preset, weights),
             dtype=getattr(torch, dtype),
             device=device if offload == "none" else "cpu",
         )
@@ -167,14 +167,18 @@ def load_preset_text_encoder(
     return tokenizer, text_encoder.eval()
 
 
-def _weights_source(preset: Preset, weights: Path | None) -> Path | ReleasedFiles:
+def find_weights(preset: Preset, weights: Path | None = None) -> Path | ReleasedFiles:
     """Return a folder in our layout, or where the preset's published files are.
 
+    Args:
+        preset: Its own `weights` count where the next is not given.
+        weights: As for `load_pipeline`.
+
     Raises:
-        MissingResourceError: they have not been fetched.
+        MissingResourceError: they have not been fetched, or are not in the folder named.
     """
-    if not preset.models:
-        return preset_folder(preset.name) if weights is None else weights
+    if weights is None and not preset.models and preset.weights is None:
+        return preset_folder(preset.name)
     folders = locate_weights(preset) if weights is None else [weights]
     if len(folders) == 1 and is_converted(folders[0]):
         return folders[0]

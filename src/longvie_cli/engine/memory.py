@@ -29,6 +29,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModel, UMT5Config, UMT5Enco
 from longvie_cli.kernels.causal_conv3d import use_stacked_causal_convolutions
 from longvie_cli.kernels.quantized_linear import quantize_linears
 from longvie_cli.models.longvie import LongVieTransformer3DModel
+from longvie_cli.models.weights import is_converted
 from longvie_cli.settings.presets import Preset, preset_folder
 from longvie_cli.settings.requests import Offload, Quantize
 
@@ -327,7 +328,7 @@ def plans_of_preset(
         OSError: Its configs are not there.
     """
     models = prepare_models(
-        models_of_folder(preset_folder(preset.name)), dtype=dtype, quantize=quantize, on_cpu=on_cpu
+        models_of_folder(_config_folder(preset)), dtype=dtype, quantize=quantize, on_cpu=on_cpu
     )
     activations = trace_activations(models, preset)
     placements: tuple[Offload, ...] = ("none",) if on_cpu else ("none", "model", "group")
@@ -335,6 +336,12 @@ def plans_of_preset(
         offload: plan_memory(models, activations, offload=offload, quantize=quantize, on_cpu=on_cpu)
         for offload in placements
     }
+
+
+def _config_folder(preset: Preset) -> Path:
+    """Return the folder whose configs say how large the models are."""
+    own = preset.weights
+    return own if own is not None and is_converted(own) else preset_folder(preset.name)
 
 
 def weight_bytes(model: nn.Module) -> int:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from longvie_cli.errors import MissingResourceError
+from longvie_cli.models.folder_hashes import folder_hashes
 from longvie_cli.models.pull_record import (
     PullRecord,
     check_content,
@@ -105,7 +106,9 @@ def entry_status(entry: ModelEntry, cache: Path | None = None) -> EntryStatus:
 def preset_status(
     preset: Preset, *, entries: Sequence[ModelEntry] = REGISTRY, cache: Path | None = None
 ) -> list[EntryStatus]:
-    """Return what is there of everything a preset needs; nothing for an embedded one."""
+    """Return what is there of everything a preset needs fetched: nothing for an embedded one."""
+    if preset.weights is not None:
+        return []
     return [entry_status(entry, cache) for entry in preset_entries(preset, entries)]
 
 
@@ -117,6 +120,10 @@ def locate_weights(
     Raises:
         MissingResourceError: Something was not fetched; the message names the files.
     """
+    if preset.weights is not None:
+        if not preset.weights.is_dir():
+            raise MissingResourceError(f"--weights {preset.weights}: there is no such folder.")
+        return [preset.weights]
     found = preset_status(preset, entries=entries, cache=cache)
     if not all(status.complete for status in found):
         raise missing_error(found, command=preset.name, what=f"preset {preset.name}")
@@ -212,6 +219,8 @@ def weight_hashes(
     """
     cache = cache or hub_cache()
     locate_weights(preset, entries=entries, cache=cache)
+    if preset.weights is not None:
+        return folder_hashes(preset.weights)
     hashes: dict[str, str] = {}
     for entry in preset_entries(preset, entries):
         record = known_record(entry, cache)

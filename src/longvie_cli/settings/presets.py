@@ -38,6 +38,7 @@ class Preset(BaseModel):
     Heights and widths are in pixels; `control_height` and `control_width` are the size at which
     controls are extracted and stored, the same as the video's where not given. `models` are
     the registry names of the models that must be fetched; none where the package holds the weights.
+    `weights` is where a user keeps them instead, never part of a preset's own file.
     `makes_first_frame`: the model was trained to make a first frame from prompt and depth alone.
     """
 
@@ -61,6 +62,7 @@ class Preset(BaseModel):
     control_height: int = Field(default=0, ge=0)
     control_width: int = Field(default=0, ge=0)
     track_grid: TrackGrid
+    weights: Path | None = Field(default=None, exclude=True)
 
     @property
     def geometry(self) -> ClipGeometry:

@@ -174,6 +174,7 @@ class GenerateRequest(OutputRequest, Length, Delivery, Network, Tracking, DepthS
     fit: Fit = "crop"
     audio: str = "none"
     preset: str = DEFAULT_PRESET
+    weights: Path | None = None
     device: str = "auto"
     dtype: DType = "auto"
     offload: Offload | Literal["auto"] = "auto"
@@ -225,6 +226,7 @@ class ExtendRequest(OutputRequest, Length, Delivery, Network, Tracking):
     at_cut: AtCut | None = None
     fit: Fit | None = None
     preset: str | None = None
+    weights: Path | None = None
     device: str = "auto"
     dtype: DType | None = None
     offload: Offload | Literal["auto"] = "auto"

@@ -49,7 +49,16 @@ ENVIRONMENT_PREFIX = "LONGVIE_"
 _ONLY_ON_THE_COMMAND_LINE = {"output", "previous", "inputs", "prompts", "names"}
 # Read by the command line itself, before any request exists.
 _CONSOLE_VARIABLES = {"json", "quiet", "verbose", "debug", "config"}
-_PATH_KEYS = {"video", "controls", "image", "first_frame_model", "run_dir", "prompt_file", "depth"}
+_PATH_KEYS = {
+    "video",
+    "controls",
+    "image",
+    "first_frame_model",
+    "weights",
+    "run_dir",
+    "prompt_file",
+    "depth",
+}
 
 R = TypeVar("R", bound=Request)
 

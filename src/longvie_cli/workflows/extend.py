@@ -67,6 +67,7 @@ class Origin:
         folder: Its run folder, where it was found.
         tail: File with its last frames, lossless, where it was found.
         source_path: The source of its controls, where it had one.
+        weights: Folder of the weights it was made with, where one was named.
         lora_paths: The LoRA files it was made with, where its run folder was found.
         depth: Where the depth of that source came from.
     """
@@ -75,6 +76,7 @@ class Origin:
     folder: RunFolder | None = None
     tail: Path | None = None
     source_path: Path | None = None
+    weights: Path | None = None
     lora_paths: tuple[Path, ...] = ()
     depth: DepthChoice = field(default_factory=DepthChoice)
 
@@ -116,10 +118,19 @@ def decide(request: ExtendRequest, progress: Progress) -> Job:
     """Return the job of a request: what is continued, how, by which clips; writes nothing."""
     probe_video(request.previous)
     origin = find_origin(request.previous)
+    earlier_preset = str(origin.settings.get("preset", DEFAULT_PRESET))
     preset = with_track_grid(
-        load_preset(request.preset or str(origin.settings.get("preset", DEFAULT_PRESET))),
+        load_preset(request.preset or earlier_preset),
         request.track_grid or _earlier_grid(origin),
     )
+    weights = request.weights
+    if weights is None and preset.name == earlier_preset:
+        weights = origin.weights
+    if weights is not None:
+        from longvie_cli.engine.loader import find_weights
+
+        preset = preset.model_copy(update={"weights": weights})
+        find_weights(preset)
     fit: Fit = request.fit or origin.settings.get("fit", preset.fit)
     sampling = _sampling(request, origin, preset)
     notes: list[str] = []
@@ -218,6 +229,7 @@ def _origin(folder: RunFolder, record: Mapping[str, Any]) -> Origin:
         folder=folder,
         tail=tail if tail.is_file() else None,
         source_path=Path(source_path) if source_path else None,
+        weights=Path(request["weights"]) if request.get("weights") else None,
         lora_paths=tuple(Path(path) for path in request.get("lora_paths", [])),
         depth=DepthChoice.recalled(request.get("depth") or {}),
     )

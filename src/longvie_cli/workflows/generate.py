@@ -60,7 +60,7 @@ def generate(request: GenerateRequest, progress: Progress | None = None) -> JobR
     if request.offline:
         go_offline()
     # Before anything is imported or read that takes its time.
-    locate_weights(load_preset(request.preset))
+    locate_weights(_preset(request))
     return carry_out(decide(request, progress), progress)
 
 
@@ -75,10 +75,12 @@ def plan(request: GenerateRequest, progress: Progress | None = None) -> JobResul
 
 def decide(request: GenerateRequest, progress: Progress) -> Job:
     """Return the job of a request: clips, prompts, source, first frame; writes nothing."""
-    from longvie_cli.engine.loader import resolve_device, resolve_dtype
+    from longvie_cli.engine.loader import find_weights, resolve_device, resolve_dtype
     from longvie_cli.engine.placement import check_offload, resolve_attention
 
-    preset = with_track_grid(load_preset(request.preset), request.track_grid)
+    preset = with_track_grid(_preset(request), request.track_grid)
+    if preset.weights is not None:
+        find_weights(preset)
     device = resolve_device(request.device)
     dtype = resolve_dtype(request.dtype, device)
     check_offload(request.offload, device)
@@ -145,6 +147,10 @@ def decide(request: GenerateRequest, progress: Progress) -> Job:
         captioned=request.prompt is None and not request.prompts,
         notes=tuple(notes),
     )
+
+
+def _preset(request: GenerateRequest) -> Preset:
+    return load_preset(request.preset).model_copy(update={"weights": request.weights})
 
 
 def _source(request: GenerateRequest, preset: Preset, device: str, progress: Progress) -> Source:

@@ -114,6 +114,7 @@ def _manifest(job: Job) -> RunManifest:
             "settings": dict(job.settings),
             # Only here, where it stays on this machine: `extend` goes on with the same source.
             "source": None if source_path is None else str(source_path.absolute()),
+            "weights": None if job.preset.weights is None else str(job.preset.weights.absolute()),
             "lora_paths": [str(lora.path.absolute()) for lora in job.sampling.loras],
             "depth": None if depth is None else depth.recorded(),
             "source_kind": job.source.kind,
