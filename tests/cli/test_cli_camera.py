@@ -28,7 +28,7 @@ def test_a_picture_is_flown_through_and_on(longvie, tmp_path: Path, image: Path)
     common = ("generate", "--image", image, "--camera", PATH, "-p", "hills", *QUICK)
     outcome = longvie(*common, "--seconds", "4", "-o", "out.mp4")
     assert (outcome.code, outcome.out) == (0, "out.mp4\n"), outcome.err
-    assert "x.png: 300x200 is resized to 192x112; 13 % of its height is cropped" in outcome.err
+    assert "x.png: 300x200 is resized to 192x112; 12 % of its height is cropped" in outcome.err
     assert len(frames_of(tmp_path / "out.mp4")) == 64
     about = read_settings(tmp_path / "out.mp4")
     assert about is not None

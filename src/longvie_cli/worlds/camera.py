@@ -140,10 +140,11 @@ class CameraPath:
         return Pose(sample[:3].copy(), rotation(*sample[3:]))
 
     @property
-    def start(self) -> tuple[FloatArray, float, float]:
-        """Position [3], yaw and pitch at the start, in units and radians."""
+    def start(self) -> tuple[FloatArray, float, float, float]:
+        """Position [3], yaw, pitch and roll at the start, in units and radians."""
         self._extend(1)
-        return self._samples[0, :3].copy(), float(self._samples[0, 3]), float(self._samples[0, 4])
+        yaw, pitch, roll = (float(angle) for angle in self._samples[0, 3:])
+        return self._samples[0, :3].copy(), yaw, pitch, roll
 
     def phrases(self, start_seconds: float, end_seconds: float) -> list[tuple[str, float]]:
         """Returns the manoeuvres flown in a stretch of time, with the seconds each fills."""

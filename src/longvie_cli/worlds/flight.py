@@ -106,12 +106,13 @@ class Flight:
 
     def _following(self, path: GivenPath, own: CameraPath) -> FollowedPath:
         depth = self.depth(0)
-        position, yaw, pitch = own.start
+        position, yaw, pitch, roll = own.start
         return FollowedPath(
             path,
             position=position,
             yaw=yaw,
             pitch=pitch,
+            roll=roll,
             unit=float(np.median(depth[np.isfinite(depth)])),
             floor=PeriodicFloor(self._terrain.corridor.numpy()),
             margin=_MARGIN_ABOVE_GROUND,

