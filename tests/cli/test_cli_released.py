@@ -15,7 +15,7 @@ from longvie_cli.media.writer import VideoWriter
 
 RELEASED = Path(
     os.environ.get(
-        "LONGVIE_RELEASED_EXAMPLE_DIR",
+        "LONGVIE_EXAMPLE_DIR",
         Path(__file__).parents[2].parent / "shared" / "released-example",
     )
 )
@@ -166,7 +166,7 @@ def test_only_a_model_that_can_is_asked_for_a_first_frame(longvie, valley: Path)
 def test_the_released_example_itself(longvie) -> None:
     folder = RELEASED / "ride_horse"
     if not (folder / "cond.json").is_file():
-        pytest.skip(f"no released example: {RELEASED} (set LONGVIE_RELEASED_EXAMPLE_DIR)")
+        pytest.skip(f"no released example: {RELEASED} (set LONGVIE_EXAMPLE_DIR)")
     outcome = longvie("generate", "--controls", folder, "--preset", "longvie2", *DRY)
     assert outcome.code == 0, outcome.err
     assert outcome.fields["frames"] == 161

@@ -13,11 +13,14 @@ from longvie_cli.controls.rendering import lift_tracks, render_track_clip, track
 from longvie_cli.media.reader import read_frames
 from longvie_cli.media.writer import VideoWriter
 
-FOLDER = Path(
-    os.environ.get(
-        "LONGVIE_EXAMPLE_DIR",
-        Path(__file__).parents[2].parent / "shared" / "released-example" / "ride_horse",
+FOLDER = (
+    Path(
+        os.environ.get(
+            "LONGVIE_EXAMPLE_DIR",
+            Path(__file__).parents[2].parent / "shared" / "released-example",
+        )
     )
+    / "ride_horse"
 )
 HEIGHT, WIDTH, POINTS = 480, 832, 50
 

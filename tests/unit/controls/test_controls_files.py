@@ -23,7 +23,7 @@ from longvie_cli.timeline import ClipGeometry
 
 RELEASED = Path(
     os.environ.get(
-        "LONGVIE_RELEASED_EXAMPLE_DIR",
+        "LONGVIE_EXAMPLE_DIR",
         Path(__file__).parents[3].parent / "shared" / "released-example",
     )
 )
@@ -202,7 +202,7 @@ def released() -> Path:
     """The released example."""
     folder = RELEASED / "ride_horse"
     if not (folder / "cond.json").is_file():
-        pytest.skip(f"no released example: {RELEASED} (set LONGVIE_RELEASED_EXAMPLE_DIR)")
+        pytest.skip(f"no released example: {RELEASED} (set LONGVIE_EXAMPLE_DIR)")
     return folder
 
 
