@@ -23,8 +23,14 @@ def states(folder: Path) -> dict[str, bytes]:
 
 
 def times(folder: Path) -> dict[str, int]:
-    whole = folder.glob("*[!t]") if folder.is_dir() else ()
-    return {path.name: path.stat().st_mtime_ns for path in whole if path.is_file()}
+    """Return when the files of finished clips were written; a clip's tracks come last."""
+    tracks = folder.glob("track_*.mp4")
+    finished = [path for track in tracks for path in (track, _depth_of(track))]
+    return {path.name: path.stat().st_mtime_ns for path in finished}
+
+
+def _depth_of(track: Path) -> Path:
+    return track.with_name(track.name.replace("track", "depth"))
 
 
 def write_cut_video(path: Path) -> None:
