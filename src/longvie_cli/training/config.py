@@ -70,7 +70,7 @@ class TinyTraining(BaseModel):
     flow_shift: float = 3.0
     still_steps: int = 320
     still_batch: int = 32
-    clip_steps: int = 1800
+    clip_steps: int = 1500
     clip_batch: int = 6
     transformer_learning_rate: float = 1.5e-3
     ema_decay: float = 0.999
