@@ -59,9 +59,10 @@ def generate(request: GenerateRequest, progress: Progress | None = None) -> JobR
         return JobResult("skipped", request.output)
     if request.offline:
         go_offline()
-    # Before anything is imported or read that takes its time.
-    locate_weights(_preset(request))
-    return carry_out(decide(request, progress), progress)
+    # Inputs first: what is wrong with them is wrong whatever is fetched.
+    job = decide(request, progress)
+    locate_weights(job.preset)
+    return carry_out(job, progress)
 
 
 def plan(request: GenerateRequest, progress: Progress | None = None) -> JobResult:
