@@ -555,6 +555,7 @@ class CameraSource:
             digest = hashlib.sha256(self._scene_picture.tobytes()).hexdigest()
             scene |= {"camera_picture": digest[:32], "fov": self.fov}
             scene |= {"depth_model": self.depth.facts(self.preset)["depth_model"]}
+        scene |= {"track_grid": self.preset.track_grid.label}
         return {"camera": str(self.camera)} | scene | _played_facts(self)
 
     def conversions(self) -> list[str]:

@@ -18,9 +18,11 @@ from longvie_cli.controls.procedural import make_flight_controls
 from longvie_cli.errors import ControlError, UsageError
 from longvie_cli.media.writer import VideoWriter
 from longvie_cli.progress import SilentProgress
+from longvie_cli.settings.camera_path import parse_camera_path
 from longvie_cli.settings.presets import Fit, Preset, TrackGrid, load_preset
 from longvie_cli.timeline import plan_clips
 from longvie_cli.workflows.sources import (
+    CameraSource,
     FlightSource,
     FolderSource,
     NoSource,
@@ -172,3 +174,11 @@ def test_first_image_and_controls_are_brought_to_size_alike(tmp_path: Path, fit:
     assert source.conversions() == [
         f"{tmp_path.name}: control pictures of 832x480 are brought to 640x352 ({fit})."
     ]
+
+
+def test_every_drawn_source_is_another_with_another_grid_of_points() -> None:
+    other = PRESET.model_copy(update={"track_grid": TrackGrid(columns=5, rows=3)})
+    path = parse_camera_path("forward 1")
+    assert FlightSource(1, PRESET).facts() != FlightSource(1, other).facts()
+    cameras = [CameraSource(path, preset, "crop", "cpu", 1) for preset in (PRESET, other)]
+    assert cameras[0].facts() != cameras[1].facts()
