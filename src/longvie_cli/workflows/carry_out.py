@@ -142,8 +142,7 @@ def _encode_earlier_video(job: Job, folder: RunFolder, progress: Progress) -> No
     earlier, preset = job.earlier, job.preset
     if earlier is None or earlier.joinable or folder.earlier_video.is_file():
         return
-    height, width = preset.height, preset.width
-    fit = job.settings["fit"]
+    height, width, fit = preset.height, preset.width, earlier.fit
     with VideoWriter(
         folder.earlier_video, height=height, width=width, fps=preset.fps, crf=job.delivery.crf
     ) as writer:

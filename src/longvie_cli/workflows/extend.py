@@ -132,16 +132,17 @@ def decide(request: ExtendRequest, progress: Progress) -> Job:
         preset = preset.model_copy(update={"weights": weights})
         find_weights(preset)
     fit: Fit = request.fit or origin.settings.get("fit", preset.fit)
+    source_fit = _source_fit(request, preset, fit)
     sampling = _sampling(request, origin, preset)
     notes: list[str] = []
     start = _start(request, origin, preset, fit, notes)
-    earlier = _earlier_video(request.previous, preset, notes)
+    earlier = _earlier_video(request.previous, preset, fit, notes)
     # A source that was cut up before is cut up again: its cuts are as known as its length.
     at_cut: AtCut | None = request.at_cut or origin.settings.get("at_cut")
     if request.camera is not None:
         source: Source = _camera_source(request, origin, preset, fit, sampling, start)
     else:
-        source = _source(request, origin, preset, fit, sampling, progress, notes, at_cut)
+        source = _source(request, origin, preset, source_fit, sampling, progress, notes, at_cut)
     wanted = request.wanted_frames(preset.geometry, continues=True)
     num_frames = frames_to_make(
         source, wanted, flag=request.length_flag, fps=preset.fps, shared_frames=1
@@ -183,7 +184,7 @@ def decide(request: ExtendRequest, progress: Progress) -> Job:
             seeds=seeds,
             source=source,
             start=start,
-            fit=fit,
+            fit=source_fit,
             sampling=sampling,
             delivery=request,
             audio=None,
@@ -323,7 +324,19 @@ def _start(
     return Start(label, history=history)
 
 
-def _earlier_video(previous: Path, preset: Preset, notes: list[str]) -> EarlierVideo:
+def _source_fit(request: ExtendRequest, preset: Preset, earlier: Fit) -> Fit:
+    """Return how the source is brought to size: a new one as `generate` would, its own as before.
+
+    Of the earlier video itself `--fit`, or its own fit, decides.
+    """
+    if request.video is not None:
+        return request.fit or preset.source_fit
+    if request.controls is not None:
+        return request.fit or preset.fit
+    return earlier
+
+
+def _earlier_video(previous: Path, preset: Preset, fit: Fit, notes: list[str]) -> EarlierVideo:
     video = probe_video(previous)
     joinable = is_joinable(previous, height=preset.height, width=preset.width, fps=preset.fps)
     if not joinable:
@@ -337,6 +350,7 @@ def _earlier_video(previous: Path, preset: Preset, notes: list[str]) -> EarlierV
         num_frames=count_frames(previous, fps=None if joinable else preset.fps),
         joinable=joinable,
         has_audio=video.has_audio,
+        fit=fit,
     )
 
 
@@ -405,7 +419,7 @@ def _source(
         return VideoSource(
             request.video,
             preset,
-            request.fit or preset.source_fit,
+            fit,
             sampling.device,
             pingpong,
             at_cut=at_cut,
