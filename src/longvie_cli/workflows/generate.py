@@ -189,8 +189,9 @@ def _source(request: GenerateRequest, preset: Preset, device: str, progress: Pro
 def _start(request: GenerateRequest, preset: Preset, source: Source) -> Start:
     """Return what the video starts from: --image, the source's own picture, or the prompt."""
     if request.image is not None:
-        # Beside a video it takes the video's way, so that the controls fit it.
-        height, width = preset.control_size if request.video else (preset.height, preset.width)
+        # It takes the way of the pictures that the controls are made of, so that they fit it.
+        beside_pictures = request.video is not None or request.camera is not None
+        height, width = preset.control_size if beside_pictures else (preset.height, preset.width)
         image = read_image(request.image, height=height, width=width, fit=request.fit)
         image = to_model_size(image, preset)
         return Start(f"{request.image.name} {hash_file(request.image)}", image)
