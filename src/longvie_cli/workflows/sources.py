@@ -361,6 +361,7 @@ class FolderSource:
         return {
             "controls": self.name,
             "controls_hashes": [hash_file(path) for path in files],
+            "controls_pictures": [hash_file(path) for path in self._controls.scene_images],
         } | _played_facts(self)
 
     def conversions(self) -> list[str]:
