@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from longvie_cli.errors import MissingResourceError
+from longvie_cli.models.folder_hashes import folder_hashes
 from longvie_cli.models.hub import entry_folder
 from longvie_cli.progress import Progress
 from longvie_cli.run_folder.commit import hash_file
+from longvie_cli.run_folder.manifest import fingerprint
 from longvie_cli.settings.model_registry import entry_named
 from longvie_cli.settings.presets import DEFAULT_PRESET, Fit, Preset, preset_folder
 from longvie_cli.settings.requests import DEPTH_MODELS, DepthSettings
@@ -80,9 +82,11 @@ class DepthChoice:
                 "depth_polarity": self.polarity,
             }
         folder = self._model_folder
-        return smoothing | {
-            "depth_model": self._named(preset) if folder is None else folder.absolute().name
-        }
+        if folder is None:
+            return smoothing | {"depth_model": self._named(preset)}
+        # Many models lie in folders of one name.
+        content = fingerprint(folder_hashes(folder))
+        return smoothing | {"depth_model": f"{folder.absolute().name} {content}"}
 
     def load(
         self, video: Path, *, preset: Preset, fit: Fit, device: str, progress: Progress
