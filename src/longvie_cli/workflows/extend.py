@@ -100,9 +100,7 @@ def extend(request: ExtendRequest, progress: Progress | None = None) -> JobResul
         return JobResult("skipped", request.output)
     if request.offline:
         go_offline()
-    job = decide(request, progress)
-    locate_weights(job.preset)
-    return carry_out(job, progress)
+    return carry_out(decide(request, progress, to_run=True), progress)
 
 
 def plan(request: ExtendRequest, progress: Progress | None = None) -> JobResult:
@@ -114,8 +112,12 @@ def plan(request: ExtendRequest, progress: Progress | None = None) -> JobResult:
     return describe(decide(request, progress), progress)
 
 
-def decide(request: ExtendRequest, progress: Progress) -> Job:
-    """Return the job of a request: what is continued, how, by which clips; writes nothing."""
+def decide(request: ExtendRequest, progress: Progress, *, to_run: bool = False) -> Job:
+    """Return the job of a request: what is continued, how, by which clips; writes nothing.
+
+    With `to_run`, weights and models must be here: that is found out before any video is read
+    through, and before there is a run folder.
+    """
     probe_video(request.previous)
     origin = find_origin(request.previous)
     earlier_preset = str(origin.settings.get("preset", DEFAULT_PRESET))
@@ -131,6 +133,8 @@ def decide(request: ExtendRequest, progress: Progress) -> Job:
 
         preset = preset.model_copy(update={"weights": weights})
         find_weights(preset)
+    if to_run:
+        locate_weights(preset)
     fit: Fit = request.fit or origin.settings.get("fit", preset.fit)
     source_fit = _source_fit(request, preset, fit)
     sampling = _sampling(request, origin, preset)
@@ -143,6 +147,8 @@ def decide(request: ExtendRequest, progress: Progress) -> Job:
         source: Source = _camera_source(request, origin, preset, fit, sampling, start)
     else:
         source = _source(request, origin, preset, source_fit, sampling, progress, notes, at_cut)
+    if to_run:
+        source.check_models()
     wanted = request.wanted_frames(preset.geometry, continues=True)
     num_frames = frames_to_make(
         source, wanted, flag=request.length_flag, fps=preset.fps, shared_frames=1

@@ -61,7 +61,7 @@ def generate(request: GenerateRequest, progress: Progress | None = None) -> JobR
         go_offline()
     # Before anything is imported or read that takes its time.
     locate_weights(_preset(request))
-    return carry_out(decide(request, progress), progress)
+    return carry_out(decide(request, progress, to_run=True), progress)
 
 
 def plan(request: GenerateRequest, progress: Progress | None = None) -> JobResult:
@@ -73,8 +73,12 @@ def plan(request: GenerateRequest, progress: Progress | None = None) -> JobResul
     return describe(decide(request, progress), progress)
 
 
-def decide(request: GenerateRequest, progress: Progress) -> Job:
-    """Return the job of a request: clips, prompts, source, first frame; writes nothing."""
+def decide(request: GenerateRequest, progress: Progress, *, to_run: bool = False) -> Job:
+    """Return the job of a request: clips, prompts, source, first frame; writes nothing.
+
+    With `to_run`, models that its source is looked at with must be here: that is found out before
+    the source is read through, and before there is a run folder.
+    """
     from longvie_cli.engine.loader import find_weights, resolve_device, resolve_dtype
     from longvie_cli.engine.placement import check_offload, resolve_attention
 
@@ -103,6 +107,8 @@ def decide(request: GenerateRequest, progress: Progress) -> Job:
     )
     check_loras(sampling.loras)
     source = _source(request, preset, sampling.device, progress)
+    if to_run:
+        source.check_models()
     wanted = request.wanted_frames(preset.geometry)
     num_frames = frames_to_make(source, wanted, flag=request.length_flag, fps=preset.fps)
     notes: list[str] = []
