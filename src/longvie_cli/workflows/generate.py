@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from longvie_cli.errors import MissingResourceError, UsageError
+from longvie_cli.media.ffmpeg import check_readable
 from longvie_cli.media.probe import probe_video
 from longvie_cli.media.reader import read_image
 from longvie_cli.models.hub import go_offline, locate_weights
@@ -248,6 +249,7 @@ def _audio(request: GenerateRequest) -> Path | None:
     if request.audio == "none":
         return None
     if request.audio != "source":
+        check_readable(Path(request.audio))
         return Path(request.audio)
     assert request.video is not None, "checked by the request"
     if request.repeat is not None:
