@@ -72,6 +72,7 @@ def extract_controls(
         progress=progress,
         num_frames=wanted,
         text=request.prompt or "",
+        overwrite=request.overwrite,
     )
     controls = load_control_clips(request.output, preset.geometry)
     if request.preview:

@@ -131,6 +131,13 @@ def test_extract_controls_tracks_with_what_was_asked(
     assert record["track_grid"] == [6, 4]
     assert record["tracks"].startswith("cotracker3_offline-")
 
+    # Controls made otherwise are replaced only where that is asked for.
+    others = longvie(*ask)
+    assert others.code == 4 and "--overwrite" in others.err
+    assert longvie(*ask, "--overwrite").code == 0
+    record = json.loads((tmp_path / "controls" / "normalization.json").read_text())["settings"]
+    assert record["tracks"].startswith("lucas-kanade")
+
 
 def test_a_refused_tracker_leaves_no_run_behind(
     longvie, reference_video: Path, tmp_path: Path
