@@ -11,6 +11,10 @@ from PIL import Image
 from delivered import QUICK, contents, frames_of
 from longvie_cli.media.metadata import read_settings
 from longvie_cli.media.reader import read_frames
+from longvie_cli.progress import SilentProgress
+from longvie_cli.settings.requests import GenerateRequest
+from longvie_cli.settings.resolve import resolve
+from longvie_cli.workflows.generate import decide
 
 REFERENCE = Path(__file__).resolve().parents[2] / "examples" / "reference.mp4"
 PATH = "forward 1, turn 20 in 2s"
@@ -52,6 +56,23 @@ def test_a_picture_is_flown_through_and_on(longvie, tmp_path: Path, image: Path)
     last = frames_of(tmp_path / "on.longvie" / "controls" / "depth_0000.mp4")[8]
     first = frames_of(tmp_path / "more.longvie" / "controls" / "depth_0000.mp4")[0]
     assert first.shape == last.shape
+
+
+def test_the_picture_is_where_its_controls_are(tmp_path: Path, image: Path) -> None:
+    request, _ = resolve(
+        GenerateRequest,
+        {
+            **{"output": tmp_path / "out.mp4", "image": image, "camera": PATH, "prompt": "hills"},
+            **{"preset": "longvie2", "clips": 1},
+        },
+        config=None,
+        environment={},
+        working_folder=tmp_path,
+    )
+    job = decide(request, SilentProgress())
+    shown, start = job.source.picture(0), job.start.image
+    assert request.fit == "crop" and shown is not None and start is not None
+    assert np.array_equal(shown, start)
 
 
 def test_a_landscape_is_flown_over_along_the_path(longvie, tmp_path: Path) -> None:

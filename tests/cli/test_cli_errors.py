@@ -64,6 +64,7 @@ def test_an_unusable_video_is_bad_input(longvie, tmp_path: Path, kind: str, comm
         (["generate", "--config", "nowhere.yaml", "-o", "o.mp4"], 5, "no such file"),
         (["generate", "--controls", "nowhere", "-p", "x", "-o", "o.mp4"], 5, "nowhere"),
         (["generate", "-p", "x", "--image", "nowhere.png", "-o", "o.mp4"], 5, "nowhere.png"),
+        (["generate", "-p", "x", "--audio", "nowhere.mp3", "-o", "o.mp4"], 5, "nowhere.mp3"),
         (["generate", "--prompt-file", "nowhere.txt", "-o", "o.mp4"], 5, "nowhere.txt"),
         (["extend", "nowhere.mp4", "-o", "o.mp4"], 5, "nowhere.mp4"),
         (["stitch", "nowhere.mp4", "-o", "o.mp4"], 5, "nowhere.mp4"),

@@ -11,8 +11,11 @@ import pytest
 from delivered import QUICK, contents, frames_of
 from longvie_cli import GenerateRequest, generate
 from longvie_cli.media.packets import read_packets
+from longvie_cli.progress import SilentProgress
 from longvie_cli.run_folder.layout import RunFolder
 from longvie_cli.settings.presets import load_preset
+from longvie_cli.settings.requests import ExtendRequest
+from longvie_cli.workflows.extend import decide
 
 PRESET = load_preset("tiny")
 
@@ -154,3 +157,17 @@ def test_stitching_different_sizes_is_refused(
     assert outcome.code == 5
     assert "without encoding it again" in outcome.err
     assert not (tmp_path / "both.mp4").exists()
+
+
+def test_a_new_source_is_brought_to_size_as_generate_does(
+    tmp_path: Path, reference_video: Path
+) -> None:
+    def fit_of(**more: Path) -> object:
+        common = {"prompt": "dunes", "preset": "longvie2", "seconds": 0.5}
+        output = tmp_path / "on.mp4"
+        request = ExtendRequest(previous=reference_video, output=output, **common, **more)
+        return decide(request, SilentProgress()).settings["fit"]
+
+    # Recorded as used, so that the rest of this source comes to size in the same way.
+    assert fit_of(video=reference_video) == "crop"
+    assert fit_of() == "stretch"

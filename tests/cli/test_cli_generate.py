@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,8 @@ from longvie_cli.media.reader import read_image
 from longvie_cli.run_folder.layout import RunFolder
 from longvie_cli.run_folder.tails import load_tail
 from longvie_cli.settings.presets import load_preset
+from longvie_cli.workflows import clip_loop
+from longvie_cli.workflows.job import Job
 from small_image_model import save_depth_controlnet
 
 PRESET = load_preset("tiny")
@@ -153,13 +156,24 @@ def test_the_first_frame_can_come_from_image_source_or_prompt(
 
 
 def test_the_first_frame_can_come_from_an_image_model(
-    longvie, tmp_path: Path, reference_video: Path
+    longvie, tmp_path: Path, reference_video: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = save_depth_controlnet(tmp_path / "image-model")
+    loaded_after: list[bool] = []
+
+    def load_generator(job: Job, folder: RunFolder, *more: Any) -> Any:
+        loaded_after.append(folder.first_picture.is_file())
+        return load(job, folder, *more)
+
+    load = clip_loop._load_generator
+    monkeypatch.setattr(clip_loop, "_load_generator", load_generator)
     common = ("generate", "--video", reference_video, "-p", "snow", "--seconds", "0.4", *QUICK)
     chosen = ("--first-frame", "prompt", "--first-frame-model", model)
     outcome = longvie(*common, *chosen, "-o", "out.mp4")
     assert outcome.code == 0, outcome.err
+    # The two models are never in memory together, and neither draws bars of its own.
+    assert loaded_after == [True]
+    assert "%|" not in outcome.err
     settings = read_settings(tmp_path / "out.mp4")
     assert settings is not None
     assert settings["settings"]["first_frame"].startswith("from the prompt by image-model ")
@@ -176,7 +190,7 @@ def test_the_first_frame_can_come_from_an_image_model(
     assert missing.code == 3
     assert "no pipeline in diffusers layout" in missing.err
     refused = longvie(
-        *common[:-2], "--preset", "longvie2", "--first-frame", "prompt", "-o", "x.mp4"
+        *common[:-2], "--preset", "longvie2", "--first-frame", "prompt", "--dry-run", "-o", "x.mp4"
     )
     assert refused.code == 2
     assert "longvie2 continues pictures and makes none" in refused.err

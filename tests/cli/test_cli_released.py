@@ -158,7 +158,7 @@ def test_only_a_model_that_can_is_asked_for_a_first_frame(longvie, valley: Path)
     assert outcome.fields["plan"]["first_frame"] == "from the prompt"
     outcome = longvie("generate", "--controls", valley, *prompt, "--preset", "longvie2", *DRY)
     assert outcome.code == 2
-    assert "longvie2 continues pictures and makes none" in outcome.err
+    assert "preset longvie2 continues pictures and makes none" in outcome.err
     outcome = longvie("generate", "-p", "x", "--clips", "1", "--preset", "longvie2", *DRY)
     assert outcome.fields["plan"]["first_frame"] == "of the flight"
 

@@ -59,6 +59,14 @@ def extract_controls(
     depth_smoothing: o.DepthSmoothing = None,
     preset: o.PresetOption = None,
     device: o.Device = None,
+    overwrite: Annotated[
+        bool | None,
+        typer.Option(
+            "--overwrite",
+            help="Replace controls in the folder that were made otherwise.",
+            rich_help_panel=o.JOB,
+        ),
+    ] = None,
     offline: o.Offline = None,
     config: o.Config = None,
     json_result: o.Json = False,

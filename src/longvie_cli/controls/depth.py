@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 
 from longvie_cli.errors import ControlError, MissingResourceError
 from longvie_cli.media.frames import resize_frame
@@ -93,12 +96,18 @@ class TransformersDepthEstimator:
                 raise MissingResourceError(f"{folder / name}: the depth model has no such file.")
         from transformers import AutoModelForDepthEstimation
 
-        settings: dict[str, Any] = json.loads((folder / _PREPROCESSOR_NAME).read_text("utf-8"))
         try:
-            model = AutoModelForDepthEstimation.from_pretrained(
-                folder, local_files_only=True, dtype="float32"
-            )
-        except (OSError, ValueError) as error:
+            settings: dict[str, Any] = json.loads((folder / _PREPROCESSOR_NAME).read_text("utf-8"))
+            with _without_progress_bar():
+                # Told not to run code of the folder, or transformers would ask on stdin.
+                model = AutoModelForDepthEstimation.from_pretrained(
+                    folder,
+                    local_files_only=True,
+                    use_safetensors=True,
+                    trust_remote_code=False,
+                    dtype="float32",
+                )
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise MissingResourceError(f"{folder}: no loadable depth model: {error}") from error
         if model.config.model_type not in _MODEL_TYPES:
             raise ControlError(
@@ -179,6 +188,20 @@ class TransformersDepthEstimator:
             max(1, round(scale_y * height / self._multiple)) * self._multiple,
             max(1, round(scale_x * width / self._multiple)) * self._multiple,
         )
+
+
+@contextmanager
+def _without_progress_bar() -> Iterator[None]:
+    """Keep transformers from drawing a bar of its own while it loads."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _folder_digest(folder: Path) -> str:

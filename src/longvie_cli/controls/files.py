@@ -205,6 +205,12 @@ class ControlClips:
         return None
 
     @property
+    def scene_images(self) -> tuple[Path, ...]:
+        """The stored pictures that scenes begin with, the first one's too, where there are any."""
+        images = (self.scene_image(frame) for frame in (0, *self.cuts))
+        return tuple(image for image in images if image is not None)
+
+    @property
     def num_clips(self) -> int:
         """Clips of the geometry that cover all frames."""
         return self.geometry.num_clips(self.num_frames)

@@ -15,6 +15,7 @@ import torch
 from diffusers import DiffusionPipeline
 from PIL import Image
 
+from longvie_cli.engine.loader import without_progress_bars
 from longvie_cli.errors import MissingResourceError, SettingsError
 from longvie_cli.media.frames import resize_frame
 
@@ -52,9 +53,10 @@ def make_first_frame(
         SettingsError: the pipeline is not conditioned on a depth picture.
     """
     try:
-        pipeline = DiffusionPipeline.from_pretrained(
-            model, dtype=getattr(torch, dtype), local_files_only=True, use_safetensors=True
-        )
+        with without_progress_bars():
+            pipeline = DiffusionPipeline.from_pretrained(
+                model, dtype=getattr(torch, dtype), local_files_only=True, use_safetensors=True
+            )
     except (OSError, ValueError, RuntimeError) as error:
         raise MissingResourceError(
             f"--first-frame-model {model}: no complete pipeline in diffusers layout "

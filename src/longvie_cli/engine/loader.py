@@ -112,7 +112,7 @@ def load_pipeline(
     """
     # What is quantized or offloaded next starts in host memory; anything else goes where it stays.
     target = device if offload == "none" and quantize == "none" else "cpu"
-    with _without_progress_bars():
+    with without_progress_bars():
         source = find_weights(preset, weights)
         if isinstance(source, ReleasedFiles):
             pipeline = load_released_pipeline(
@@ -157,7 +157,7 @@ def load_preset_text_encoder(
     Raises:
         MissingResourceError: files are missing, damaged or of another model.
     """
-    with _without_progress_bars():
+    with without_progress_bars():
         tokenizer, text_encoder = load_text_encoder(
             find_weights(preset, weights),
             dtype=getattr(torch, dtype),
@@ -186,7 +186,7 @@ def find_weights(preset: Preset, weights: Path | None = None) -> Path | Released
 
 
 @contextmanager
-def _without_progress_bars() -> Iterator[None]:
+def without_progress_bars() -> Iterator[None]:
     """Keep diffusers and transformers from drawing bars of their own while they load."""
     libraries = (diffusers_logging, transformers_logging)
     shown = [library for library in libraries if library.is_progress_bar_enabled()]

@@ -645,7 +645,9 @@ def _files(folder: Path) -> Iterable[Path]:
 
 def _load_tokenizer(folder: Path, config: Any) -> PreTrainedTokenizerBase:
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise MissingResourceError(
             f"{folder}: holds no complete tokenizer ({error}).", hint=FETCH_HINT

@@ -261,6 +261,7 @@ class ExtractControlsRequest(OutputRequest, Length, Network, Tracking, DepthSett
     prompt: str | None = None
     at_cut: AtCut | None = None
     preview: bool = False
+    overwrite: bool = False
     fit: Fit = "crop"
     preset: str = DEFAULT_PRESET
     device: str = "auto"

@@ -146,8 +146,8 @@ def _add_preset_values(values: dict[str, Any], origins: dict[str, Layer], keys: 
         "steps": preset.num_inference_steps,
         "guidance": preset.guidance_scale,
         "negative_prompt": preset.negative_prompt,
-        # "video" of extract-controls is always there.
-        "fit": preset.fit if values.get("video") is None else preset.source_fit,
+        # "video" of extract-controls is always there; a camera flies through a picture.
+        "fit": preset.source_fit if values.get("video") or values.get("camera") else preset.fit,
     }
     for key, value in defaults.items():
         if key in keys:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from typing import Any
 
+from longvie_cli.errors import MissingResourceError
 from longvie_cli.media.reader import read_frames
 from longvie_cli.media.writer import VideoWriter
 from longvie_cli.models.hub import gigabytes, preset_status
@@ -99,6 +100,10 @@ def describe(job: Job, progress: Progress) -> JobResult:
             "Weights are missing; without them the run will not start: "
             f"longvie models pull {job.preset.name}"
         )
+    try:
+        job.source.check_models()
+    except MissingResourceError as error:
+        progress.warning(f"The run will not start: {error.message} {error.hint}".rstrip())
     finished = weights_here and _finished(job)
     if job.output.exists() and not job.delivery.overwrite and not finished:
         progress.warning(
@@ -142,8 +147,7 @@ def _encode_earlier_video(job: Job, folder: RunFolder, progress: Progress) -> No
     earlier, preset = job.earlier, job.preset
     if earlier is None or earlier.joinable or folder.earlier_video.is_file():
         return
-    height, width = preset.height, preset.width
-    fit = job.settings["fit"]
+    height, width, fit = preset.height, preset.width, earlier.fit
     with VideoWriter(
         folder.earlier_video, height=height, width=width, fps=preset.fps, crf=job.delivery.crf
     ) as writer:

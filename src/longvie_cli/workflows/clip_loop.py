@@ -48,6 +48,7 @@ def make_missing_clips(
         return
     if done:
         progress.message(f"{len(done)} of {len(job.specs)} clips are there already; going on.")
+    _paint_pictures(job, folder, controls, len(done))
     generator = _load_generator(job, folder, offload, progress)
     tail = load_tail(folder.tail(done[-1].index)) if done else job.start.history
     progress.start("clips", len(job.specs), done=len(done))
@@ -80,6 +81,35 @@ def make_missing_clips(
     progress.finish("clips")
 
 
+def _paint_pictures(
+    job: Job, folder: RunFolder, controls: PlayedControls | None, num_done: int
+) -> None:
+    """Make the pictures that a text-to-image model gives, before the video model needs the memory.
+
+    Those of clip 0 and of every scene still to be made that starts from the prompt.
+    """
+    model = job.start.image_model
+    if model is None:
+        return
+    assert controls is not None, "a first frame is made from controls"
+    for spec in job.specs[num_done:]:
+        made = folder.scene_picture(spec.index)
+        if not (spec.index == 0 or spec.starts_scene) or made.is_file():
+            continue
+        from longvie_cli.engine.first_frame import make_first_frame
+
+        picture = make_first_frame(
+            model,
+            job.prompts[spec.index],
+            controls.read(spec).dense[0],
+            seed=job.seeds[0],
+            device=job.sampling.device,
+            dtype=job.sampling.dtype,
+            negative_prompt=job.sampling.negative_prompt,
+        )
+        write_atomic(made, _png(picture))
+
+
 def _first_picture(
     job: Job,
     spec: ClipSpec,
@@ -95,25 +125,12 @@ def _first_picture(
         picture = job.source.picture(spec.first_frame)
         assert picture is not None, "checked when the job was decided"
         return picture
-    made, prompt = folder.scene_picture(spec.index), job.prompts[spec.index]
+    made = folder.scene_picture(spec.index)
     if not made.is_file():
         assert dense is not None and sparse is not None, "a first frame is made from controls"
-        if job.start.image_model is None:
-            picture = generator.first_frame(
-                prompt, dense=dense[0], sparse=sparse[0], seed=job.seeds[0]
-            )
-        else:
-            from longvie_cli.engine.first_frame import make_first_frame
-
-            picture = make_first_frame(
-                job.start.image_model,
-                prompt,
-                dense[0],
-                seed=job.seeds[0],
-                device=job.sampling.device,
-                dtype=job.sampling.dtype,
-                negative_prompt=job.sampling.negative_prompt,
-            )
+        picture = generator.first_frame(
+            job.prompts[spec.index], dense=dense[0], sparse=sparse[0], seed=job.seeds[0]
+        )
         write_atomic(made, _png(picture))
     return read_image(made, height=job.preset.height, width=job.preset.width, fit="native")
 

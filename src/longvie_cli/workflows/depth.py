@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from longvie_cli.errors import MissingResourceError
+from longvie_cli.media.ffmpeg import check_readable
+from longvie_cli.models.folder_hashes import folder_hashes
 from longvie_cli.models.hub import entry_folder
 from longvie_cli.progress import Progress
 from longvie_cli.run_folder.commit import hash_file
+from longvie_cli.run_folder.manifest import fingerprint
 from longvie_cli.settings.model_registry import entry_named
 from longvie_cli.settings.presets import DEFAULT_PRESET, Fit, Preset, preset_folder
 from longvie_cli.settings.requests import DEPTH_MODELS, DepthSettings
@@ -72,17 +75,24 @@ class DepthChoice:
         return self.smoothing or ("flow" if self.video is None else "none")
 
     def facts(self, preset: Preset) -> dict[str, Any]:
-        """Return what decides the depth, as JSON without absolute paths."""
+        """Return what decides the depth, as JSON without absolute paths.
+
+        Raises:
+            MediaError: Ready depth is no readable file.
+        """
         smoothing = {"depth_smoothing": self.smoothing_used}
         if self.video is not None:
+            check_readable(self.video)
             return smoothing | {
                 "depth": f"{self.video.name} {hash_file(self.video)}",
                 "depth_polarity": self.polarity,
             }
         folder = self._model_folder
-        return smoothing | {
-            "depth_model": self._named(preset) if folder is None else folder.absolute().name
-        }
+        if folder is None:
+            return smoothing | {"depth_model": self._named(preset)}
+        # Many models lie in folders of one name.
+        content = fingerprint(folder_hashes(folder))
+        return smoothing | {"depth_model": f"{folder.absolute().name} {content}"}
 
     def load(
         self, video: Path, *, preset: Preset, fit: Fit, device: str, progress: Progress
@@ -111,20 +121,15 @@ class DepthChoice:
             is_checkout,
         )
 
-        folder = self._model_folder
-        if folder is None:
+        folder = self._located(preset)
+        if self._model_folder is None:
             name = self._named(preset)
             if name in ("base", "large"):
                 progress.message(
                     f"--depth-model {name}: Depth Anything V2 {name.capitalize()} is licensed "
                     "CC-BY-NC-4.0, for non-commercial use."
                 )
-            return TransformersDepthEstimator(_named_folder(name), device=device)
-        if not folder.is_dir():
-            raise MissingResourceError(
-                f"--depth-model {folder}: there is no such folder.",
-                hint=f"Pass {', '.join(DEPTH_MODELS)}, or the folder of a depth model.",
-            )
+            return TransformersDepthEstimator(folder, device=device)
         if not is_checkout(folder):
             return TransformersDepthEstimator(folder, device=device)
         estimator = VideoDepthAnythingEstimator(folder, device=device)
@@ -134,6 +139,29 @@ class DepthChoice:
                 "licensed CC-BY-NC-4.0, for non-commercial use."
             )
         return estimator
+
+    def check(self, preset: Preset) -> None:
+        """Do nothing if the model, or the ready depth, is there; loads nothing.
+
+        Raises:
+            MissingResourceError: The model is not on this machine.
+            MediaError: Ready depth is no readable file.
+        """
+        if self.video is not None:
+            check_readable(self.video)
+        else:
+            self._located(preset)
+
+    def _located(self, preset: Preset) -> Path:
+        folder = self._model_folder
+        if folder is None:
+            return _named_folder(self._named(preset))
+        if not folder.is_dir():
+            raise MissingResourceError(
+                f"--depth-model {folder}: there is no such folder.",
+                hint=f"Pass {', '.join(DEPTH_MODELS)}, or the folder of a depth model.",
+            )
+        return folder
 
     @property
     def _model_folder(self) -> Path | None:

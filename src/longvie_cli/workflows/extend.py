@@ -100,9 +100,7 @@ def extend(request: ExtendRequest, progress: Progress | None = None) -> JobResul
         return JobResult("skipped", request.output)
     if request.offline:
         go_offline()
-    job = decide(request, progress)
-    locate_weights(job.preset)
-    return carry_out(job, progress)
+    return carry_out(decide(request, progress, to_run=True), progress)
 
 
 def plan(request: ExtendRequest, progress: Progress | None = None) -> JobResult:
@@ -114,8 +112,12 @@ def plan(request: ExtendRequest, progress: Progress | None = None) -> JobResult:
     return describe(decide(request, progress), progress)
 
 
-def decide(request: ExtendRequest, progress: Progress) -> Job:
-    """Return the job of a request: what is continued, how, by which clips; writes nothing."""
+def decide(request: ExtendRequest, progress: Progress, *, to_run: bool = False) -> Job:
+    """Return the job of a request: what is continued, how, by which clips; writes nothing.
+
+    With `to_run`, weights and models must be here: that is found out before any video is read
+    through, and before there is a run folder.
+    """
     probe_video(request.previous)
     origin = find_origin(request.previous)
     earlier_preset = str(origin.settings.get("preset", DEFAULT_PRESET))
@@ -131,17 +133,22 @@ def decide(request: ExtendRequest, progress: Progress) -> Job:
 
         preset = preset.model_copy(update={"weights": weights})
         find_weights(preset)
+    if to_run:
+        locate_weights(preset)
     fit: Fit = request.fit or origin.settings.get("fit", preset.fit)
+    source_fit = _source_fit(request, preset, fit)
     sampling = _sampling(request, origin, preset)
     notes: list[str] = []
     start = _start(request, origin, preset, fit, notes)
-    earlier = _earlier_video(request.previous, preset, notes)
+    earlier = _earlier_video(request.previous, preset, fit, notes)
     # A source that was cut up before is cut up again: its cuts are as known as its length.
     at_cut: AtCut | None = request.at_cut or origin.settings.get("at_cut")
     if request.camera is not None:
         source: Source = _camera_source(request, origin, preset, fit, sampling, start)
     else:
-        source = _source(request, origin, preset, fit, sampling, progress, notes, at_cut)
+        source = _source(request, origin, preset, source_fit, sampling, progress, notes, at_cut)
+    if to_run:
+        source.check_models()
     wanted = request.wanted_frames(preset.geometry, continues=True)
     num_frames = frames_to_make(
         source, wanted, flag=request.length_flag, fps=preset.fps, shared_frames=1
@@ -183,7 +190,7 @@ def decide(request: ExtendRequest, progress: Progress) -> Job:
             seeds=seeds,
             source=source,
             start=start,
-            fit=fit,
+            fit=source_fit,
             sampling=sampling,
             delivery=request,
             audio=None,
@@ -323,7 +330,19 @@ def _start(
     return Start(label, history=history)
 
 
-def _earlier_video(previous: Path, preset: Preset, notes: list[str]) -> EarlierVideo:
+def _source_fit(request: ExtendRequest, preset: Preset, earlier: Fit) -> Fit:
+    """Return how the source is brought to size: a new one as `generate` would, its own as before.
+
+    Of the earlier video itself `--fit`, or its own fit, decides.
+    """
+    if request.video is not None:
+        return request.fit or preset.source_fit
+    if request.controls is not None:
+        return request.fit or preset.fit
+    return earlier
+
+
+def _earlier_video(previous: Path, preset: Preset, fit: Fit, notes: list[str]) -> EarlierVideo:
     video = probe_video(previous)
     joinable = is_joinable(previous, height=preset.height, width=preset.width, fps=preset.fps)
     if not joinable:
@@ -337,6 +356,7 @@ def _earlier_video(previous: Path, preset: Preset, notes: list[str]) -> EarlierV
         num_frames=count_frames(previous, fps=None if joinable else preset.fps),
         joinable=joinable,
         has_audio=video.has_audio,
+        fit=fit,
     )
 
 
@@ -405,7 +425,7 @@ def _source(
         return VideoSource(
             request.video,
             preset,
-            request.fit or preset.source_fit,
+            fit,
             sampling.device,
             pingpong,
             at_cut=at_cut,

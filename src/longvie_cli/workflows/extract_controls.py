@@ -41,6 +41,12 @@ def extract_controls(
     preset = with_track_grid(load_preset(request.preset), request.track_grid)
     device = resolve_device(request.device)
     choice = DepthChoice.of(request)
+    tracker = make_tracker(
+        request.tracker or TrackerChoice(),
+        device=device,
+        accept_noncommercial=request.accept_noncommercial,
+        progress=progress,
+    )
     depth = choice.load(
         request.video, preset=preset, fit=request.fit, device=device, progress=progress
     )
@@ -62,15 +68,11 @@ def extract_controls(
         fit=request.fit,
         depth=depth,
         smoothing=choice.smoothing_used,
-        tracker=make_tracker(
-            request.tracker or TrackerChoice(),
-            device=device,
-            accept_noncommercial=request.accept_noncommercial,
-            progress=progress,
-        ),
+        tracker=tracker,
         progress=progress,
         num_frames=wanted,
         text=request.prompt or "",
+        overwrite=request.overwrite,
     )
     controls = load_control_clips(request.output, preset.geometry)
     if request.preview:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from longvie_cli.errors import MissingResourceError, UsageError
+from longvie_cli.media.ffmpeg import check_readable
 from longvie_cli.media.probe import probe_video
 from longvie_cli.media.reader import read_image
 from longvie_cli.models.hub import go_offline, locate_weights
@@ -60,7 +61,7 @@ def generate(request: GenerateRequest, progress: Progress | None = None) -> JobR
     if request.offline:
         go_offline()
     # Inputs first: what is wrong with them is wrong whatever is fetched.
-    job = decide(request, progress)
+    job = decide(request, progress, to_run=True)
     locate_weights(job.preset)
     return carry_out(job, progress)
 
@@ -74,8 +75,12 @@ def plan(request: GenerateRequest, progress: Progress | None = None) -> JobResul
     return describe(decide(request, progress), progress)
 
 
-def decide(request: GenerateRequest, progress: Progress) -> Job:
-    """Return the job of a request: clips, prompts, source, first frame; writes nothing."""
+def decide(request: GenerateRequest, progress: Progress, *, to_run: bool = False) -> Job:
+    """Return the job of a request: clips, prompts, source, first frame; writes nothing.
+
+    With `to_run`, models that its source is looked at with must be here: that is found out before
+    the source is read through, and before there is a run folder.
+    """
     from longvie_cli.engine.loader import find_weights, resolve_device, resolve_dtype
     from longvie_cli.engine.placement import check_offload, resolve_attention
 
@@ -104,6 +109,8 @@ def decide(request: GenerateRequest, progress: Progress) -> Job:
     )
     check_loras(sampling.loras)
     source = _source(request, preset, sampling.device, progress)
+    if to_run:
+        source.check_models()
     wanted = request.wanted_frames(preset.geometry)
     num_frames = frames_to_make(source, wanted, flag=request.length_flag, fps=preset.fps)
     notes: list[str] = []
@@ -190,8 +197,9 @@ def _source(request: GenerateRequest, preset: Preset, device: str, progress: Pro
 def _start(request: GenerateRequest, preset: Preset, source: Source) -> Start:
     """Return what the video starts from: --image, the source's own picture, or the prompt."""
     if request.image is not None:
-        # Beside a video it takes the video's way, so that the controls fit it.
-        height, width = preset.control_size if request.video else (preset.height, preset.width)
+        # It takes the way of the pictures that the controls are made of, so that they fit it.
+        beside_pictures = request.video is not None or request.camera is not None
+        height, width = preset.control_size if beside_pictures else (preset.height, preset.width)
         image = read_image(request.image, height=height, width=width, fit=request.fit)
         image = to_model_size(image, preset)
         return Start(f"{request.image.name} {hash_file(request.image)}", image)
@@ -242,6 +250,7 @@ def _audio(request: GenerateRequest) -> Path | None:
     if request.audio == "none":
         return None
     if request.audio != "source":
+        check_readable(Path(request.audio))
         return Path(request.audio)
     assert request.video is not None, "checked by the request"
     if request.repeat is not None:

@@ -11,7 +11,7 @@ from longvie_cli.errors import OutputConflictError, UsageError
 from longvie_cli.models.hub import weight_hashes
 from longvie_cli.run_folder.commit import hash_file
 from longvie_cli.run_folder.layout import RunFolder
-from longvie_cli.settings.presets import Preset, preset_folder
+from longvie_cli.settings.presets import Fit, Preset, preset_folder
 from longvie_cli.settings.prompts import (
     ClipPrompt,
     Prompts,
@@ -85,12 +85,14 @@ class EarlierVideo:
         num_frames: Its frames at the preset's fps.
         joinable: Whether new clips can follow it without encoding it again.
         has_audio: Whether it has sound, which then goes along.
+        fit: How it is brought to size where it is encoded again.
     """
 
     path: Path
     num_frames: int
     joinable: bool
     has_audio: bool
+    fit: Fit
 
 
 @dataclass(frozen=True)

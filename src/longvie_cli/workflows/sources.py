@@ -130,6 +130,14 @@ class Source(Protocol):
     def facts(self) -> dict[str, Any]:
         """Return what decides its controls, as JSON without absolute paths."""
 
+    def check_models(self) -> None:
+        """Do nothing if the models it is looked at with are here; loads and writes nothing.
+
+        Raises:
+            MissingResourceError: One is not here, or its licence is not accepted.
+            MediaError: Ready depth is no readable file.
+        """
+
     def conversions(self) -> list[str]:
         """Return one line for each thing that happens to it on its way to the model."""
 
@@ -226,6 +234,12 @@ class VideoSource:
             | self.depth.facts(self.preset)
             | _played_facts(self)
         )
+
+    def check_models(self) -> None:
+        from longvie_cli.workflows.trackers import check_tracker
+
+        self.depth.check(self.preset)
+        check_tracker(self.tracker, accept_noncommercial=self.accept_noncommercial)
 
     def conversions(self) -> list[str]:
         from longvie_cli.controls.extraction import describe_conversion
@@ -361,7 +375,11 @@ class FolderSource:
         return {
             "controls": self.name,
             "controls_hashes": [hash_file(path) for path in files],
+            "controls_pictures": [hash_file(path) for path in self._controls.scene_images],
         } | _played_facts(self)
+
+    def check_models(self) -> None:
+        return
 
     def conversions(self) -> list[str]:
         controls, preset = self._controls, self.preset
@@ -424,6 +442,9 @@ class FlightSource:
     def facts(self) -> dict[str, Any]:
         grid = {"track_grid": self.preset.track_grid.label}
         return {"flight": self.seed} | grid | _played_facts(self)
+
+    def check_models(self) -> None:
+        return
 
     def conversions(self) -> list[str]:
         return []
@@ -555,7 +576,12 @@ class CameraSource:
             digest = hashlib.sha256(self._scene_picture.tobytes()).hexdigest()
             scene |= {"camera_picture": digest[:32], "fov": self.fov}
             scene |= {"depth_model": self.depth.facts(self.preset)["depth_model"]}
+        scene |= {"track_grid": self.preset.track_grid.label}
         return {"camera": str(self.camera)} | scene | _played_facts(self)
+
+    def check_models(self) -> None:
+        if self.has_picture:
+            self.depth.check(self.preset)
 
     def conversions(self) -> list[str]:
         if self.image is None:
@@ -629,6 +655,9 @@ class NoSource:
 
     def facts(self) -> dict[str, Any]:
         return {}
+
+    def check_models(self) -> None:
+        return
 
     def conversions(self) -> list[str]:
         return []

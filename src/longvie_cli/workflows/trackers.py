@@ -8,9 +8,11 @@ from longvie_cli.controls.tracks import LucasKanadeTracker, PointTracker
 from longvie_cli.errors import MissingResourceError
 from longvie_cli.models.hub import entry_status, is_offline
 from longvie_cli.models.licences import settle_licences
-from longvie_cli.progress import Progress
+from longvie_cli.progress import Progress, SilentProgress
 from longvie_cli.settings.model_registry import entry_named
 from longvie_cli.settings.tracking import TrackerChoice
+
+_HOW_TO_ACCEPT = "pass --accept-noncommercial; if not: --tracker lk"
 
 
 def make_tracker(
@@ -29,14 +31,36 @@ def make_tracker(
     """
     if not choice.is_cotracker:
         return LucasKanadeTracker()
-    from longvie_cli.controls.cotracker import CoTrackerTracker
-
     settle_licences(
         [entry_named("cotracker3")],
         accept=accept_noncommercial,
-        how="pass --accept-noncommercial; if not: --tracker lk",
+        how=_HOW_TO_ACCEPT,
         progress=progress,
     )
+    return _cotracker(choice, device)
+
+
+def check_tracker(choice: TrackerChoice, *, accept_noncommercial: bool) -> None:
+    """Do nothing if the tracker may be used and everything it needs is there; writes nothing.
+
+    Raises:
+        MissingResourceError: As `make_tracker`.
+    """
+    if not choice.is_cotracker:
+        return
+    if not accept_noncommercial:
+        settle_licences(
+            [entry_named("cotracker3")],
+            accept=False,
+            how=_HOW_TO_ACCEPT,
+            progress=SilentProgress(),
+        )
+    _cotracker(choice, "cpu")
+
+
+def _cotracker(choice: TrackerChoice, device: str) -> PointTracker:
+    from longvie_cli.controls.cotracker import CoTrackerTracker
+
     online = choice.kind == "cotracker3-online"
     return CoTrackerTracker(
         cotracker_weights(online=online, checkout=choice.checkout),

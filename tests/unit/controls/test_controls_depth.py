@@ -126,3 +126,26 @@ def test_a_model_of_unknown_depth_is_refused(
     preprocessor_writer(tmp_path)
     with pytest.raises(ControlError, match="type glpn is not supported"):
         TransformersDepthEstimator(tmp_path)
+
+
+def test_damaged_weights_are_missing_weights(depth_model_folder: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "model"
+    shutil.copytree(depth_model_folder, damaged)
+    (damaged / "model.safetensors").write_bytes(b"no weights")
+    with pytest.raises(MissingResourceError, match="no loadable depth model"):
+        TransformersDepthEstimator(damaged)
+
+
+def test_code_in_the_folder_is_neither_run_nor_asked_about(
+    preprocessor_writer: Callable[..., None],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    names = {"AutoConfig": "own.Config", "AutoModelForDepthEstimation": "own.Model"}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "own", "auto_map": names}))
+    (tmp_path / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\n")
+    preprocessor_writer(tmp_path)
+    with pytest.raises(MissingResourceError, match="no loadable depth model"):
+        TransformersDepthEstimator(tmp_path)
+    assert not (tmp_path / "ran").exists()
+    assert "[y/N]" not in capfd.readouterr().out

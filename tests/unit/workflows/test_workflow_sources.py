@@ -18,9 +18,11 @@ from longvie_cli.controls.procedural import make_flight_controls
 from longvie_cli.errors import ControlError, UsageError
 from longvie_cli.media.writer import VideoWriter
 from longvie_cli.progress import SilentProgress
+from longvie_cli.settings.camera_path import parse_camera_path
 from longvie_cli.settings.presets import Fit, Preset, TrackGrid, load_preset
 from longvie_cli.timeline import plan_clips
 from longvie_cli.workflows.sources import (
+    CameraSource,
     FlightSource,
     FolderSource,
     NoSource,
@@ -172,3 +174,26 @@ def test_first_image_and_controls_are_brought_to_size_alike(tmp_path: Path, fit:
     assert source.conversions() == [
         f"{tmp_path.name}: control pictures of 832x480 are brought to 640x352 ({fit})."
     ]
+
+
+def test_controls_with_another_first_picture_are_others(tmp_path: Path) -> None:
+    with VideoWriter(tmp_path / "depth.mp4", height=32, width=48, fps=16, crf=4) as writer:
+        for _ in range(5):
+            writer.write(np.zeros((32, 48, 3), np.uint8))
+    (tmp_path / "cond.json").write_text(
+        '[{"text": "", "depth": "depth.mp4", "track": "depth.mp4"}]'
+    )
+    facts = []
+    for grey in (10, 200):
+        Image.new("RGB", (48, 32), (grey,) * 3).save(tmp_path / "first.png")
+        facts.append(FolderSource(tmp_path, PRESET, "crop", SilentProgress()).facts())
+    assert facts[0] != facts[1]
+    assert facts[0] | {"controls_pictures": None} == facts[1] | {"controls_pictures": None}
+
+
+def test_every_drawn_source_is_another_with_another_grid_of_points() -> None:
+    other = PRESET.model_copy(update={"track_grid": TrackGrid(columns=5, rows=3)})
+    path = parse_camera_path("forward 1")
+    assert FlightSource(1, PRESET).facts() != FlightSource(1, other).facts()
+    cameras = [CameraSource(path, preset, "crop", "cpu", 1) for preset in (PRESET, other)]
+    assert cameras[0].facts() != cameras[1].facts()

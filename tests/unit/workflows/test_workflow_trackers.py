@@ -130,3 +130,25 @@ def test_extract_controls_tracks_with_what_was_asked(
     record = json.loads((tmp_path / "controls" / "normalization.json").read_text())["settings"]
     assert record["track_grid"] == [6, 4]
     assert record["tracks"].startswith("cotracker3_offline-")
+
+    # Controls made otherwise are replaced only where that is asked for.
+    others = longvie(*ask)
+    assert others.code == 4 and "--overwrite" in others.err
+    assert longvie(*ask, "--overwrite").code == 0
+    record = json.loads((tmp_path / "controls" / "normalization.json").read_text())["settings"]
+    assert record["tracks"].startswith("lucas-kanade")
+
+
+def test_a_refused_tracker_leaves_no_run_behind(
+    longvie, reference_video: Path, tmp_path: Path
+) -> None:
+    checkout = write_standin(tmp_path / "code")
+    ask = ("generate", "--video", reference_video, "-p", "hills", "--seconds", "0.5")
+    ask = (*ask, "--tracker", f"path:{checkout}", "-o", "out.mp4")
+    planned = longvie(*ask, "--dry-run")
+    assert planned.code == 0
+    assert "The run will not start: cotracker3 (CC-BY-NC-4.0)" in planned.err
+    refused = longvie(*ask)
+    assert refused.code == 3 and "--accept-noncommercial" in refused.err
+    # So that the hint, another tracker, does not meet a run begun with this one.
+    assert not (tmp_path / "out.longvie").exists()
