@@ -60,7 +60,7 @@ def generate(request: GenerateRequest, progress: Progress | None = None) -> JobR
         return JobResult("skipped", request.output)
     if request.offline:
         go_offline()
-    # Inputs first: what is wrong with them is wrong whatever is fetched.
+    # Controls are looked at first: what is wrong with them is wrong whatever is fetched.
     job = decide(request, progress, to_run=True)
     locate_weights(job.preset)
     return carry_out(job, progress)
@@ -110,6 +110,9 @@ def decide(request: GenerateRequest, progress: Progress, *, to_run: bool = False
     check_loras(sampling.loras)
     source = _source(request, preset, sampling.device, progress)
     if to_run:
+        if source.kind != "controls":
+            # All that is missing in one message, before a video is read through.
+            locate_weights(preset)
         source.check_models()
     wanted = request.wanted_frames(preset.geometry)
     num_frames = frames_to_make(source, wanted, flag=request.length_flag, fps=preset.fps)
