@@ -253,3 +253,19 @@ def test_status_loads_no_torch_and_watch_ends_with_the_run(made: Path, tmp_path:
     fields = json.loads(done.stdout)
     assert (fields["schema_version"], fields["state"]) == (1, "finished")
     assert [clip["frames"] for clip in fields["clips"]] == [33, 32, 2]
+
+
+def test_a_clip_that_looks_wrong_is_made_again(longvie, tmp_path: Path, monkeypatch) -> None:
+    from longvie_cli.workflows import clip_loop
+
+    verdicts = iter([("flat: so", "frozen: so"), ("flat: so",), ("flat: so",), ()])
+    monkeypatch.setattr(clip_loop, "check_clip", lambda *_, **__: next(verdicts))
+    command = ("generate", "--seconds", "0.4", "--seed", "3", *QUICK, "--json")
+    kept = longvie(*command, "--retries", "2", "-o", "out.mp4")
+    record = read_record(RunFolder(tmp_path / "out.longvie").clip_record(0))
+    assert (record.seed, record.attempts, record.warnings) == (1_000_006, 3, ("flat: so",))
+    assert kept.fields["warnings"] == ["clip 0: flat: so."]
+    assert longvie("status", "out.mp4", "--json").fields["clips"][0]["warnings"] == ["flat: so"]
+    # A run without retries asks once.
+    assert longvie(*command, "-o", "other.mp4").code == 0
+    assert read_record(RunFolder(tmp_path / "other.longvie").clip_record(0)).attempts == 1

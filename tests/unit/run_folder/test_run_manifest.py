@@ -44,6 +44,8 @@ def test_manifest_round_trip(folder, manifest):
         "first_frame": 32,
         "skip_frames": 1,
         "added_frames": 32,
+        "starts_scene": False,
+        "ends_scene": False,
     }
 
 
