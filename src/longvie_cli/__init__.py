@@ -19,11 +19,15 @@ if TYPE_CHECKING:
         ExtendRequest,
         ExtractControlsRequest,
         GenerateRequest,
+        RedoRequest,
+        RunRequest,
         StitchRequest,
     )
     from longvie_cli.workflows.extend import extend
     from longvie_cli.workflows.extract_controls import extract_controls
     from longvie_cli.workflows.generate import generate
+    from longvie_cli.workflows.resume import redo, resume
+    from longvie_cli.workflows.status import status
     from longvie_cli.workflows.stitch import stitch
 
 __version__ = "0.1.0"
@@ -35,12 +39,17 @@ _HOMES = {
     "ExtendRequest": "longvie_cli.settings.requests",
     "ExtractControlsRequest": "longvie_cli.settings.requests",
     "GenerateRequest": "longvie_cli.settings.requests",
+    "RedoRequest": "longvie_cli.settings.requests",
+    "RunRequest": "longvie_cli.settings.requests",
     "StitchRequest": "longvie_cli.settings.requests",
     "extend": "longvie_cli.workflows.extend",
     "extract_controls": "longvie_cli.workflows.extract_controls",
     "generate": "longvie_cli.workflows.generate",
     "load_pipeline": "longvie_cli.engine.loader",
     "load_preset": "longvie_cli.settings.presets",
+    "redo": "longvie_cli.workflows.resume",
+    "resume": "longvie_cli.workflows.resume",
+    "status": "longvie_cli.workflows.status",
     "stitch": "longvie_cli.workflows.stitch",
 }
 
@@ -51,6 +60,8 @@ __all__ = [
     "LongVieError",
     "LongViePipeline",
     "LongVieTransformer3DModel",
+    "RedoRequest",
+    "RunRequest",
     "StitchRequest",
     "__version__",
     "extend",
@@ -58,6 +69,9 @@ __all__ = [
     "generate",
     "load_pipeline",
     "load_preset",
+    "redo",
+    "resume",
+    "status",
     "stitch",
 ]
 

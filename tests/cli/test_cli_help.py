@@ -12,7 +12,8 @@ import pytest
 import longvie_cli
 
 MODELS = tuple(f"models {name}" for name in ("list", "pull", "verify", "path", "convert"))
-COMMANDS = ("generate", "extend", "stitch", "extract-controls", *MODELS)
+RUNS = ("redo", "resume", "status")
+COMMANDS = ("generate", "extend", "stitch", *RUNS, "extract-controls", *MODELS)
 HEAVY = ("torch", "transformers", "diffusers", "cv2", "numpy", "PIL", "yaml")
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from longvie_cli.errors import OutputConflictError
 from longvie_cli.run_folder.manifest import (
     ClipRecord,
+    Redo,
     RunManifest,
     differences,
     fingerprint,
@@ -30,6 +33,13 @@ requests = st.dictionaries(texts, values, max_size=6)
 plans = st.builds(
     plan_clips, st.sampled_from([ClipGeometry(33, 16), ClipGeometry(81, 16)]), st.integers(1, 900)
 )
+redos = st.builds(
+    Redo,
+    clip=st.integers(0, 40),
+    prompt=st.none() | texts,
+    seed=st.none() | st.integers(0, 2**63 - 1),
+    new_request=st.booleans(),
+)
 manifests = st.builds(
     RunManifest,
     request=requests,
@@ -40,6 +50,7 @@ manifests = st.builds(
     model_hashes=st.dictionaries(texts, texts, max_size=3),
     versions=st.dictionaries(texts, texts, max_size=3),
     created=texts,
+    redos=st.lists(redos, max_size=3).map(tuple),
 )
 records = st.builds(
     ClipRecord,
@@ -50,7 +61,13 @@ records = st.builds(
     seconds=st.floats(0, 1e9),
     seed=st.integers(0, 2**63),
     prompt=texts,
+    follows=st.none() | texts,
+    revision=st.integers(0, 50),
+    attempts=st.integers(1, 11),
+    warnings=st.lists(texts, max_size=3).map(tuple),
 )
+# Fields that a later version may add; ours have no such names.
+additions = st.dictionaries(texts.map("later_".__add__), values, max_size=3)
 # Each example writes over the last one's file, which is the point of writing in one step.
 quick = settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -67,6 +84,35 @@ def test_manifest_round_trip(tmp_path, manifest):
 def test_record_round_trip(tmp_path, record):
     write_record(tmp_path / "0000.json", record)
     assert read_record(tmp_path / "0000.json") == record
+
+
+@quick
+@given(manifest=manifests, record=records, more=additions)
+def test_what_a_later_version_adds_is_read_past_and_kept(tmp_path, manifest, record, more):
+    for path, stored, read, write in (
+        (tmp_path / "run.json", manifest, read_manifest, write_manifest),
+        (tmp_path / "0000.json", record, read_record, write_record),
+    ):
+        later = json.loads(stored.model_dump_json()) | more
+        path.write_text(json.dumps(later), "utf-8")
+        found = read(path)
+        known = type(stored).model_fields
+        assert all(getattr(found, name) == getattr(stored, name) for name in known)
+        write(path, found)
+        assert json.loads(path.read_bytes()) == later
+
+
+@quick
+@given(record=records)
+def test_records_of_earlier_versions_are_read(tmp_path, record):
+    earlier = json.loads(record.model_dump_json())
+    for added in ("follows", "revision", "attempts", "warnings"):
+        del earlier[added]
+    path = tmp_path / "0000.json"
+    path.write_text(json.dumps(earlier), "utf-8")
+    found = read_record(path)
+    assert (found.video_hash, found.prompt) == (record.video_hash, record.prompt)
+    assert (found.follows, found.revision, found.attempts, found.warnings) == (None, 0, 1, ())
 
 
 @quick

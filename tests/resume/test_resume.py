@@ -94,14 +94,14 @@ def test_a_signal_stops_cleanly_and_says_how_to_go_on(
     process.send_signal(number)
     ended, out, err = finish(process)
     assert ended == code
-    assert "To go on: longvie generate -p 'green hills' --seconds 4.2" in err
+    assert "To go on: longvie resume out.longvie" in err
     assert "Traceback" not in err
     assert '"status": "stopped"' in out
     assert list(tmp_path.rglob("*.part")) == []
     if number == signal.SIGTERM:
         return
 
-    resumed = finish(start_longvie(*COMMAND, "-o", "out.mp4"))
+    resumed = finish(start_longvie("resume", "out.longvie"))
     assert resumed[0] == 0, resumed[2]
     assert "are there already; going on" in resumed[2]
     assert (tmp_path / "out.mp4").read_bytes() == (uninterrupted / "out.mp4").read_bytes()
@@ -154,6 +154,7 @@ def test_a_damaged_clip_is_made_again(
     made_at = first.stat().st_mtime_ns
     code, _, err = finish(start_longvie(*COMMAND, "-o", "out.mp4"))
     assert code == 0, err
-    assert "1 of 3 clips are there already" in err
+    assert "clip 1: clips/0001.mp4 is not what was written; it is made again" in err
+    assert "2 of 3 clips are there already" in err
     assert first.stat().st_mtime_ns == made_at
     assert (tmp_path / "out.mp4").read_bytes() == (uninterrupted / "out.mp4").read_bytes()

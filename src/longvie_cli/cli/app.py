@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import typer
 
-from longvie_cli.cli import extend, extract_controls, generate, models, stitch
+from longvie_cli.cli import extend, extract_controls, generate, models, runs, stitch
 from longvie_cli.cli.boundary import report_usage_error
 from longvie_cli.cli.options import EXIT_CODES, Version
 
@@ -41,6 +41,9 @@ def _add(
 _add("generate", generate.generate, generate.EPILOG)
 _add("extend", extend.extend, extend.EPILOG)
 _add("stitch", stitch.stitch, stitch.EPILOG)
+_add("redo", runs.redo, runs.REDO_EPILOG)
+_add("resume", runs.resume, runs.RESUME_EPILOG)
+_add("status", runs.status, runs.STATUS_EPILOG)
 _add("extract-controls", extract_controls.extract_controls, extract_controls.EPILOG)
 
 models_app = typer.Typer(

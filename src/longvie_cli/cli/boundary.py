@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from longvie_cli.workflows.result import CommandResult
 
 SCHEMA_VERSION = 1
-_CONSOLE_PARAMETERS = {"json_result", "quiet", "verbose", "debug", "version", "config", "dry_run"}
+_CONSOLE_PARAMETERS = {
+    *("json_result", "quiet", "verbose", "debug", "version", "config", "dry_run", "watch"),
+}
 
 R = TypeVar("R", bound="Request")
 
@@ -46,6 +48,8 @@ def execute(
     console = Console(json_result=parameters["json_result"], quiet=parameters["quiet"])
     _quiet_libraries(parameters["verbose"])
 
+    asked: list[R] = []
+
     def resolve_and_work() -> CommandResult:
         from longvie_cli.settings.resolve import resolve
 
@@ -58,10 +62,16 @@ def execute(
         )
         for note in notes:
             console.warning(note)
+        asked.append(request)
         return work(request, console)
 
     with console.only_results_on_stdout():
-        code = _guarded(console, resolve_and_work, debug=parameters["debug"])
+        code = _guarded(
+            console,
+            resolve_and_work,
+            debug=parameters["debug"],
+            to_go_on=lambda: _command_to_go_on(asked[0] if asked else None),
+        )
     raise typer.Exit(code)
 
 
@@ -75,14 +85,20 @@ def report_usage_error(message: str, *, json_result: bool) -> int:
     return _fail(console, error, debug=False)
 
 
-def _guarded(console: Console, job: Callable[[], CommandResult], *, debug: bool) -> int:
+def _guarded(
+    console: Console,
+    job: Callable[[], CommandResult],
+    *,
+    debug: bool,
+    to_go_on: Callable[[], str],
+) -> int:
     try:
         with stop_on_signals():
             result = job()
     except Interrupted as error:
-        return _fail(console, _stopped(error.signal_number), debug=debug)
+        return _fail(console, _stopped(error.signal_number, to_go_on()), debug=debug)
     except Exception as error:
-        return _fail(console, _explained(error), debug=debug)
+        return _fail(console, _explained(error, to_go_on), debug=debug)
     fields: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         **result.facts(),
@@ -115,23 +131,23 @@ def _fail(console: Console, error: LongVieError, *, debug: bool) -> int:
     return error.exit_code
 
 
-def _stopped(signal_number: int) -> StoppedBySignal:
-    return StoppedBySignal(signal_number, hint=f"To go on: {_this_command()}")
+def _stopped(signal_number: int, to_go_on: str) -> StoppedBySignal:
+    return StoppedBySignal(signal_number, hint=f"To go on: {to_go_on}")
 
 
-def _explained(error: Exception) -> LongVieError:
+def _explained(error: Exception, to_go_on: Callable[[], str]) -> LongVieError:
     """Return the error in the words of our own tree; anything unforeseen is a plain failure."""
     if isinstance(error, LongVieError):
         return error
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         explained: LongVieError = ResumableError(
             f"{error.filename or 'output'}: the disk is full.",
-            hint=f"Free some space, then: {_this_command()}",
+            hint=f"Free some space, then: {to_go_on()}",
         )
     elif _is_out_of_memory(error):
         explained = ResumableError(
             "Out of memory. Everything finished so far is saved.",
-            hint=f"Close other programs, then: {_this_command()}",
+            hint=f"Close other programs, then: {to_go_on()}",
         )
     else:
         text = " ".join(str(error).split())
@@ -153,7 +169,18 @@ def _is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate" in str(error)
 
 
-def _this_command() -> str:
+def _command_to_go_on(request: Request | None) -> str:
+    """Return `longvie resume RUN` where the request has begun a run, else the same command."""
+    from longvie_cli.run_folder.layout import RunFolder
+    from longvie_cli.settings.requests import ExtendRequest, GenerateRequest
+
+    if isinstance(request, GenerateRequest | ExtendRequest):
+        run_dir = request.run_dir
+        folder = RunFolder(run_dir) if run_dir else RunFolder.beside(request.output)
+        # Either of these may have been stopped before it made the run its own.
+        replaces = request.overwrite or request.from_clip is not None
+        if folder.run_json.is_file() and not replaces:
+            return shlex.join(["longvie", "resume", str(folder.root)])
     return shlex.join(["longvie", *sys.argv[1:]])
 
 

@@ -8,7 +8,7 @@ import statistics
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -97,6 +97,29 @@ class Console:
         except BrokenPipeError:
             # The reader left; the work is done and saved all the same.
             return
+
+    @contextmanager
+    def redrawn(self) -> Iterator[Callable[[str], None]]:
+        """Give a function that shows a text in place of the one before, on a terminal.
+
+        Elsewhere it says the first line of the text whenever that has changed.
+        """
+        if self._draws_bars():
+            from rich.live import Live
+
+            with Live(console=self._stderr, auto_refresh=False, transient=True) as live:
+                yield lambda text: live.update(text, refresh=True)
+            return
+        said = ""
+
+        def say(text: str) -> None:
+            nonlocal said
+            line = text.partition("\n")[0]
+            if line != said and not self.quiet:
+                self._line(line)
+            said = line
+
+        yield say
 
     def error(self, error: LongVieError, *, debug: bool) -> None:
         """Say what went wrong and what to do about it."""

@@ -437,6 +437,36 @@ RunDir = Annotated[
     ),
 ]
 
+Live = Annotated[
+    Path | None,
+    typer.Option(
+        "--live",
+        metavar="FILE.mp4",
+        help="Keep what is finished in this file, without sound, so that it can be watched: "
+        "refreshed after a clip, at most every 30 seconds, and at the end.",
+        rich_help_panel=DELIVERY,
+    ),
+]
+Retries = Annotated[
+    int | None,
+    typer.Option(
+        "--retries",
+        help="How often a clip that looks wrong (frozen, flat, a jump where it begins) is made "
+        "again with another seed; 0 if not given: it is only said.",
+        rich_help_panel=SAMPLING,
+    ),
+]
+FromClip = Annotated[
+    int | None,
+    typer.Option(
+        "--from-clip",
+        metavar="K",
+        help="Change the settings of a run that was begun: keep the clips before K and make the "
+        "rest with the new ones.",
+        rich_help_panel=JOB,
+    ),
+]
+
 EXIT_CODES = (
     "[bold]Exit codes[/bold]: 0 done; 1 failure; 2 usage; 3 weights or an optional dependency "
     "missing; 4 output exists or run locked; 5 bad input (media, controls, settings); 75 stopped, "

@@ -41,11 +41,13 @@ class Clip:
         index: Number of the clip in its run.
         frames: uint8 [frames, height, width, 3].
         timings: How long it took.
+        finite: Whether all its latents are numbers.
     """
 
     index: int
     frames: np.ndarray
     timings: ClipTimings
+    finite: bool = True
 
     def tail(self, num_frames: int) -> np.ndarray:
         """Return the last frames: all that the next clip needs of this one."""
@@ -139,12 +141,12 @@ class ClipGenerator:
             image = history[-1]
         started = time.perf_counter()
         noise = self._noise(self.seed if seed is None else seed)
-        frames, decode_started = self._make(
+        frames, decode_started, finite = self._make(
             prompt, self.preset.num_frames, noise, image, history, dense, sparse
         )
         ended = time.perf_counter()
         timings = ClipTimings(ended - started, ended - decode_started)
-        return Clip(clip_index, frames, timings)
+        return Clip(clip_index, frames, timings, finite)
 
     def first_frame(
         self,
@@ -164,7 +166,7 @@ class ClipGenerator:
             sparse: First track frame, likewise.
             seed: As in `generate`.
         """
-        frames, _ = self._make(
+        frames, _, _ = self._make(
             prompt,
             1,
             first_frame_noise(self._noise(self.seed if seed is None else seed)),
@@ -184,13 +186,14 @@ class ClipGenerator:
         history: np.ndarray | None,
         dense: np.ndarray | None,
         sparse: np.ndarray | None,
-    ) -> tuple[np.ndarray, float]:
-        """Return the frames and the instant at which decoding began."""
+    ) -> tuple[np.ndarray, float, bool]:
+        """Return the frames, the instant decoding began, and whether all latents are numbers."""
         last_step = time.perf_counter()
+        latents: Tensor | None = None
 
-        def stepped(*_: Any) -> None:
-            nonlocal last_step
-            last_step = time.perf_counter()
+        def stepped(*of_step: Any) -> None:
+            nonlocal last_step, latents
+            last_step, latents = time.perf_counter(), of_step[-1]["latents"]
             self._progress.advance("steps")
 
         self._progress.start("steps", self.num_inference_steps)
@@ -219,7 +222,8 @@ class ClipGenerator:
             )
         self._progress.finish("steps")
         assert isinstance(frames, np.ndarray)
-        return frames, last_step
+        finite = latents is None or bool(torch.isfinite(latents).all())
+        return frames, last_step, finite
 
     @torch.no_grad()
     def _encode_prompt(self, prompt: str) -> Tensor:

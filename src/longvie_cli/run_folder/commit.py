@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import xxhash
@@ -10,10 +11,10 @@ import xxhash
 from longvie_cli.durable import commit_file, write_atomic
 from longvie_cli.errors import OutputConflictError
 from longvie_cli.run_folder.layout import RunFolder
-from longvie_cli.run_folder.manifest import ClipRecord, read_record
+from longvie_cli.run_folder.manifest import ClipRecord, Redo, read_record, revision_of
 from longvie_cli.timeline import ClipSpec
 
-__all__ = ["commit_file", "completed_clips", "hash_file", "write_atomic"]
+__all__ = ["commit_file", "completed_clips", "hash_file", "stored_clips", "write_atomic"]
 
 _BLOCK_BYTES = 1 << 20
 
@@ -31,26 +32,82 @@ def hash_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def completed_clips(folder: RunFolder, plan: Sequence[ClipSpec]) -> list[ClipRecord]:
+@dataclass(frozen=True)
+class StoredClip:
+    """What the run folder holds of one clip.
+
+    Args:
+        spec: The clip.
+        record: Its record, where it exists; None where it has to be made.
+        damage: What keeps a clip that was finished from existing, in words; empty where it exists
+            or was not finished.
+    """
+
+    spec: ClipSpec
+    record: ClipRecord | None
+    damage: str = ""
+
+
+def completed_clips(
+    folder: RunFolder, plan: Sequence[ClipSpec], redos: Sequence[Redo] = ()
+) -> list[ClipRecord]:
     """Return the records of the clips that exist, up to the first that does not.
 
-    A clip whose record, video or tail is missing or not intact does not exist, and neither does
-    any clip after it, since each starts on the last frames of the one before.
+    A clip whose record, video or tail is missing or not intact does not exist, nor does one that
+    was made before a redo forgot it.
     """
     records: list[ClipRecord] = []
     for spec in plan:
-        record = _intact_clip(folder, spec)
+        record = _stored_clip(folder, spec, redos, hash_file).record
         if record is None:
             break
         records.append(record)
     return records
 
 
-def _intact_clip(folder: RunFolder, spec: ClipSpec) -> ClipRecord | None:
+def stored_clips(
+    folder: RunFolder,
+    plan: Sequence[ClipSpec],
+    redos: Sequence[Redo] = (),
+    *,
+    hasher: Callable[[Path], str] = hash_file,
+) -> list[StoredClip]:
+    """Return what is there of every clip, also of those after one that is missing.
+
+    Args:
+        folder: The run.
+        plan: Its clips.
+        redos: What was ordered to be made again.
+        hasher: `hash_file`, or something that remembers what it found.
+    """
+    return [_stored_clip(folder, spec, redos, hasher) for spec in plan]
+
+
+def _stored_clip(
+    folder: RunFolder, spec: ClipSpec, redos: Sequence[Redo], hasher: Callable[[Path], str]
+) -> StoredClip:
+    path = folder.clip_record(spec.index)
+    if not path.is_file():
+        return StoredClip(spec, None)
     try:
-        record = read_record(folder.clip_record(spec.index))
-        hashes = hash_file(folder.clip_video(spec.index)), hash_file(folder.tail(spec.index))
-    except (OutputConflictError, OSError):
-        return None
-    promised = (record.index, record.frames, record.video_hash, record.tail_hash)
-    return record if promised == (spec.index, spec.added_frames, *hashes) else None
+        record = read_record(path)
+    except OutputConflictError:
+        return StoredClip(spec, None, f"{path.name} is damaged")
+    if record.revision != revision_of(redos, spec.index):
+        return StoredClip(spec, None)
+    if (record.index, record.frames) != (spec.index, spec.added_frames):
+        return StoredClip(spec, None, f"{path.name} is of another clip")
+    for file, promised in (
+        (folder.clip_video(spec.index), record.video_hash),
+        (folder.tail(spec.index), record.tail_hash),
+    ):
+        try:
+            if hasher(file) != promised:
+                return StoredClip(spec, None, f"{_shown(file)} is not what was written")
+        except OSError as reason:
+            return StoredClip(spec, None, f"{_shown(file)}: {reason.strerror}")
+    return StoredClip(spec, record)
+
+
+def _shown(file: Path) -> str:
+    return f"{file.parent.name}/{file.name}"

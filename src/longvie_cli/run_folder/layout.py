@@ -21,6 +21,7 @@ class RunFolder:
     prompts/*.safetensors    embeddings of each distinct prompt, named by text and text encoder
     first.png            the picture clip 0 starts from, where the model made it
     first_0002.png       likewise for clip 2, where the source's scene begins with it
+    first_0002_r1.png    the same after a redo forgot the clip once
     earlier.mp4          what `extend` goes on from, where it had to be encoded again
     joined.mp4           the whole video, until it is moved to the output
     delivery.json        hash of the output and where its source stands: the run is finished
@@ -69,8 +70,13 @@ class RunFolder:
     def first_picture(self) -> Path:
         return self.root / "first.png"
 
-    def scene_picture(self, clip_index: int) -> Path:
-        """Return where the picture made for the clip that begins a scene is stored."""
+    def scene_picture(self, clip_index: int, revision: int = 0) -> Path:
+        """Return where the picture made for the clip that begins a scene is stored.
+
+        Each revision of the clip has its own, so that none is taken for the next one's.
+        """
+        if revision:
+            return self.root / f"first_{clip_index:04d}_r{revision}.png"
         return self.first_picture if clip_index == 0 else self.root / f"first_{clip_index:04d}.png"
 
     @property

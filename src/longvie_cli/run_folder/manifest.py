@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,7 +18,25 @@ SCHEMA_VERSION = 1
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    # What a later longvie adds within this format version is optional: it is kept, not understood.
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+
+
+class Redo(_Record):
+    """One order to forget clips of a run and make them again.
+
+    Args:
+        clip: The first clip forgotten.
+        prompt: New prompt of this clip and of those after it that shared its prompt; None keeps it.
+        seed: New seed, likewise.
+        new_request: The clips are made by another request, which is then the run's; what redos
+            before it said of prompts and seeds no longer counts.
+    """
+
+    clip: int = Field(ge=0)
+    prompt: str | None = None
+    seed: int | None = None
+    new_request: bool = False
 
 
 class RunManifest(_Record):
@@ -34,6 +52,7 @@ class RunManifest(_Record):
         model_hashes: Hash of each weights file, by name.
         versions: Version of each package that shapes the frames.
         created: When the run began, ISO 8601 in UTC.
+        redos: What was ordered to be made again, oldest first. Appending to it forgets the clips.
     """
 
     schema_version: int = Field(default=SCHEMA_VERSION, ge=1)
@@ -45,6 +64,7 @@ class RunManifest(_Record):
     model_hashes: dict[str, str]
     versions: dict[str, str]
     created: str
+    redos: tuple[Redo, ...] = ()
 
 
 class ClipRecord(_Record):
@@ -58,6 +78,11 @@ class ClipRecord(_Record):
         seconds: How long it took to make.
         seed: Seed it was made with.
         prompt: Prompt it was made with.
+        follows: Hash of the tail it was made after, empty for a clip that follows none; None in
+            records of earlier versions, which did not say.
+        revision: How many redos had forgotten it when it was made.
+        attempts: How often it was made until it was kept.
+        warnings: What looked wrong in it, in words.
     """
 
     index: int = Field(ge=0)
@@ -67,6 +92,15 @@ class ClipRecord(_Record):
     seconds: float = Field(ge=0)
     seed: int
     prompt: str
+    follows: str | None = None
+    revision: int = Field(default=0, ge=0)
+    attempts: int = Field(default=1, ge=1)
+    warnings: tuple[str, ...] = ()
+
+
+def revision_of(redos: Sequence[Redo], clip_index: int) -> int:
+    """Return how many redos have forgotten a clip: its record counts only with this revision."""
+    return sum(redo.clip <= clip_index for redo in redos)
 
 
 def fingerprint(facts: Mapping[str, Any]) -> str:

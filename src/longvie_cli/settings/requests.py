@@ -138,7 +138,19 @@ class Length(BaseModel):
 
 
 class Delivery(BaseModel):
-    """How the finished file is written."""
+    """How the run is kept and its file is written.
+
+    Args:
+        crf: H.264 quality.
+        overwrite: Replace the output at the end.
+        no_clobber: Do nothing if the output exists.
+        keep_clips: Keep the single clips once they are joined.
+        embed_metadata: Write the settings into the file.
+        run_dir: Run folder; None for the one beside the output.
+        live: File that is refreshed with what is finished after each clip.
+        retries: How often a clip that looks wrong is made again with another seed.
+        from_clip: Take the run on with other settings: keep the clips before this one.
+    """
 
     crf: int = Field(default=18, ge=1, le=51)
     overwrite: bool = False
@@ -146,6 +158,9 @@ class Delivery(BaseModel):
     keep_clips: bool = True
     embed_metadata: bool = True
     run_dir: Path | None = None
+    live: Path | None = None
+    retries: int = Field(default=0, ge=0, le=10)
+    from_clip: int | None = Field(default=None, ge=0)
 
 
 class DepthSettings(BaseModel):
@@ -265,6 +280,21 @@ class ExtractControlsRequest(OutputRequest, Length, Network, Tracking, DepthSett
     fit: Fit = "crop"
     preset: str = DEFAULT_PRESET
     device: str = "auto"
+
+
+class RedoRequest(Request):
+    """What `redo` was asked: a run, the first clip to make again, and what is new about it."""
+
+    run: Path
+    clip: int = Field(ge=0)
+    new_prompt: str | None = Field(default=None, min_length=1)
+    new_seed: int | None = Field(default=None, ge=0, lt=2**63)
+
+
+class RunRequest(Request):
+    """What `resume` and `status` were asked: a run, by its folder or its output."""
+
+    run: Path
 
 
 class ModelsRequest(Request, Network):

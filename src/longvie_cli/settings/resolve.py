@@ -28,7 +28,9 @@ from longvie_cli.settings.requests import (
     ExtractControlsRequest,
     GenerateRequest,
     ModelsRequest,
+    RedoRequest,
     Request,
+    RunRequest,
     StitchRequest,
     flags_of,
 )
@@ -39,6 +41,8 @@ COMMANDS: dict[str, type[Request]] = {
     "generate": GenerateRequest,
     "extend": ExtendRequest,
     "stitch": StitchRequest,
+    "redo": RedoRequest,
+    "run": RunRequest,
     "models": ModelsRequest,
     "models-convert": ConvertModelsRequest,
 }
@@ -46,7 +50,10 @@ SETTINGS_FILE = "longvie.yaml"
 ENVIRONMENT_PREFIX = "LONGVIE_"
 
 # These name the job itself and are always given on the command line.
-_ONLY_ON_THE_COMMAND_LINE = {"output", "previous", "inputs", "prompts", "names"}
+_ONLY_ON_THE_COMMAND_LINE = {
+    *("output", "previous", "inputs", "prompts", "names"),
+    *("run", "clip", "new_prompt", "new_seed", "from_clip"),
+}
 # Read by the command line itself, before any request exists.
 _CONSOLE_VARIABLES = {"json", "quiet", "verbose", "debug", "config"}
 _PATH_KEYS = {
@@ -56,6 +63,7 @@ _PATH_KEYS = {
     "first_frame_model",
     "weights",
     "run_dir",
+    "live",
     "prompt_file",
     "depth",
 }

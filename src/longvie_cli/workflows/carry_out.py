@@ -13,20 +13,36 @@ from longvie_cli.progress import Progress
 from longvie_cli.run_folder.commit import completed_clips, hash_file
 from longvie_cli.run_folder.events import append_event
 from longvie_cli.run_folder.layout import RunFolder
+from longvie_cli.run_folder.manifest import read_manifest
 from longvie_cli.settings.requests import Offload
 from longvie_cli.workflows.clip_loop import make_missing_clips
-from longvie_cli.workflows.delivery import deliver, finished_result, read_delivery
+from longvie_cli.workflows.delivery import (
+    deliver,
+    finished_result,
+    is_own_output,
+    read_delivery,
+)
 from longvie_cli.workflows.job import Job, output_taken
+from longvie_cli.workflows.live import LiveVideo
 from longvie_cli.workflows.memory import describe_memory, fitting_plan
-from longvie_cli.workflows.opening import changed_settings, opened_run
+from longvie_cli.workflows.opening import Change, changed_settings, opened_run
 from longvie_cli.workflows.result import JobResult
 
 # H.264 at crf 18 of moving landscapes stays below this; a guess for --dry-run, on the safe side.
 _BYTES_A_PIXEL = 0.25
 
 
-def carry_out(job: Job, progress: Progress) -> JobResult:
+def carry_out(
+    job: Job, progress: Progress, *, change: Change | None = None, resuming: bool = False
+) -> JobResult:
     """Do the job from wherever it stands and return its result.
+
+    Args:
+        job: The job.
+        progress: Told of everything.
+        change: A redo to begin with.
+        resuming: The job was read from its run folder: a difference between the two is an error,
+            also where the run may overwrite its output.
 
     Raises:
         UsageError: The machine's memory is too small for this placement.
@@ -34,14 +50,16 @@ def carry_out(job: Job, progress: Progress) -> JobResult:
         MediaError, ControlError: An input turned out to be unusable.
         ResumableError: The disk is full; the same request goes on.
     """
-    with opened_run(job) as folder:
+    with opened_run(job, change=change, resuming=resuming) as folder:
         if finished := finished_result(job):
             progress.message(f"{job.output}: this run is finished already.")
             return finished
-        if job.output.exists() and not job.delivery.overwrite:
+        if job.output.exists() and not job.delivery.overwrite and not is_own_output(job):
             raise output_taken(job.output)
+        redos = read_manifest(folder.run_json).redos
+        live = LiveVideo(job, folder)
         offload: Offload = "none"
-        if len(completed_clips(folder, job.specs)) < len(job.specs):
+        if len(completed_clips(folder, job.specs, redos)) < len(job.specs):
             # Before the controls, which can take minutes.
             offload = fitting_plan(job).offload
         for note in job.notes:
@@ -49,7 +67,7 @@ def carry_out(job: Job, progress: Progress) -> JobResult:
         append_event(folder.events, "started", clips=len(job.specs), frames=job.added_frames)
         _encode_earlier_video(job, folder, progress)
         controls = job.source.prepare(folder.controls_dir, job.source_frames, progress)
-        make_missing_clips(job, folder, controls, progress, offload=offload)
+        make_missing_clips(job, folder, controls, progress, offload=offload, redos=redos, live=live)
         return deliver(job, progress)
 
 
@@ -168,7 +186,8 @@ def _state(job: Job, weights_here: bool) -> str:
         return f"the run folder holds another run, started with {'; '.join(changed[:3])}"
     if _finished(job):
         return "finished already"
-    return f"{len(completed_clips(job.folder, job.specs))} made already"
+    redos = read_manifest(job.folder.run_json).redos
+    return f"{len(completed_clips(job.folder, job.specs, redos))} made already"
 
 
 def _finished(job: Job) -> bool:
@@ -177,6 +196,7 @@ def _finished(job: Job) -> bool:
         record is not None
         and job.output.is_file()
         and hash_file(job.output) == record["output_hash"]
+        and record.get("revision", 0) == len(read_manifest(job.folder.run_json).redos)
         and not changed_settings(job)
     )
 

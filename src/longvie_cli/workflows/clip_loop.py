@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from longvie_cli.durable import write_atomic
@@ -11,14 +14,22 @@ from longvie_cli.media.frames import last_frames
 from longvie_cli.media.reader import read_image
 from longvie_cli.media.writer import VideoWriter
 from longvie_cli.progress import Progress
-from longvie_cli.run_folder.commit import completed_clips, hash_file
+from longvie_cli.run_folder.commit import StoredClip, hash_file, stored_clips
 from longvie_cli.run_folder.events import append_event
 from longvie_cli.run_folder.layout import RunFolder
-from longvie_cli.run_folder.manifest import ClipRecord, read_manifest, write_record
+from longvie_cli.run_folder.manifest import (
+    ClipRecord,
+    Redo,
+    read_manifest,
+    revision_of,
+    write_record,
+)
 from longvie_cli.run_folder.tails import load_tail, save_tail
 from longvie_cli.settings.requests import Offload
 from longvie_cli.timeline import ClipSpec
+from longvie_cli.workflows.clip_checks import check_clip, retry_seed
 from longvie_cli.workflows.job import Job
+from longvie_cli.workflows.live import LiveVideo
 from longvie_cli.workflows.sources import PlayedControls
 
 if TYPE_CHECKING:
@@ -35,54 +46,156 @@ def make_missing_clips(
     progress: Progress,
     *,
     offload: Offload,
+    redos: Sequence[Redo] = (),
+    live: LiveVideo | None = None,
 ) -> None:
     """Make every clip that does not exist yet, in order.
 
     A clip starts on the last frame so far and is told the last few as history; both come from the
     lossless tail, never from the delivered video, so a resumed run makes the same frames. Memory
     does not grow with the number of clips. A clip that starts a scene of the source starts anew:
-    from the scene's own picture and without history, in the same noise.
+    from the scene's own picture and without history, in the same noise. A damaged clip is made
+    again; the clips after it are kept if it comes out with the tail that they were made after.
     """
-    done = completed_clips(folder, job.specs)
-    if len(done) == len(job.specs):
-        return
-    if done:
-        progress.message(f"{len(done)} of {len(job.specs)} clips are there already; going on.")
-    _paint_pictures(job, folder, controls, len(done))
+    stored = stored_clips(folder, job.specs, redos)
+    kept = sum(clip.record is not None for clip in stored)
+    for clip in stored:
+        if clip.damage:
+            progress.warning(f"clip {clip.spec.index}: {clip.damage}; it is made again.")
+    if kept < len(stored):
+        if kept:
+            progress.message(f"{kept} of {len(stored)} clips are there already; going on.")
+        _make(job, folder, controls, progress, stored, redos, live, offload)
+    if live is not None:
+        live.refresh(len(stored), last=True)
+
+
+def _make(
+    job: Job,
+    folder: RunFolder,
+    controls: PlayedControls | None,
+    progress: Progress,
+    stored: Sequence[StoredClip],
+    redos: Sequence[Redo],
+    live: LiveVideo | None,
+    offload: Offload,
+) -> None:
+    _paint_pictures(job, folder, controls, stored, redos)
     generator = _load_generator(job, folder, offload, progress)
-    tail = load_tail(folder.tail(done[-1].index)) if done else job.start.history
-    progress.start("clips", len(job.specs), done=len(done))
-    for spec in job.specs[len(done) :]:
-        began = time.monotonic()
-        shown = None if controls is None else controls.read(spec)
-        dense, sparse = (None, None) if shown is None else (shown.dense, shown.sparse)
-        prompt = job.prompts[spec.index]
-        if spec.starts_scene:
-            tail = None
-        if tail is not None:
-            image = tail[-1]
-        else:
-            image = _first_picture(job, spec, folder, generator, dense, sparse)
+    kept = sum(clip.record is not None for clip in stored)
+    progress.start("clips", len(stored), done=kept)
+    previous, made_any = "", False
+    for clip in stored:
+        spec, record = clip.spec, clip.record
+        follows = "" if spec.starts_scene else previous
+        if record is not None:
+            known = not made_any if record.follows is None else record.follows == follows
+            if known:
+                previous = record.tail_hash
+                continue
+            progress.message(
+                f"clip {spec.index} is made again: the clip before it came out otherwise."
+            )
+            kept -= 1
+            progress.start("clips", len(stored), done=kept)
+        record = _make_clip(job, folder, controls, progress, generator, spec, redos, follows)
+        previous, made_any = record.tail_hash, True
+        kept += 1
+        append_event(
+            folder.events,
+            "clip_done",
+            clip=spec.index,
+            seconds=round(record.seconds, 3),
+            **({"warnings": list(record.warnings)} if record.warnings else {}),
+        )
+        progress.advance("clips", detail=f"{record.seconds:.1f} s")
+        if live is not None:
+            live.refresh(spec.index + 1)
+    progress.finish("clips")
+
+
+def _make_clip(
+    job: Job,
+    folder: RunFolder,
+    controls: PlayedControls | None,
+    progress: Progress,
+    generator: ClipGenerator,
+    spec: ClipSpec,
+    redos: Sequence[Redo],
+    follows: str,
+) -> ClipRecord:
+    began = time.monotonic()
+    shown = None if controls is None else controls.read(spec)
+    dense, sparse = (None, None) if shown is None else (shown.dense, shown.sparse)
+    revision = revision_of(redos, spec.index)
+    tail = None
+    if not spec.starts_scene:
+        tail = load_tail(folder.tail(spec.index - 1)) if spec.index else job.start.history
+    if tail is not None:
+        image = tail[-1]
+    else:
+        made = folder.scene_picture(spec.index, revision)
+        image = _first_picture(job, spec, made, generator, dense, sparse)
+    stretch = slice(spec.skip_frames, spec.skip_frames + spec.added_frames)
+    best: _Attempt | None = None
+    attempts = 0
+    while best is None or (best.warnings and attempts <= job.delivery.retries):
+        seed = retry_seed(job.seeds[spec.index], attempts)
         clip = generator.generate(
             spec.index,
-            prompt,
+            job.prompts[spec.index],
             image=image,
             history=tail,
             dense=dense,
             sparse=sparse,
-            seed=job.seeds[spec.index],
+            seed=seed,
         )
-        added = clip.frames[spec.skip_frames : spec.skip_frames + spec.added_frames]
-        tail = last_frames(tail, added, job.preset.history_frames)
-        seconds = time.monotonic() - began
-        _commit(job, folder, spec, added, tail, seconds)
-        append_event(folder.events, "clip_done", clip=spec.index, seconds=round(seconds, 3))
-        progress.advance("clips", detail=f"{seconds:.1f} s")
-    progress.finish("clips")
+        added = clip.frames[stretch]
+        steering = None if dense is None or job.sampling.depth_strength == 0 else dense[stretch]
+        warnings = check_clip(added, before=tail, controls=steering, finite=clip.finite)
+        if best is None or len(warnings) < len(best.warnings):
+            best = _Attempt(added, seed, warnings)
+        attempts += 1
+        if warnings and attempts <= job.delivery.retries:
+            progress.message(
+                f"clip {spec.index}, seed {seed}: {'; '.join(warnings)}; made again with another "
+                "seed."
+            )
+    for warning in best.warnings:
+        progress.warning(f"clip {spec.index}: {warning}.")
+    tail = last_frames(tail, best.frames, job.preset.history_frames)
+    _write_files(job, folder, spec, best.frames, tail)
+    record = ClipRecord(
+        index=spec.index,
+        frames=len(best.frames),
+        video_hash=hash_file(folder.clip_video(spec.index)),
+        tail_hash=hash_file(folder.tail(spec.index)),
+        seconds=time.monotonic() - began,
+        seed=best.seed,
+        prompt=job.prompts[spec.index],
+        follows=follows,
+        revision=revision,
+        attempts=attempts,
+        warnings=best.warnings,
+    )
+    # Last of all: with its record the clip exists.
+    write_record(folder.clip_record(spec.index), record)
+    return record
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    frames: NDArray[np.uint8]
+    seed: int
+    warnings: tuple[str, ...]
 
 
 def _paint_pictures(
-    job: Job, folder: RunFolder, controls: PlayedControls | None, num_done: int
+    job: Job,
+    folder: RunFolder,
+    controls: PlayedControls | None,
+    stored: Sequence[StoredClip],
+    redos: Sequence[Redo],
 ) -> None:
     """Make the pictures that a text-to-image model gives, before the video model needs the memory.
 
@@ -92,9 +205,11 @@ def _paint_pictures(
     if model is None:
         return
     assert controls is not None, "a first frame is made from controls"
-    for spec in job.specs[num_done:]:
-        made = folder.scene_picture(spec.index)
-        if not (spec.index == 0 or spec.starts_scene) or made.is_file():
+    for clip in stored:
+        spec = clip.spec
+        made = folder.scene_picture(spec.index, revision_of(redos, spec.index))
+        starts = spec.index == 0 or spec.starts_scene
+        if clip.record is not None or not starts or made.is_file():
             continue
         from longvie_cli.engine.first_frame import make_first_frame
 
@@ -113,19 +228,18 @@ def _paint_pictures(
 def _first_picture(
     job: Job,
     spec: ClipSpec,
-    folder: RunFolder,
+    made: Path,
     generator: ClipGenerator,
     dense: NDArray[np.uint8] | None,
     sparse: NDArray[np.uint8] | None,
 ) -> NDArray[np.uint8]:
-    """Return the picture a new video or scene starts from, made where none is given."""
+    """Return the picture a new video or scene starts from, made at `made` where none is given."""
     if not spec.starts_scene and job.start.image is not None:
         return job.start.image
     if spec.starts_scene and not job.start.scenes_from_prompt:
         picture = job.source.picture(spec.first_frame)
         assert picture is not None, "checked when the job was decided"
         return picture
-    made = folder.scene_picture(spec.index)
     if not made.is_file():
         assert dense is not None and sparse is not None, "a first frame is made from controls"
         picture = generator.first_frame(
@@ -135,17 +249,16 @@ def _first_picture(
     return read_image(made, height=job.preset.height, width=job.preset.width, fit="native")
 
 
-def _commit(
+def _write_files(
     job: Job,
     folder: RunFolder,
     spec: ClipSpec,
     added: NDArray[np.uint8],
     tail: NDArray[np.uint8],
-    seconds: float,
 ) -> None:
-    video, preset = folder.clip_video(spec.index), job.preset
+    preset = job.preset
     with VideoWriter(
-        video,
+        folder.clip_video(spec.index),
         height=preset.height,
         width=preset.width,
         fps=preset.fps,
@@ -154,17 +267,6 @@ def _commit(
         for frame in added:
             writer.write(frame)
     save_tail(folder.tail(spec.index), tail)
-    record = ClipRecord(
-        index=spec.index,
-        frames=len(added),
-        video_hash=hash_file(video),
-        tail_hash=hash_file(folder.tail(spec.index)),
-        seconds=seconds,
-        seed=job.seeds[spec.index],
-        prompt=job.prompts[spec.index],
-    )
-    # Last of all: with its record the clip exists.
-    write_record(folder.clip_record(spec.index), record)
 
 
 def _png(frame: NDArray[np.uint8]) -> bytes:

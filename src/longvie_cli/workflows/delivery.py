@@ -17,6 +17,7 @@ from longvie_cli.progress import Progress
 from longvie_cli.run_folder.commit import hash_file
 from longvie_cli.run_folder.events import append_event
 from longvie_cli.run_folder.layout import RunFolder
+from longvie_cli.run_folder.manifest import read_manifest
 from longvie_cli.workflows.job import Job, output_taken
 from longvie_cli.workflows.result import JobResult
 
@@ -30,7 +31,7 @@ def finished_result(job: Job) -> JobResult | None:
         OutputConflictError: The run is finished, but something else lies at the output.
     """
     record = read_delivery(job.folder)
-    if record is None:
+    if record is None or record.get("revision", 0) != _revision(job.folder):
         return None
     if _is(job.output, record["output_hash"]):
         return _result(job)
@@ -73,6 +74,17 @@ def deliver(job: Job, progress: Progress) -> JobResult:
     return _result(job)
 
 
+def is_own_output(job: Job) -> bool:
+    """Return whether what lies at the output is what this run delivered there before."""
+    record = read_delivery(job.folder)
+    hashes = () if record is None else (record["output_hash"], record.get("replaces"))
+    return any(known is not None and _is(job.output, known) for known in hashes)
+
+
+def _revision(folder: RunFolder) -> int:
+    return len(read_manifest(folder.run_json).redos)
+
+
 def embedded_settings(job: Job) -> dict[str, Any]:
     """Return what the file says about itself: no paths, no names of users or machines."""
     return {
@@ -112,10 +124,19 @@ def read_delivery(folder: RunFolder) -> Mapping[str, Any] | None:
 
 
 def _write_delivery(job: Job, output_hash: str) -> None:
+    before = read_delivery(job.folder)
+    replaces = None
+    if before is not None:
+        replaces = before["output_hash"]
+        if replaces == output_hash:
+            replaces = before.get("replaces")
     record = {
         "schema_version": SCHEMA_VERSION,
         "output": job.output.name,
         "output_hash": output_hash,
+        # What of ours may still lie at the output if the process ends before the file is moved.
+        "replaces": replaces,
+        "revision": _revision(job.folder),
         "last_clip": job.specs[-1].index,
         "about": embedded_settings(job),
     }
@@ -124,7 +145,7 @@ def _write_delivery(job: Job, output_hash: str) -> None:
 
 def _move_out(job: Job, output_hash: str) -> None:
     joined, output = job.folder.joined_video, job.output
-    if output.exists() and not job.delivery.overwrite and not _is(output, output_hash):
+    if output.exists() and not job.delivery.overwrite and not is_own_output(job):
         raise output_taken(output)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)

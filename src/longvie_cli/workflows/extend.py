@@ -228,13 +228,15 @@ def find_origin(video: Path) -> Origin:
 
 
 def _origin(folder: RunFolder, record: Mapping[str, Any]) -> Origin:
-    request = read_manifest(folder.run_json).request
+    manifest = read_manifest(folder.run_json)
+    request = manifest.request
     source_path = request.get("source")
     tail = folder.tail(int(record["last_clip"]))
     return Origin(
         about=record["about"],
         folder=folder,
-        tail=tail if tail.is_file() else None,
+        # While a redo is under way the tail is no longer, or not yet, of this video.
+        tail=tail if tail.is_file() and record.get("revision", 0) == len(manifest.redos) else None,
         source_path=Path(source_path) if source_path else None,
         weights=Path(request["weights"]) if request.get("weights") else None,
         lora_paths=tuple(Path(path) for path in request.get("lora_paths", [])),

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from longvie_cli.errors import OutputConflictError, UsageError
 from longvie_cli.models.hub import weight_hashes
 from longvie_cli.run_folder.commit import hash_file
 from longvie_cli.run_folder.layout import RunFolder
+from longvie_cli.run_folder.manifest import Redo
 from longvie_cli.settings.presets import Fit, Preset, preset_folder
 from longvie_cli.settings.prompts import (
     ClipPrompt,
@@ -226,6 +227,47 @@ def clip_seeds(specs: Sequence[ClipSpec], sampling: Sampling, given: Prompts) ->
     return tuple(seeds)
 
 
+def redone(job: Job, redos: Sequence[Redo]) -> Job:
+    """Return a job with what redos since its request say of prompts and seeds.
+
+    A new prompt holds for the clip and for those after it that shared its prompt up to then, so
+    that a run of one prompt goes on with the new one; a new seed likewise.
+    """
+    prompts, seeds = list(job.prompts), list(job.seeds)
+    for redo in redos_of_request(redos):
+        if redo.prompt is not None:
+            _put(prompts, redo.clip, redo.prompt)
+        if redo.seed is not None:
+            _put(seeds, redo.clip, redo.seed)
+    if (tuple(prompts), tuple(seeds)) == (job.prompts, job.seeds):
+        return job
+    kept = {
+        key: value
+        for key, value in job.settings.items()
+        if key not in ("prompt", "prompts", "seeds")
+    }
+    settings = kept | _prompt_settings(prompts) | _seed_settings(job.sampling, seeds)
+    return replace(job, prompts=tuple(prompts), seeds=tuple(seeds), settings=settings)
+
+
+def redos_of_request(redos: Sequence[Redo]) -> Sequence[Redo]:
+    """Return the redos that were ordered since the run's request was last replaced."""
+    begins = max((index + 1 for index, redo in enumerate(redos) if redo.new_request), default=0)
+    return redos[begins:]
+
+
+_Value = TypeVar("_Value", str, int)
+
+
+def _put(values: list[_Value], first: int, new: _Value) -> None:
+    if first >= len(values):
+        return
+    old, index = values[first], first
+    while index < len(values) and values[index] == old:
+        values[index] = new
+        index += 1
+
+
 def _by_clip(given: Prompts) -> tuple[ClipPrompt, ...]:
     return tuple(prompt for prompt in given if isinstance(prompt, ClipPrompt))
 
@@ -295,12 +337,11 @@ def deciding_settings(
         kernels["quantize"] = sampling.quantize
     if sampling.attention != "native":
         kernels["attention"] = sampling.attention
-    same_prompt = len(set(prompts)) == 1
     restarts = [spec.first_frame for spec in specs if spec.starts_scene]
     return {
         "preset": preset.name,
         "frames": sum(spec.added_frames for spec in specs),
-        ("prompt" if same_prompt else "prompts"): prompts[0] if same_prompt else list(prompts),
+        **_prompt_settings(prompts),
         "first_frame": start.label,
         **source.facts(),
         # Only where there are any: without cuts a run is what it was before they were looked for.
@@ -317,11 +358,20 @@ def deciding_settings(
         "crf": delivery.crf,
         "embed_metadata": delivery.embed_metadata,
         "audio": None if audio is None else f"{audio.name} {hash_file(audio)}",
-        **_unusual_settings(sampling, seeds),
+        **_unusual_settings(sampling, delivery),
+        **_seed_settings(sampling, seeds),
     }
 
 
-def _unusual_settings(sampling: Sampling, seeds: Sequence[int]) -> dict[str, Any]:
+def _prompt_settings(prompts: Sequence[str]) -> dict[str, Any]:
+    return {"prompt": prompts[0]} if len(set(prompts)) == 1 else {"prompts": list(prompts)}
+
+
+def _seed_settings(sampling: Sampling, seeds: Sequence[int]) -> dict[str, Any]:
+    return {"seeds": list(seeds)} if any(seed != sampling.seed for seed in seeds) else {}
+
+
+def _unusual_settings(sampling: Sampling, delivery: Delivery) -> dict[str, Any]:
     """Return settings that are named only where they are used: runs begun before still go on."""
     settings: dict[str, Any] = {}
     if sampling.control_start != 0:
@@ -330,8 +380,8 @@ def _unusual_settings(sampling: Sampling, seeds: Sequence[int]) -> dict[str, Any
         settings["control_end"] = sampling.control_end
     if sampling.seed_per_clip:
         settings["seed_per_clip"] = True
-    if any(seed != sampling.seed for seed in seeds):
-        settings["seeds"] = list(seeds)
+    if delivery.retries:
+        settings["retries"] = delivery.retries
     if sampling.loras:
         settings["lora"] = [
             {"name": lora.path.name, "hash": hash_file(lora.path), "scale": lora.scale}

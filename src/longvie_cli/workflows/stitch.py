@@ -74,7 +74,7 @@ def _clips_of(path: Path, progress: Progress) -> list[Path]:
             raise UsageError(f"{path}: this folder holds no run and no mp4 file.")
         return clips
     manifest = read_manifest(folder.run_json)
-    done = completed_clips(folder, manifest.plan)
+    done = completed_clips(folder, manifest.plan, manifest.redos)
     if not done:
         raise UsageError(
             f"{path}: this run has no finished clip.",

@@ -9,7 +9,14 @@ import pytest
 
 from longvie_cli.durable import storage_error
 from longvie_cli.errors import OutputConflictError, ResumableError
-from longvie_cli.run_folder.commit import commit_file, completed_clips, hash_file, write_atomic
+from longvie_cli.run_folder.commit import (
+    commit_file,
+    completed_clips,
+    hash_file,
+    stored_clips,
+    write_atomic,
+)
+from longvie_cli.run_folder.manifest import Redo, write_record
 from longvie_cli.timeline import ClipGeometry, plan_clips
 
 PLAN = plan_clips(ClipGeometry(33, 16), 128)  # 33 + 32 + 32 + 31 frames
@@ -35,6 +42,27 @@ def test_a_clip_that_is_not_intact_ends_the_list(folder, finish_clip, part, dama
         changed = {"changed": data[:-2] + b"!!", "cut": data[: len(data) // 2], "empty": b""}
         path.write_bytes(changed[damage])
     assert completed_clips(folder, PLAN) == records[:2]
+
+
+def test_a_clip_made_before_a_redo_does_not_exist(folder, finish_clip):
+    records = [finish_clip(spec) for spec in PLAN]
+    assert completed_clips(folder, PLAN, [Redo(clip=2)]) == records[:2]
+    found = stored_clips(folder, PLAN, [Redo(clip=3), Redo(clip=3)])
+    assert [clip.record for clip in found] == [*records[:3], None]
+    assert found[3].damage == ""
+    write_record(folder.clip_record(3), records[3].model_copy(update={"revision": 2}))
+    assert len(completed_clips(folder, PLAN, [Redo(clip=3), Redo(clip=0)])) == 0
+    found = stored_clips(folder, PLAN, [Redo(clip=3), Redo(clip=0)])
+    assert [clip.record is not None for clip in found] == [False, False, False, True]
+
+
+def test_clips_after_a_damaged_one_are_seen(folder, finish_clip):
+    for spec in PLAN:
+        finish_clip(spec)
+    folder.tail(1).unlink()
+    found = stored_clips(folder, PLAN)
+    assert [clip.record is not None for clip in found] == [True, False, True, True]
+    assert found[1].damage.startswith("tails/0001.safetensors: ")
 
 
 def test_files_without_a_record_are_no_clip(folder, finish_clip):

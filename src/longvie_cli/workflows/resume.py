@@ -1,0 +1,201 @@
+"""`resume` and `redo`: a run goes on, or makes clips again, from its run folder alone."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+from longvie_cli.errors import InputError, OutputConflictError, UsageError
+from longvie_cli.models.hub import go_offline, locate_weights
+from longvie_cli.progress import Progress, SilentProgress
+from longvie_cli.run_folder.commit import hash_file
+from longvie_cli.run_folder.layout import RunFolder
+from longvie_cli.run_folder.manifest import Redo, RunManifest, read_manifest
+from longvie_cli.settings.recorded import RunRequests, files_of, recalled
+from longvie_cli.settings.requests import GenerateRequest, RedoRequest, RunRequest
+from longvie_cli.workflows.carry_out import carry_out
+from longvie_cli.workflows.delivery import read_delivery
+from longvie_cli.workflows.job import Job, model_hashes, redone
+from longvie_cli.workflows.opening import Change
+from longvie_cli.workflows.result import JobResult
+
+# Which flag's file a deciding setting with a hash in it speaks of.
+_FILE_OF_SETTING = {
+    "video_hash": "--video",
+    "controls_hashes": "--controls",
+    "first_frame": "--image",
+    "camera_picture": "--image",
+    "lora": "--lora",
+    "audio": "--audio",
+    "depth": "--depth",
+    "depth_model": "--depth-model",
+}
+
+
+def find_run(run: Path) -> RunFolder:
+    """Return the run folder that a user names by itself or by the output it made.
+
+    Raises:
+        InputError: There is no run.
+        OutputConflictError: The record of the run beside the output is damaged.
+    """
+    folder = RunFolder(run)
+    if folder.run_json.is_file():
+        return folder
+    if run.suffix.lower() == ".mp4":
+        beside = RunFolder.beside(run)
+        if beside.run_json.is_file():
+            return beside
+        if (found := _delivered(run)) is not None:
+            return found
+    raise InputError(
+        f"{run}: there is no run here (no run.json).",
+        hint="Pass the run folder, OUT.longvie beside the output unless --run-dir said otherwise.",
+    )
+
+
+def output_of(folder: RunFolder, manifest: RunManifest) -> Path:
+    """Return the file a run makes: beside its folder, wherever both were moved to.
+
+    Only a run whose folder was named with --run-dir keeps its output where the command said.
+    """
+    stored: dict[str, Any] = manifest.request.get("request") or {}
+    if not stored:
+        return folder.root.with_suffix(".mp4")
+    output = Path(stored["output"])
+    return output if stored.get("run_dir") else folder.root.parent / output.name
+
+
+def resume(request: RunRequest, progress: Progress | None = None) -> JobResult:
+    """Go on with a run as the command that began it would.
+
+    Raises:
+        InputError: Something the run was made from is gone.
+        OutputConflictError: Something it was made from has changed, or the run is of an earlier
+            version, which did not record enough.
+        LongVieError: As the command itself.
+    """
+    progress = progress or SilentProgress()
+    folder = find_run(request.run)
+    manifest = read_manifest(folder.run_json)
+    if (finished := _finished(folder, manifest)) is not None:
+        progress.message(f"{finished.output}: this run is finished already.")
+        return finished
+    job = _job(folder, manifest, progress)
+    return carry_out(job, progress, resuming=True)
+
+
+def redo(request: RedoRequest, progress: Progress | None = None) -> JobResult:
+    """Forget the clips of a run from one on and make them again; the clips before it stay.
+
+    A new prompt or seed holds for this clip and for those after it that shared its prompt or seed.
+    Repeated after a stop, it goes on.
+
+    Raises:
+        UsageError: The run has no such clip.
+        OutputConflictError: A clip before it cannot be kept; and as `resume`.
+        LongVieError: As the command that began the run.
+    """
+    progress = progress or SilentProgress()
+    folder = find_run(request.run)
+    manifest = read_manifest(folder.run_json)
+    count = len(manifest.plan)
+    if request.clip >= count:
+        raise UsageError(f"--clip {request.clip}: the run has {count} clips, 0 to {count - 1}.")
+    ordered = Redo(clip=request.clip, prompt=request.new_prompt, seed=request.new_seed)
+    job = _job(folder, manifest, progress)
+    if manifest.redos and manifest.redos[-1] == ordered and not _is_delivered(folder, manifest):
+        progress.message("This redo was begun before; going on.")
+        return carry_out(job, progress, resuming=True)
+    if request.new_prompt is None and request.new_seed is None:
+        progress.message("The same prompt and seed give the same frames on the same machine.")
+    changed = redone(job, [ordered])
+    return carry_out(changed, progress, change=Change(job, ordered), resuming=True)
+
+
+def _delivered(output: Path) -> RunFolder | None:
+    if not output.is_file():
+        return None
+    content_hash = hash_file(output)
+    for path in sorted(output.absolute().parent.glob("*/delivery.json")):
+        folder = RunFolder(path.parent)
+        try:
+            record = read_delivery(folder)
+        except OutputConflictError:
+            continue  # Some other run is damaged; nothing says that it made this video.
+        if record is not None and record["output_hash"] == content_hash:
+            return folder
+    return None
+
+
+def _is_delivered(folder: RunFolder, manifest: RunManifest) -> bool:
+    record = read_delivery(folder)
+    return record is not None and record.get("revision", 0) == len(manifest.redos)
+
+
+def _finished(folder: RunFolder, manifest: RunManifest) -> JobResult | None:
+    record, output = read_delivery(folder), output_of(folder, manifest)
+    if record is None or not _is_delivered(folder, manifest) or not output.is_file():
+        return None
+    if hash_file(output) != record["output_hash"]:
+        return None
+    frames, fps = int(record["about"]["frames"]), int(record["about"]["fps"])
+    return JobResult("done", output, folder.root, frames, frames / fps, manifest.seed)
+
+
+def _job(folder: RunFolder, manifest: RunManifest, progress: Progress) -> Job:
+    stored = manifest.request.get("request")
+    if not isinstance(stored, dict):
+        raise OutputConflictError(
+            f"{folder.run_json}: an earlier longvie began this run and did not record enough.",
+            hint="Repeat the command that began it.",
+        )
+    again = f"longvie resume {shlex.quote(str(folder.root))}"
+    for flag, path in files_of(stored):
+        if not path.exists():
+            raise InputError(
+                f"{path}: {flag} of this run is not there any more.",
+                hint=f"Put it back, then: {again}",
+            )
+    request = recalled(manifest.request["command"], stored, folder.run_json).model_copy(
+        update={"output": output_of(folder, manifest), "run_dir": folder.root}
+    )
+    if request.offline:
+        go_offline()
+    job = redone(_decide(request, progress), manifest.redos)
+    locate_weights(job.preset)
+    _check_inputs(job, manifest, stored, again)
+    return job
+
+
+def _decide(request: RunRequests, progress: Progress) -> Job:
+    if isinstance(request, GenerateRequest):
+        from longvie_cli.workflows import generate
+
+        return generate.decide(request, progress)
+    from longvie_cli.workflows import extend
+
+    return extend.decide(request, progress)
+
+
+def _check_inputs(job: Job, manifest: RunManifest, stored: dict[str, Any], again: str) -> None:
+    before = manifest.request["settings"]
+    paths = dict(files_of(stored))
+    changed = []
+    for key in sorted({*before, *job.settings}):
+        if before.get(key) == job.settings.get(key):
+            continue
+        flag = _FILE_OF_SETTING.get(key)
+        if key == "first_frame" and "PREVIOUS.mp4" in paths:
+            flag = "PREVIOUS.mp4"
+        if flag in paths:
+            changed.append(f"{paths[flag]} ({flag})")
+    if manifest.model_hashes != model_hashes(job.preset):
+        changed.append(f"the weights of preset {job.preset.name}")
+    if changed:
+        raise OutputConflictError(
+            f"{job.folder.root}: changed since this run was started: {', '.join(changed)}.",
+            hint=f"Put back what it was, then: {again}. Or begin anew with the command that began "
+            "it and --overwrite.",
+        )
