@@ -32,9 +32,9 @@ def opened_run(job: Job) -> Iterator[RunFolder]:
     """Hold the run folder of a job, new or begun by the same request.
 
     Raises:
-        OutputConflictError: Another process holds it, another request began it (and --overwrite
-            is not given), it is a folder of something else, or the run is new and the output is
-            there already.
+        OutputConflictError: Another process holds it, another request began it and made something
+            (and --overwrite is not given), it is a folder of something else, or the run is new and
+            the output is there already.
     """
     folder = job.folder
     _check_ours(folder)
@@ -43,7 +43,7 @@ def opened_run(job: Job) -> Iterator[RunFolder]:
     with RunLock(folder):
         if folder.run_json.is_file():
             changed = changed_settings(job)
-            if changed and not job.delivery.overwrite:
+            if changed and not job.delivery.overwrite and not _is_untouched(folder):
                 raise _begun_otherwise(folder, changed)
             if changed:
                 _forget(folder)
@@ -71,6 +71,13 @@ def _begun_otherwise(folder: RunFolder, changed: list[str]) -> OutputConflictErr
         f"{folder.root}: this run was started with {shown}.",
         hint="Repeat the first command to go on, pass another -o, or --overwrite to start anew.",
     )
+
+
+def _is_untouched(folder: RunFolder) -> bool:
+    """Return whether a run stopped before it made anything, as one with an unusable input does."""
+    rooms = (folder.controls_dir, folder.clips_dir, folder.tails_dir)
+    files = (folder.earlier_video, folder.first_picture)
+    return not any(any(room.iterdir()) for room in rooms) and not any(map(Path.exists, files))
 
 
 def _check_ours(folder: RunFolder) -> None:
