@@ -150,3 +150,14 @@ def test_debug_shows_the_traceback(longvie) -> None:
     outcome = longvie("stitch", "nowhere.mp4", "--debug", "-o", "o.mp4")
     assert outcome.code == 5
     assert "Traceback (most recent call last)" in outcome.err
+
+
+def test_a_run_that_made_nothing_gives_way_to_the_mended_request(
+    longvie, tmp_path: Path, reference_video: Path
+) -> None:
+    ask = ("generate", "--video", reference_video, "-p", "x", "--depth-polarity", "near-white")
+    for frames in (8, 9):
+        write_video(tmp_path / f"depth{frames}.mp4", frames=frames)
+        outcome = longvie(*ask, "--depth", f"depth{frames}.mp4", "-o", "out.mp4")
+        assert outcome.code == 5, outcome.err
+        assert f"the depth has {frames} frames" in outcome.err

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import io
 import json
 import re
 import shutil
@@ -43,6 +42,7 @@ from longvie_cli.controls.rendering import render_track_clip, track_grid
 from longvie_cli.controls.tracks import PointTracks
 from longvie_cli.durable import write_atomic
 from longvie_cli.errors import ControlError, OutputConflictError
+from longvie_cli.media.frames import png_bytes
 from longvie_cli.media.reader import read_frames
 from longvie_cli.media.writer import VideoWriter
 from longvie_cli.progress import Progress
@@ -196,7 +196,7 @@ class _FolderMaker:
         self._write_tracks(store, depth_range, plan, clips, missing)
         self._write_scene_frames(plan)
         if not (self._folder / FIRST_FRAME_NAME).is_file():
-            write_atomic(self._folder / FIRST_FRAME_NAME, _png(self._source.first_frame()))
+            write_atomic(self._folder / FIRST_FRAME_NAME, png_bytes(self._source.first_frame()))
         if not conditions.is_file():
             write_conditions(conditions, clips)
         self._remove_scratch()
@@ -305,7 +305,7 @@ class _FolderMaker:
         for spec in plan:
             path = self._folder / scene_frame_name(spec.index)
             if spec.starts_scene and not path.is_file():
-                write_atomic(path, _png(self._source.picture(spec.first_frame)))
+                write_atomic(path, png_bytes(self._source.picture(spec.first_frame)))
 
     def _write_tracks(
         self,
@@ -389,11 +389,3 @@ def _read_record(path: Path) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise ControlError(f"{path}: it must hold an object.")
     return record
-
-
-def _png(frame: NDArray[np.uint8]) -> bytes:
-    from PIL import Image
-
-    data = io.BytesIO()
-    Image.fromarray(frame).save(data, format="PNG")
-    return data.getvalue()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 from longvie_cli.controls.files import ControlClips
 from longvie_cli.durable import write_atomic
-from longvie_cli.media.frames import Fit
+from longvie_cli.media.frames import Fit, png_bytes
 from longvie_cli.media.reader import read_frames
 from longvie_cli.media.writer import VideoWriter
 from longvie_cli.progress import Progress
@@ -65,7 +64,7 @@ def write_preview(
             )
             progress.advance(_STAGE)
     progress.finish(_STAGE)
-    write_atomic(sheet, _png(np.concatenate(rows)))
+    write_atomic(sheet, png_bytes(np.concatenate(rows)))
     return preview, sheet
 
 
@@ -96,11 +95,3 @@ def _stored(controls: ControlClips, kind: str) -> Iterator[NDArray[np.uint8]]:
         )
         yield from frames
         next_frame = shown.end
-
-
-def _png(frame: NDArray[np.uint8]) -> bytes:
-    from PIL import Image
-
-    data = io.BytesIO()
-    Image.fromarray(frame).save(data, format="PNG")
-    return data.getvalue()

@@ -143,7 +143,7 @@ def fits(plan: MemoryPlan, memory: MachineMemory, *, margin: float = 0.0) -> boo
 def quantize_transformer(pipeline: LongViePipeline, kind: Quantize, device: str) -> None:
     """Store the linears of the transformer's blocks in 8 bits, quantized on `device`.
 
-    Adapters have to be in the weights before.
+    What a LoRA adds to weights has to be in them before; its pairs stay as they are.
     """
     if kind != "none":
         quantize_linears(

@@ -16,6 +16,10 @@ from torch import Tensor, nn
 QUANTIZED_TYPES = {"int8": torch.int8, "fp8": torch.float8_e4m3fn}
 
 
+# Where peft keeps the two factors of an adapter, beside the layer itself.
+_ADAPTER_PARTS = {"lora_A", "lora_B"}
+
+
 class QuantizedLinear(nn.Linear):
     """Computes a `Linear` from an 8-bit weight [out, in] and one scale a row [out, 1].
 
@@ -69,6 +73,8 @@ def quantize_linears(
 ) -> None:
     """Quantize every plain `Linear` below the named children of a module, in place.
 
+    The small ones of low-rank adapters stay: peft brings their input to the type of their weight.
+
     Args:
         module: The model.
         kind: A key of `QUANTIZED_TYPES`.
@@ -77,7 +83,9 @@ def quantize_linears(
     """
     for name in within:
         # A list: layers are replaced while it is walked.
-        for parent in list(module.get_submodule(name).modules()):
+        for path, parent in list(module.get_submodule(name).named_modules()):
+            if _ADAPTER_PARTS & {*path.split(".")}:
+                continue
             for child_name, child in list(parent.named_children()):
                 if type(child) is nn.Linear:
                     setattr(parent, child_name, QuantizedLinear.of(child, kind, device))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -129,3 +130,12 @@ def frames_from_pixels(
 
     bytes_ = ((pixels.float() + 1) * 127.5).clamp(0, 255).to(torch.uint8)
     return bytes_.permute(1, 2, 3, 0).contiguous().cpu().numpy()
+
+
+def png_bytes(frame: Frame) -> bytes:
+    """Return a picture as a PNG file."""
+    from PIL import Image
+
+    data = io.BytesIO()
+    Image.fromarray(frame).save(data, format="PNG")
+    return data.getvalue()

@@ -295,7 +295,9 @@ def _fetch_bytes(
     tries = 0
     while (have := _size(partial)) < size or not partial.exists():
         try:
-            _append(url, partial, have, meter)
+            _append(url, partial, have, meter, size)
+            if _size(partial) <= have < size:
+                raise httpx2.RemoteProtocolError("the answer held no further bytes")
         except (httpx2.HTTPError, OfflineModeIsEnabled) as error:
             tries = 0 if _size(partial) > have else tries
             if not _passes(error) or tries == len(hub.retry_waits_seconds):
@@ -304,7 +306,8 @@ def _fetch_bytes(
             tries += 1
 
 
-def _append(url: str, partial: Path, have: int, meter: Meter) -> None:
+def _append(url: str, partial: Path, have: int, meter: Meter, size: int) -> None:
+    """Append what the hub sends to a file of `have` bytes, until it has more than `size`."""
     headers = {
         "User-Agent": "longvie",
         # A compressed answer could not be continued from a byte of the file.
@@ -325,6 +328,9 @@ def _append(url: str, partial: Path, have: int, meter: Meter) -> None:
             for chunk in response.iter_bytes():
                 file.write(chunk)
                 meter.add(len(chunk))
+                have += len(chunk)
+                if have > size:
+                    return  # Not the file; it would fill the disk.
 
 
 def _passes(error: Exception) -> bool:

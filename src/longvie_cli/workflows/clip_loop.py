@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from longvie_cli.durable import write_atomic
-from longvie_cli.media.frames import last_frames
+from longvie_cli.media.frames import last_frames, png_bytes
 from longvie_cli.media.reader import read_image
 from longvie_cli.media.writer import VideoWriter
 from longvie_cli.progress import Progress
@@ -222,7 +221,7 @@ def _paint_pictures(
             dtype=job.sampling.dtype,
             negative_prompt=job.sampling.negative_prompt,
         )
-        write_atomic(made, _png(picture))
+        write_atomic(made, png_bytes(picture))
 
 
 def _first_picture(
@@ -245,7 +244,7 @@ def _first_picture(
         picture = generator.first_frame(
             job.prompts[spec.index], dense=dense[0], sparse=sparse[0], seed=job.seeds[0]
         )
-        write_atomic(made, _png(picture))
+        write_atomic(made, png_bytes(picture))
     return read_image(made, height=job.preset.height, width=job.preset.width, fit="native")
 
 
@@ -267,14 +266,6 @@ def _write_files(
         for frame in added:
             writer.write(frame)
     save_tail(folder.tail(spec.index), tail)
-
-
-def _png(frame: NDArray[np.uint8]) -> bytes:
-    from PIL import Image
-
-    data = io.BytesIO()
-    Image.fromarray(frame).save(data, format="PNG")
-    return data.getvalue()
 
 
 def _load_generator(

@@ -71,9 +71,9 @@ def opened_run(
         resuming: Never start anew.
 
     Raises:
-        OutputConflictError: Another process holds it, another request began it (and --overwrite
-            is not given), it is a folder of something else, or the run is new and the output is
-            there already.
+        OutputConflictError: Another process holds it, another request began it and made something
+            (and --overwrite is not given), it is a folder of something else, or the run is new and
+            the output is there already.
         UsageError: `--from-clip` cannot be followed.
     """
     folder, from_clip = job.folder, job.delivery.from_clip
@@ -89,7 +89,7 @@ def opened_run(
             changed = changed_settings(job if change is None else change.before)
             if changed and from_clip is not None and change is None:
                 _take_on(job, manifest, from_clip)
-            elif changed and (resuming or not job.delivery.overwrite):
+            elif changed and (resuming or not (job.delivery.overwrite or _is_untouched(folder))):
                 raise _begun_otherwise(job, manifest, changed)
             elif changed:
                 _forget(folder)
@@ -229,6 +229,13 @@ def _forget_clips(folder: RunFolder, plan: Sequence[ClipSpec], first: int) -> No
             folder.tail(spec.index),
         ):
             path.unlink(missing_ok=True)
+
+
+def _is_untouched(folder: RunFolder) -> bool:
+    """Return whether a run stopped before it made anything, as one with an unusable input does."""
+    rooms = (folder.controls_dir, folder.clips_dir, folder.tails_dir)
+    files = (folder.earlier_video, folder.first_picture)
+    return not any(any(room.iterdir()) for room in rooms) and not any(map(Path.exists, files))
 
 
 def _check_ours(folder: RunFolder) -> None:

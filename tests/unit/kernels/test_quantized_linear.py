@@ -51,3 +51,21 @@ def test_only_the_named_children_are_quantized_and_state_survives() -> None:
     again.load_state_dict(model["inside"][0].state_dict())
     tokens = torch.randn(3, 4)
     assert torch.equal(again(tokens), model["inside"][0](tokens))
+
+
+@pytest.mark.parametrize("kind", ["int8", "fp8"])
+def test_an_adapter_adds_the_same_to_a_quantized_layer(kind: str) -> None:
+    from peft import LoraConfig, inject_adapter_in_model
+
+    torch.manual_seed(0)
+    model = nn.ModuleDict({"blocks": nn.Sequential(nn.Linear(64, 64))})
+    config = LoraConfig(r=4, target_modules=["blocks.0"], init_lora_weights=False)
+    inject_adapter_in_model(config, model)
+    layer = model["blocks"][0]
+    pixels = torch.randn(8, 64)
+    expected = layer(pixels) - layer.base_layer(pixels)
+    quantize_linears(model, kind, within=("blocks",))
+    assert isinstance(layer.base_layer, QuantizedLinear)
+    added = layer(pixels) - layer.base_layer(pixels)
+    # The adapter itself is not quantized, so float32 sums are all that differs.
+    torch.testing.assert_close(added, expected, atol=1e-5, rtol=1e-5)

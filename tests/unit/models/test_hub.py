@@ -129,6 +129,13 @@ def test_a_second_pull_fetches_nothing(server: HubServer, hub: Hub) -> None:
     assert server.requests == []
 
 
+def test_an_answer_without_a_byte_is_not_asked_for_ever(server: HubServer, hub: Hub) -> None:
+    server.tampered[BIG] = b""
+    with pytest.raises(ResumableError, match="the download stopped at 0 of"):
+        pull([entry()], hub, SilentProgress())
+    assert [name for name, _ in server.requests].count(BIG) == 3
+
+
 def test_a_dropped_connection_is_continued_at_its_byte(server: HubServer, hub: Hub) -> None:
     server.drop_after[BIG] = 100_000
     fetch(hub)
