@@ -22,7 +22,7 @@ from longvie_cli.training.transformer import build_image_encoder, build_transfor
 
 # Sampling settings that go with the weights; chosen by looking (docs/experiments.md).
 NUM_INFERENCE_STEPS = 12
-GUIDANCE_SCALE = 4.0
+GUIDANCE_SCALE = 3.0
 
 
 def _losses(folder: Path) -> dict[str, Any]:
