@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import statistics
 import time
 from collections.abc import Callable
@@ -161,7 +162,7 @@ def _table(fields: dict[str, Any]) -> str:
     if fields["holder"] is not None:
         lines.append(f"process {fields['holder']} works on it")
     elif fields["state"] == "stopped":
-        lines.append(f"to go on: longvie resume {fields['run_dir']}")
+        lines.append(f"to go on: longvie resume {shlex.quote(fields['run_dir'])}")
     lines += [f"clip {item['clip']} is damaged: {item['damage']}" for item in fields["damaged"]]
     lines += fields["trouble"]
     lines.append(f"{'clip':>5} {'frames':>6} {'seconds':>8} {'seed':>10}  prompt")
