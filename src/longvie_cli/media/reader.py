@@ -41,6 +41,8 @@ _WHITE_NITS = 203
 _PEAK_NITS = 1000
 _TONE_CURVE = f"tonemap=mobius:param=0.3:desat=0:peak={_PEAK_NITS / _WHITE_NITS:.3f}"
 
+# Formats of pictures alone: Pillow hands some others (EPS) to programs of the machine.
+_IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
 _EXIF_ORIENTATION = 274
 _EXIF_ON_ITS_SIDE = (5, 6, 7, 8)
 
@@ -195,7 +197,7 @@ def read_image(path: Path, *, height: int, width: int, fit: Fit) -> Frame:
 
     check_readable(path)
     try:
-        with Image.open(path) as stored:
+        with Image.open(path, formats=_IMAGE_FORMATS) as stored:
             if stored.width * stored.height > MAX_PIXELS:
                 raise ValueError(f"{stored.width}x{stored.height} is more than {MAX_PIXELS} pixels")
             picture = ImageOps.exif_transpose(stored)
@@ -218,7 +220,7 @@ def image_size(path: Path) -> tuple[int, int]:
 
     check_readable(path)
     try:
-        with Image.open(path) as stored:
+        with Image.open(path, formats=_IMAGE_FORMATS) as stored:
             width, height = stored.size
             turned = stored.getexif().get(_EXIF_ORIENTATION, 1) in _EXIF_ON_ITS_SIDE
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as reason:

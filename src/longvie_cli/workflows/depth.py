@@ -11,7 +11,8 @@ from longvie_cli.errors import MissingResourceError
 from longvie_cli.media.ffmpeg import check_readable
 from longvie_cli.models.folder_hashes import folder_hashes
 from longvie_cli.models.hub import entry_folder
-from longvie_cli.progress import Progress
+from longvie_cli.models.licences import settle_licences
+from longvie_cli.progress import Progress, SilentProgress
 from longvie_cli.run_folder.commit import hash_file
 from longvie_cli.run_folder.manifest import fingerprint
 from longvie_cli.settings.model_registry import entry_named
@@ -112,7 +113,7 @@ class DepthChoice:
         """Return the estimator, loaded.
 
         Raises:
-            MissingResourceError: The model is not on this machine.
+            MissingResourceError: The model is not on this machine, or its licence not accepted.
             ControlError: It is no depth model.
         """
         from longvie_cli.controls.depth import TransformersDepthEstimator
@@ -123,12 +124,7 @@ class DepthChoice:
 
         folder = self._located(preset)
         if self._model_folder is None:
-            name = self._named(preset)
-            if name in ("base", "large"):
-                progress.message(
-                    f"--depth-model {name}: Depth Anything V2 {name.capitalize()} is licensed "
-                    "CC-BY-NC-4.0, for non-commercial use."
-                )
+            _settle_licence(self._named(preset), progress)
             return TransformersDepthEstimator(folder, device=device)
         if not is_checkout(folder):
             return TransformersDepthEstimator(folder, device=device)
@@ -144,13 +140,15 @@ class DepthChoice:
         """Do nothing if the model, or the ready depth, is there; loads nothing.
 
         Raises:
-            MissingResourceError: The model is not on this machine.
+            MissingResourceError: The model is not on this machine, or its licence not accepted.
             MediaError: Ready depth is no readable file.
         """
         if self.video is not None:
             check_readable(self.video)
-        else:
-            self._located(preset)
+            return
+        self._located(preset)
+        if self._model_folder is None:
+            _settle_licence(self._named(preset), SilentProgress())
 
     def _located(self, preset: Preset) -> Path:
         folder = self._model_folder
@@ -188,6 +186,14 @@ class DepthChoice:
         else:
             progress.warning(f"{line} If that is wrong, pass --depth-polarity.")
         return DepthVideo(depth, found.polarity)
+
+
+def _settle_licence(name: str, progress: Progress) -> None:
+    """Say the licence of a fetched model, and go on only if it may be used or was accepted."""
+    if name != "embedded":
+        entry = entry_named(f"depth-anything-v2-{name}")
+        how = f"longvie models pull {entry.name} --accept-noncommercial"
+        settle_licences([entry], accept=False, how=how, progress=progress)
 
 
 def _named_folder(name: str) -> Path:

@@ -476,7 +476,16 @@ def _rest_of_source(
             hint="Pass it, or another one, with --video or --controls.",
         )
     if kind == "controls":
-        return FolderSource(path, preset, fit, progress, pingpong, place)
+        source = FolderSource(path, preset, fit, progress, pingpong, place)
+        made_from = settings.get("controls_hashes", [])
+        # Clips may have been added since.
+        if source.facts()["controls_hashes"][: len(made_from)] != made_from:
+            raise ControlError(
+                f"{path}: these controls have changed since {request.previous.name} was made from "
+                "them.",
+                hint="Pass --controls to begin with them anew.",
+            )
+        return source
     if hash_file(path) != settings.get("video_hash"):
         raise ControlError(
             f"{path}: this file has changed since {request.previous.name} was made from it.",

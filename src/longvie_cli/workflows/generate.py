@@ -108,6 +108,7 @@ def decide(request: GenerateRequest, progress: Progress, *, to_run: bool = False
         loras=request.lora,
     )
     check_loras(sampling.loras)
+    _check_first_frame(request, preset)
     source = _source(request, preset, sampling.device, progress)
     if to_run:
         if source.kind != "controls":
@@ -197,6 +198,21 @@ def _source(request: GenerateRequest, preset: Preset, device: str, progress: Pro
     return FlightSource(request.seed, preset)
 
 
+def _check_first_frame(request: GenerateRequest, preset: Preset) -> None:
+    """Do nothing if the first frame asked for can be made.
+
+    Raises:
+        UsageError: It shall come from the prompt, and nothing makes one.
+    """
+    can_make = preset.makes_first_frame or request.first_frame_model is not None
+    if request.first_frame == "prompt" and not can_make:
+        raise UsageError(
+            f"--first-frame prompt: preset {preset.name} continues pictures and makes none.",
+            hint="Pass --image FILE, or --first-frame-model DIR: a depth-conditioned text-to-image "
+            "pipeline.",
+        )
+
+
 def _start(request: GenerateRequest, preset: Preset, source: Source) -> Start:
     """Return what the video starts from: --image, the source's own picture, or the prompt."""
     if request.image is not None:
@@ -219,12 +235,6 @@ def _start(request: GenerateRequest, preset: Preset, source: Source) -> Start:
             hint="Pass --image FILE, or --first-frame prompt."
             if can_make
             else "Pass --image FILE.",
-        )
-    if not can_make:
-        raise UsageError(
-            f"--first-frame prompt: preset {preset.name} continues pictures and makes none.",
-            hint="Pass --image FILE, or --first-frame-model DIR: a depth-conditioned text-to-image "
-            "pipeline.",
         )
     model = request.first_frame_model
     if model is None:
