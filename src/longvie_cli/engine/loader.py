@@ -180,7 +180,8 @@ def find_weights(preset: Preset, weights: Path | None = None) -> Path | Released
     if weights is None and not preset.models and preset.weights is None:
         return preset_folder(preset.name)
     folders = locate_weights(preset) if weights is None else [weights]
-    if len(folders) == 1 and is_converted(folders[0]):
+    # An embedded preset has no published files: its folder is one of ours or wrong.
+    if len(folders) == 1 and (is_converted(folders[0]) or not preset.models):
         return folders[0]
     return find_released_files(folders, configs=preset_folder(preset.name))
 
