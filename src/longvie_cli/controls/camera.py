@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -195,13 +195,9 @@ class _PictureSource:
         own = {"start_frame": self._start_frame, "frames": self.expected_frames}
         return self._flight.settings | own
 
-    def first_frame(self) -> NDArray[np.uint8]:
-        """Return the picture the scene is made of, which is frame 0 of the path."""
-        return self._flight.picture
-
-    def picture(self, frame: int) -> NDArray[np.uint8]:
-        """Return the picture: no scene but the first begins on a path."""
-        return self._flight.picture
+    def pictures(self, frames: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
+        """Yield the picture the scene is made of: no scene but the first begins on a path."""
+        yield from (self._flight.picture for _ in frames)
 
     def disparity(self, stored: DepthStore) -> Iterator[NDArray[np.float32]]:
         """Yield the disparity, a batch at a time."""

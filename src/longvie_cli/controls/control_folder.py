@@ -69,11 +69,8 @@ class ControlSource(Protocol):
     def settings(self) -> dict[str, Any]:
         """Return everything that decides depth and tracks, as JSON without absolute paths."""
 
-    def first_frame(self) -> NDArray[np.uint8]:
-        """Return frame 0, [H, W, 3] RGB."""
-
-    def picture(self, frame: int) -> NDArray[np.uint8]:
-        """Return any frame, [H, W, 3] RGB."""
+    def pictures(self, frames: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
+        """Yield some of the frames, [H, W, 3] RGB, asked for in ascending order."""
 
     @property
     def steadies(self) -> bool:
@@ -195,8 +192,6 @@ class _FolderMaker:
             self._fill(store, PercentileSketch())
         self._write_tracks(store, depth_range, plan, clips, missing)
         self._write_scene_frames(plan)
-        if not (self._folder / FIRST_FRAME_NAME).is_file():
-            write_atomic(self._folder / FIRST_FRAME_NAME, png_bytes(self._source.first_frame()))
         if not conditions.is_file():
             write_conditions(conditions, clips)
         self._remove_scratch()
@@ -302,10 +297,14 @@ class _FolderMaker:
         ]
 
     def _write_scene_frames(self, plan: Sequence[ClipSpec]) -> None:
-        for spec in plan:
-            path = self._folder / scene_frame_name(spec.index)
-            if spec.starts_scene and not path.is_file():
-                write_atomic(path, png_bytes(self._source.picture(spec.first_frame)))
+        paths = {0: self._folder / FIRST_FRAME_NAME} | {
+            spec.first_frame: self._folder / scene_frame_name(spec.index)
+            for spec in plan
+            if spec.starts_scene
+        }
+        missing = [frame for frame, path in paths.items() if not path.is_file()]
+        for frame, picture in zip(missing, self._source.pictures(missing), strict=True):
+            write_atomic(paths[frame], png_bytes(picture))
 
     def _write_tracks(
         self,

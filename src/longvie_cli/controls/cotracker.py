@@ -8,7 +8,6 @@ entries, `cotracker3_offline` and `cotracker3_online`, and how their predictors 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import pickle
 import sys
 from collections.abc import Iterator
@@ -20,6 +19,8 @@ from numpy.typing import NDArray
 
 from longvie_cli.controls.tracks import PointTracks, inside_picture
 from longvie_cli.errors import ControlError, MissingResourceError
+from longvie_cli.models.folder_hashes import file_hashes
+from longvie_cli.run_folder.manifest import fingerprint
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +31,8 @@ COTRACKER_REPO = "facebookresearch/co-tracker"
 COTRACKER_REVISION = "82e02e8029753ad4ef13cf06be7f4fc5facdda4d"
 
 _HUBCONF = "hubconf.py"
-_REVISION_DIGITS = 12
+# Of names made out of hashes.
+_DIGITS = 12
 
 
 class CoTrackerTracker:
@@ -77,10 +79,12 @@ class CoTrackerTracker:
         self._checkout = checkout
         self._device = device
         self._predictor: Any = None
-        code = COTRACKER_REVISION[:_REVISION_DIGITS] if checkout is None else _code_digest(checkout)
-        with weights.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
-        self.name = f"{self._entry}-{code}-{digest}"
+        content = (
+            f"{COTRACKER_REVISION[:_DIGITS]}-{_weights_hash(weights)[:_DIGITS]}"
+            if checkout is None
+            else checkout_digest(checkout, weights)
+        )
+        self.name = f"{self._entry}-{content}"
 
     @property
     def _entry(self) -> str:
@@ -242,13 +246,15 @@ def _missing_package(folder: Path, packages: str) -> MissingResourceError:
     )
 
 
-def _code_digest(checkout: Path) -> str:
-    """Return what tells this code from any other."""
-    digest = hashlib.sha256()
-    for path in sorted([checkout / _HUBCONF, *(checkout / "cotracker").rglob("*.py")]):
-        digest.update(path.relative_to(checkout).as_posix().encode() + b"\0")
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:_REVISION_DIGITS]
+def checkout_digest(checkout: Path, weights: Path) -> str:
+    """Return what tells the code of a checkout, and these weights, from any others."""
+    code = (checkout / _HUBCONF, *(checkout / "cotracker").rglob("*.py"))
+    hashes = file_hashes(checkout, code)
+    return fingerprint({**hashes, "weights": _weights_hash(weights)})[:_DIGITS]
+
+
+def _weights_hash(weights: Path) -> str:
+    return file_hashes(weights.parent, [weights])[weights.name]
 
 
 def _first_line(error: Exception) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,6 +15,8 @@ from safetensors import SafetensorError
 
 from longvie_cli.errors import ControlError, MissingResourceError
 from longvie_cli.media.frames import resize_frame
+from longvie_cli.models.folder_hashes import folder_hashes
+from longvie_cli.run_folder.manifest import fingerprint
 
 if TYPE_CHECKING:
     import torch
@@ -83,7 +85,7 @@ class TransformersDepthEstimator:
         batch_size: Frames estimated at once; chosen by their size where None.
 
     Raises:
-        MissingResourceError: a file of the model is missing.
+        MissingResourceError: a file of the model is missing, or, by the first frame, damaged.
         ControlError: it is no relative or metric depth model of a known type, or its preprocessor
             does something unknown.
     """
@@ -94,24 +96,23 @@ class TransformersDepthEstimator:
         for name in ("config.json", _PREPROCESSOR_NAME):
             if not (folder / name).is_file():
                 raise MissingResourceError(f"{folder / name}: the depth model has no such file.")
-        from transformers import AutoModelForDepthEstimation
+        if not any(folder.glob("*.safetensors")):
+            raise MissingResourceError(
+                f"{folder}: no loadable depth model: it has no .safetensors file."
+            )
+        from transformers import AutoConfig
 
         try:
             settings: dict[str, Any] = json.loads((folder / _PREPROCESSOR_NAME).read_text("utf-8"))
-            with _without_progress_bar():
-                # Told not to run code of the folder, or transformers would ask on stdin.
-                model = AutoModelForDepthEstimation.from_pretrained(
-                    folder,
-                    local_files_only=True,
-                    use_safetensors=True,
-                    trust_remote_code=False,
-                    dtype="float32",
-                )
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            # Told not to run code of the folder, or transformers would ask on stdin.
+            config = AutoConfig.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            )
+        except (OSError, ValueError) as error:
             raise MissingResourceError(f"{folder}: no loadable depth model: {error}") from error
-        if model.config.model_type not in _MODEL_TYPES:
+        if config.model_type not in _MODEL_TYPES:
             raise ControlError(
-                f"{folder}: a depth model of type {model.config.model_type} is not supported.",
+                f"{folder}: a depth model of type {config.model_type} is not supported.",
                 hint=f"Use one of {', '.join(_MODEL_TYPES)}.",
             )
         resample = settings.get("resample", _BICUBIC)
@@ -119,11 +120,11 @@ class TransformersDepthEstimator:
             raise ControlError(
                 f"{folder / _PREPROCESSOR_NAME}: resample {resample} or do_pad is not supported."
             )
-        self._model = model.to(device).eval()
+        self._folder = folder
         self._device = device
         self._half = device.startswith("cuda")
         self._batch_size = batch_size
-        self._metric = getattr(model.config, "depth_estimation_type", "relative") == "metric"
+        self._metric = getattr(config, "depth_estimation_type", "relative") == "metric"
         self._mean = settings.get("image_mean", [0.485, 0.456, 0.406])
         self._std = settings.get("image_std", [0.229, 0.224, 0.225])
         self._size: dict[str, int] | None = settings.get("size")
@@ -132,7 +133,27 @@ class TransformersDepthEstimator:
         self._keep_aspect_ratio = bool(settings.get("keep_aspect_ratio", False))
         self._multiple = int(settings.get("ensure_multiple_of") or 1)
         precision = "-float16" if self._half else ""
-        self.name = f"{model.config.model_type}-{_folder_digest(folder)}{precision}"
+        self.name = f"{config.model_type}-{fingerprint(folder_hashes(folder))[:16]}{precision}"
+
+    @cached_property
+    def _model(self) -> Any:
+        """The network, loaded by the first frame: controls that are complete need none."""
+        from transformers import AutoModelForDepthEstimation
+
+        try:
+            with _without_progress_bar():
+                model = AutoModelForDepthEstimation.from_pretrained(
+                    self._folder,
+                    local_files_only=True,
+                    use_safetensors=True,
+                    trust_remote_code=False,
+                    dtype="float32",
+                )
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            raise MissingResourceError(
+                f"{self._folder}: no loadable depth model: {error}"
+            ) from error
+        return model.to(self._device).eval()
 
     def estimate(
         self, frames: NDArray[np.uint8], earlier: NDArray[np.float16] | None = None
@@ -202,12 +223,3 @@ def _without_progress_bar() -> Iterator[None]:
     finally:
         if shown:
             logging.enable_progress_bar()
-
-
-def _folder_digest(folder: Path) -> str:
-    """Return what tells this model from any other: settings and weights."""
-    digest = hashlib.sha256()
-    for path in sorted([*folder.glob("*.json"), *folder.glob("*.safetensors")]):
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()[:16]

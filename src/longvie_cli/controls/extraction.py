@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Iterator, Sequence
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -210,13 +210,12 @@ class _VideoSource:
             "tracks": self._tracker.name,
         }
 
-    def first_frame(self) -> NDArray[np.uint8]:
-        """Return frame 0, [H, W, 3] RGB."""
-        return self.picture(0)
-
-    def picture(self, frame: int) -> NDArray[np.uint8]:
-        """Return any frame used, [H, W, 3] RGB."""
-        return next(self.frames(frame))
+    def pictures(self, frames: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
+        """Yield some of the frames used, [H, W, 3] RGB, in one pass over the video."""
+        if frames:
+            decoded = self.frames(frames[0])
+            steps = (frame - before for before, frame in pairwise((frames[0] - 1, *frames)))
+            yield from (next(islice(decoded, step - 1, None)) for step in steps)
 
     @property
     def steadies(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,13 +72,9 @@ class _FlightSource:
             "frames": self.expected_frames,
         }
 
-    def first_frame(self) -> NDArray[np.uint8]:
-        """Return frame 0, [H, W, 3] RGB."""
-        return self._flight.frame(self._start_frame).rgb
-
-    def picture(self, frame: int) -> NDArray[np.uint8]:
-        """Return any frame, [H, W, 3] RGB."""
-        return self._flight.frame(self._start_frame + frame).rgb
+    def pictures(self, frames: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
+        """Yield some of the frames, [H, W, 3] RGB."""
+        yield from (self._flight.frame(self._start_frame + frame).rgb for frame in frames)
 
     def disparity(self, stored: DepthStore) -> Iterator[NDArray[np.float32]]:
         """Yield 1 / depth, sky 0, a batch at a time."""

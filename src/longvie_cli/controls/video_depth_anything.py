@@ -8,11 +8,11 @@ here each batch is a call of its own.
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 
 from longvie_cli.controls.depth_smoothing import fit_gauge
 from longvie_cli.errors import ControlError, MissingResourceError
+from longvie_cli.models.folder_hashes import file_hashes
+from longvie_cli.run_folder.manifest import fingerprint
 
 # What the three published sizes are built with.
 _SIZES: dict[str, dict[str, Any]] = {
@@ -45,6 +47,16 @@ def is_checkout(folder: Path) -> bool:
     return (folder / _MODULE).is_file()
 
 
+def checkout_digest(folder: Path) -> str:
+    """Return what tells the code of a checkout and the weights used from any others.
+
+    Raises:
+        MissingResourceError: there are no weights.
+    """
+    code = (folder / _MODULE.parent).rglob("*.py")
+    return fingerprint(file_hashes(folder, [*code, _find_weights(folder)[1]]))[:16]
+
+
 class VideoDepthAnythingEstimator:
     """Runs a checkout of Video Depth Anything, the largest of its weights that are there.
 
@@ -58,37 +70,42 @@ class VideoDepthAnythingEstimator:
         input_size: Short side of the network's input.
 
     Raises:
-        MissingResourceError: there are no weights, or its code needs a package that is missing.
-        ControlError: the weights do not belong to the code.
+        MissingResourceError: there are no weights; or, by the first frame, its code needs a package
+            that is missing.
+        ControlError: by the first frame, the weights do not belong to the code.
     """
 
     context_frames = _CONTEXT_FRAMES
 
     def __init__(self, folder: Path, *, device: str = "cpu", input_size: int = 518) -> None:
+        self.encoder, self._weights = _find_weights(folder)
+        self._folder = folder
+        self._device = device
+        self._input_size = input_size
+        self.name = f"video-depth-anything-{self.encoder}-{input_size}-{checkout_digest(folder)}"
+
+    @cached_property
+    def _model(self) -> Any:
+        """The network, built and loaded by the first frame: complete controls need none."""
         import torch
 
-        encoder, weights = _find_weights(folder)
-        self.encoder = encoder
-        with _importing_from(folder):
+        with _importing_from(self._folder):
             try:
                 module = importlib.import_module("video_depth_anything.video_depth")
             except ImportError as error:
                 raise MissingResourceError(
-                    f"{folder}: its code cannot be imported: {error}.",
+                    f"{self._folder}: its code cannot be imported: {error}.",
                     hint="Install what its requirements.txt names.",
                 ) from error
         try:
-            model = module.VideoDepthAnything(encoder=encoder, **_SIZES[encoder])
-            state = torch.load(weights, map_location="cpu", weights_only=True)
+            model = module.VideoDepthAnything(encoder=self.encoder, **_SIZES[self.encoder])
+            state = torch.load(self._weights, map_location="cpu", weights_only=True)
             model.load_state_dict(state, strict=True)
         except (AttributeError, TypeError, RuntimeError, OSError, ValueError) as error:
             raise ControlError(
-                f"{weights}: not loadable with the code beside it: {error}"
+                f"{self._weights}: not loadable with the code beside it: {error}"
             ) from error
-        self._model = model.to(device).eval()
-        self._device = device
-        self._input_size = input_size
-        self.name = f"video-depth-anything-{encoder}-{input_size}-{_digest(folder, weights)}"
+        return model.to(self._device).eval()
 
     def estimate(
         self, frames: NDArray[np.uint8], earlier: NDArray[np.float16] | None = None
@@ -157,11 +174,3 @@ def _importing_from(folder: Path) -> Iterator[None]:
 def _taken_out() -> dict[str, Any]:
     names = [name for name in sys.modules if name.partition(".")[0] in _PACKAGES]
     return {name: sys.modules.pop(name) for name in names}
-
-
-def _digest(folder: Path, weights: Path) -> str:
-    digest = hashlib.sha256()
-    for path in [*sorted((folder / _MODULE.parent).rglob("*.py")), weights]:
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()[:16]

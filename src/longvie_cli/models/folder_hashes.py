@@ -1,8 +1,9 @@
-"""Hashes of a weights folder that a user brings; each file is read once, until it changes."""
+"""Hashes of weights and code that a user brings; each file is read once, until it changes."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +17,25 @@ _SUFFIXES = (".safetensors", ".json", ".pth", ".model")
 
 
 def folder_hashes(folder: Path) -> dict[str, str]:
-    """Return the hash of every weights and settings file of a folder, by its name there.
+    """Return the hash of every weights and settings file of a folder, by its name there."""
+    paths = (path for path in folder.rglob("*") if path.suffix in _SUFFIXES and path.is_file())
+    return file_hashes(folder, paths)
+
+
+def file_hashes(folder: Path, paths: Iterable[Path]) -> dict[str, str]:
+    """Return the hash of files under a folder, by their names there, in order.
 
     Full-size weights are tens of gigabytes: hashes are remembered in the user's cache by path, size
     and time of change.
+
+    Raises:
+        OSError: A file cannot be read.
     """
     remembered_at = Path(platformdirs.user_cache_path("longvie")) / "weight_hashes.json"
     remembered = _read(remembered_at)
     hashes: dict[str, str] = {}
     learned: dict[str, list[Any]] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.suffix not in _SUFFIXES or not path.is_file():
-            continue
+    for path in sorted(paths):
         status = path.stat()
         place = str(path.resolve())
         state = [status.st_size, status.st_mtime_ns]

@@ -91,8 +91,13 @@ class DepthChoice:
         folder = self._model_folder
         if folder is None:
             return smoothing | {"depth_model": self._named(preset)}
+        from longvie_cli.controls.video_depth_anything import checkout_digest, is_checkout
+
         # Many models lie in folders of one name.
-        content = fingerprint(folder_hashes(folder))
+        if is_checkout(folder):
+            content = checkout_digest(folder)
+        else:
+            content = fingerprint(folder_hashes(folder))
         return smoothing | {"depth_model": f"{folder.absolute().name} {content}"}
 
     def load(

@@ -224,11 +224,13 @@ class VideoSource:
         return max(0, self._exact_frames - self.first_frame)
 
     def facts(self) -> dict[str, Any]:
+        from longvie_cli.workflows.trackers import tracker_fact
+
         return (
             {
                 "video": self.name,
                 "video_hash": hash_file(self.path),
-                "tracker": self.tracker.label,
+                "tracker": tracker_fact(self.tracker),
                 "track_grid": self.preset.track_grid.label,
             }
             | self.depth.facts(self.preset)

@@ -40,6 +40,21 @@ def make_tracker(
     return _cotracker(choice, device)
 
 
+def tracker_fact(choice: TrackerChoice) -> str:
+    """Return what decides the tracks, without absolute paths: many checkouts share a name."""
+    if choice.checkout is None:
+        return choice.label
+    from longvie_cli.controls.cotracker import checkout_digest
+
+    online = choice.kind == "cotracker3-online"
+    try:
+        weights = cotracker_weights(online=online, checkout=choice.checkout)
+        return f"{choice.label} {checkout_digest(choice.checkout, weights)}"
+    except (OSError, MissingResourceError):
+        # Nothing can be made with it either, as `check_tracker` says.
+        return choice.label
+
+
 def check_tracker(choice: TrackerChoice, *, accept_noncommercial: bool) -> None:
     """Do nothing if the tracker may be used and everything it needs is there; writes nothing.
 

@@ -132,8 +132,9 @@ def test_damaged_weights_are_missing_weights(depth_model_folder: Path, tmp_path:
     damaged = tmp_path / "model"
     shutil.copytree(depth_model_folder, damaged)
     (damaged / "model.safetensors").write_bytes(b"no weights")
+    estimator = TransformersDepthEstimator(damaged)
     with pytest.raises(MissingResourceError, match="no loadable depth model"):
-        TransformersDepthEstimator(damaged)
+        estimator.estimate(np.zeros((1, 28, 28, 3), dtype=np.uint8))
 
 
 def test_code_in_the_folder_is_neither_run_nor_asked_about(
@@ -144,6 +145,7 @@ def test_code_in_the_folder_is_neither_run_nor_asked_about(
     names = {"AutoConfig": "own.Config", "AutoModelForDepthEstimation": "own.Model"}
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "own", "auto_map": names}))
     (tmp_path / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\n")
+    (tmp_path / "model.safetensors").touch()
     preprocessor_writer(tmp_path)
     with pytest.raises(MissingResourceError, match="no loadable depth model"):
         TransformersDepthEstimator(tmp_path)

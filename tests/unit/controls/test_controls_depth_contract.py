@@ -176,8 +176,10 @@ def test_weights_that_are_missing_or_foreign_are_named(checkout: Path, tmp_path:
     shutil.copytree(checkout, copy)
     weights = copy / "checkpoints" / "video_depth_anything_vits.pth"
     torch.save({"other": torch.zeros(1)}, weights)
+    estimator = VideoDepthAnythingEstimator(copy)
+    assert estimator.name != VideoDepthAnythingEstimator(checkout).name
     with pytest.raises(ControlError, match="with the code beside it"):
-        VideoDepthAnythingEstimator(copy)
+        estimator.estimate(np.zeros((1, 28, 28, 3), dtype=np.uint8))
     weights.unlink()
     with pytest.raises(MissingResourceError, match=r"video_depth_anything_vits\.pth"):
         VideoDepthAnythingEstimator(copy)

@@ -81,6 +81,19 @@ def decoded(path: Path) -> np.ndarray:
     return np.stack(list(read_frames(path, fps=None, height=48, width=80, fit="native")))
 
 
+def test_complete_controls_need_no_depth_model(
+    extract: Callable[..., Path], depth_model_folder: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(depth_model_folder, folder)
+    extract(tmp_path / "controls", depth=TransformersDepthEstimator(folder))
+    made = contents(tmp_path / "controls")
+    later = TransformersDepthEstimator(folder)
+    (folder / "model.safetensors").unlink()
+    extract(tmp_path / "controls", depth=later)
+    assert contents(tmp_path / "controls") == made
+
+
 def test_a_video_becomes_a_folder_of_the_released_format(extracted: Path) -> None:
     names = [f"{kind}_{index:04d}.mp4" for kind in ("depth", "track") for index in range(3)]
     assert sorted(contents(extracted)) == sorted(

@@ -18,7 +18,7 @@ from longvie_cli.settings.tracking import (
     parse_tracker,
     tracker_folder_resolved,
 )
-from longvie_cli.workflows.trackers import cotracker_weights, make_tracker
+from longvie_cli.workflows.trackers import cotracker_weights, make_tracker, tracker_fact
 from standin_cotracker import write_standin
 
 
@@ -75,6 +75,22 @@ def test_cotracker_runs_only_once_its_licence_is_accepted(tmp_path: Path) -> Non
     assert "offline" in tracker.name  # type: ignore[attr-defined]
     # It is remembered.
     assert "online" in made(f"path:{checkout}:online").name  # type: ignore[attr-defined]
+
+
+def test_a_checkout_is_known_by_its_code_and_weights_not_by_its_name(tmp_path: Path) -> None:
+    choices = [parse_tracker(f"path:{tmp_path / place / 'code'}") for place in "abc"]
+    for choice in choices[:2]:
+        write_standin(choice.checkout)
+    first = tracker_fact(choices[0])
+    assert first.startswith("path:code ")
+    assert tracker_fact(choices[1]) == first
+    with (choices[1].checkout / "hubconf.py").open("a") as code:
+        code.write("# changed\n")
+    assert tracker_fact(choices[1]) != first
+    (choices[0].checkout / "scaled_offline.pth").write_bytes(b"other weights")
+    assert tracker_fact(choices[0]) != first
+    assert tracker_fact(choices[2]) == "path:code"
+    assert tracker_fact(TrackerChoice()) == "lk"
 
 
 def test_weights_are_found_in_or_beside_the_checkout_or_in_the_cache(
