@@ -118,6 +118,38 @@ def test_a_dry_run_writes_nothing(longvie, tmp_path: Path, reference_video: Path
     assert 0 < fields["plan"]["disk_bytes"] < fields["plan"]["disk_free_bytes"]
 
 
+def test_a_dry_run_says_how_long_this_machine_will_take(longvie, tmp_path: Path) -> None:
+    def planned(*more: str) -> dict[str, object]:
+        flags = ("generate", "-p", "dunes", "--guidance", "1", "--dry-run", "--json")
+        fields = longvie(*flags, "-o", "plan.mp4", *more).fields
+        return fields["plan"]
+
+    assert planned("--clips", "3")["expected_seconds"] is None
+    made = longvie(
+        *("generate", "-p", "dunes", "--guidance", "1", "-o", "made.mp4"),
+        *("--clips", "1", "--steps", "2"),
+    )
+    assert made.code == 0, made.err
+    run = Path(made.out.strip()).with_suffix(".longvie")
+    took = json.loads((tmp_path / run / "clips" / "0000.json").read_text("utf-8"))["seconds"]
+    same = planned("--clips", "3", "--steps", "2")
+    assert same["expected_seconds"] == pytest.approx(3 * took, abs=0.3)
+    assert planned("--clips", "3", "--steps", "8")["expected_seconds"] > same["expected_seconds"]
+    assert (
+        planned("--clips", "3", "--steps", "2", "--dtype", "bfloat16")["expected_seconds"] is None
+    )
+
+
+def test_an_output_that_cannot_be_written_is_said_before_the_work(longvie, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    flags = ("generate", "-p", "dunes", "--clips", "1", "-o", "file/out.mp4", "--run-dir", "run")
+    outcome = longvie(*flags)
+    assert outcome.code == 4, outcome.err
+    assert "file: nothing can be written here" in outcome.err
+    assert not (tmp_path / "run").exists()
+    assert "will not start" in longvie(*flags, "--dry-run").err
+
+
 def test_prompts_over_time_reach_their_clips(longvie, tmp_path: Path) -> None:
     (tmp_path / "prompts.txt").write_text("[0s-2s] hills\n[2s-end] hills in snow\n")
     outcome = longvie(

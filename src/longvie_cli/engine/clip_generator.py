@@ -27,10 +27,12 @@ class ClipTimings:
     Args:
         total_seconds: Encoding, denoising and decoding.
         decode_seconds: From the last step to the frames.
+        step_seconds: Of a denoising step after the first, in the mean; None where there is one.
     """
 
     total_seconds: float
     decode_seconds: float
+    step_seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -141,11 +143,15 @@ class ClipGenerator:
             image = history[-1]
         started = time.perf_counter()
         noise = self._noise(self.seed if seed is None else seed)
-        frames, decode_started, finite = self._make(
+        frames, steps_ended, finite = self._make(
             prompt, self.preset.num_frames, noise, image, history, dense, sparse
         )
-        ended = time.perf_counter()
-        timings = ClipTimings(ended - started, ended - decode_started)
+        ended, count = time.perf_counter(), len(steps_ended)
+        timings = ClipTimings(
+            ended - started,
+            ended - steps_ended[-1],
+            (steps_ended[-1] - steps_ended[0]) / (count - 1) if count > 1 else None,
+        )
         return Clip(clip_index, frames, timings, finite)
 
     def first_frame(
@@ -186,14 +192,15 @@ class ClipGenerator:
         history: np.ndarray | None,
         dense: np.ndarray | None,
         sparse: np.ndarray | None,
-    ) -> tuple[np.ndarray, float, bool]:
-        """Return the frames, the instant decoding began, and whether all latents are numbers."""
-        last_step = time.perf_counter()
+    ) -> tuple[np.ndarray, list[float], bool]:
+        """Return the frames, the instants steps ended at, and whether all latents are numbers."""
+        steps_ended: list[float] = []
         latents: Tensor | None = None
 
         def stepped(*of_step: Any) -> None:
-            nonlocal last_step, latents
-            last_step, latents = time.perf_counter(), of_step[-1]["latents"]
+            nonlocal latents
+            latents = of_step[-1]["latents"]
+            steps_ended.append(time.perf_counter())
             self._progress.advance("steps")
 
         self._progress.start("steps", self.num_inference_steps)
@@ -223,7 +230,7 @@ class ClipGenerator:
         self._progress.finish("steps")
         assert isinstance(frames, np.ndarray)
         finite = latents is None or bool(torch.isfinite(latents).all())
-        return frames, last_step, finite
+        return frames, steps_ended, finite
 
     @torch.no_grad()
     def _encode_prompt(self, prompt: str) -> Tensor:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from longvie_cli.errors import MissingResourceError
+from longvie_cli.errors import MissingResourceError, OutputConflictError
 from longvie_cli.media.reader import read_frames
 from longvie_cli.media.writer import VideoWriter
-from longvie_cli.models.hub import gigabytes, preset_status
+from longvie_cli.models.hub import EntryStatus, gigabytes, preset_status
 from longvie_cli.progress import Progress
 from longvie_cli.run_folder.commit import completed_clips, hash_file
 from longvie_cli.run_folder.events import append_event
@@ -22,6 +25,7 @@ from longvie_cli.workflows.delivery import (
     is_own_output,
     read_delivery,
 )
+from longvie_cli.workflows.expected_time import expected_time
 from longvie_cli.workflows.job import Job, output_taken
 from longvie_cli.workflows.live import LiveVideo
 from longvie_cli.workflows.memory import describe_memory, fitting_plan
@@ -30,6 +34,7 @@ from longvie_cli.workflows.result import JobResult
 
 # H.264 at crf 18 of moving landscapes stays below this; a guess for --dry-run, on the safe side.
 _BYTES_A_PIXEL = 0.25
+_NEVER_TIMED = "not known before this machine has made a clip like these, of two steps or more"
 
 
 def carry_out(
@@ -50,6 +55,8 @@ def carry_out(
         MediaError, ControlError: An input turned out to be unusable.
         ResumableError: The disk is full; the same request goes on.
     """
+    if (locked := _not_writable(job)) is not None:
+        raise locked
     with opened_run(job, change=change, resuming=resuming) as folder:
         if finished := finished_result(job):
             progress.message(f"{job.output}: this run is finished already.")
@@ -62,6 +69,8 @@ def carry_out(
         if len(completed_clips(folder, job.specs, redos)) < len(job.specs):
             # Before the controls, which can take minutes.
             offload = fitting_plan(job).offload
+            if (shortage := _disk_shortage(job)) is not None:
+                progress.warning(shortage)
         for note in job.notes:
             progress.message(note)
         append_event(folder.events, "started", clips=len(job.specs), frames=job.added_frames)
@@ -77,7 +86,7 @@ def describe(job: Job, progress: Progress) -> JobResult:
     seconds = job.total_frames / fps
     weights = preset_status(job.preset)
     weights_here = all(status.complete for status in weights)
-    state = _state(job, weights_here)
+    state, clips_to_make = _standing(job, weights_here)
     disk_bytes = _disk_bytes(job)
     free_bytes = _free_bytes(job)
     clips: list[dict[str, Any]] = []
@@ -108,20 +117,7 @@ def describe(job: Job, progress: Progress) -> JobResult:
             f"  clip {clip['index']}: {clip['from_seconds']:.2f} s to {clip['to_seconds']:.2f} s, "
             f"{clip['frames']} frames: {clip['prompt']}"
         )
-    for status in weights:
-        here = "here" if status.complete else f"{gigabytes(status.missing_bytes)} missing"
-        progress.message(
-            f"weights: {status.entry.name}: {gigabytes(status.present_bytes)} present, {here}"
-        )
-    if not weights_here:
-        progress.warning(
-            "Weights are missing; without them the run will not start: "
-            f"longvie models pull {job.preset.name}"
-        )
-    try:
-        job.source.check_models()
-    except MissingResourceError as error:
-        progress.warning(f"The run will not start: {error.message} {error.hint}".rstrip())
+    _describe_weights(job, weights, progress)
     finished = weights_here and _finished(job)
     if job.output.exists() and not job.delivery.overwrite and not finished:
         progress.warning(
@@ -129,6 +125,14 @@ def describe(job: Job, progress: Progress) -> JobResult:
         )
     memory = describe_memory(job, progress)
     progress.message(f"disk: about {disk_bytes / 1e6:.1f} MB of {free_bytes / 1e6:.0f} MB free")
+    if (shortage := _disk_shortage(job)) is not None:
+        progress.warning(shortage)
+    if (locked := _not_writable(job)) is not None:
+        progress.warning(f"The run will not start: {locked.message}")
+    expected = None
+    if memory is not None:
+        expected = expected_time(job, clips_to_make, offload=memory["offload"])
+    progress.message(f"expected time: {expected.text if expected else _NEVER_TIMED}")
     return JobResult(
         status="planned",
         output=job.output,
@@ -157,8 +161,27 @@ def describe(job: Job, progress: Progress) -> JobResult:
             "memory": memory,
             "disk_bytes": disk_bytes,
             "disk_free_bytes": free_bytes,
+            "expected_seconds": None if expected is None else round(expected.seconds, 1),
+            "expected_from": None if expected is None else expected.measured,
         },
     )
+
+
+def _describe_weights(job: Job, weights: Sequence[EntryStatus], progress: Progress) -> None:
+    for status in weights:
+        here = "here" if status.complete else f"{gigabytes(status.missing_bytes)} missing"
+        progress.message(
+            f"weights: {status.entry.name}: {gigabytes(status.present_bytes)} present, {here}"
+        )
+    if not all(status.complete for status in weights):
+        progress.warning(
+            "Weights are missing; without them the run will not start: "
+            f"longvie models pull {job.preset.name}"
+        )
+    try:
+        job.source.check_models()
+    except MissingResourceError as error:
+        progress.warning(f"The run will not start: {error.message} {error.hint}".rstrip())
 
 
 def _encode_earlier_video(job: Job, folder: RunFolder, progress: Progress) -> None:
@@ -176,18 +199,22 @@ def _encode_earlier_video(job: Job, folder: RunFolder, progress: Progress) -> No
         progress.finish("earlier video")
 
 
-def _state(job: Job, weights_here: bool) -> str:
+def _standing(job: Job, weights_here: bool) -> tuple[str, int]:
+    """Return in words where the run stands, and how many clips it would make."""
+    count = len(job.specs)
     if not job.folder.run_json.is_file():
-        return "a new run"
+        return "a new run", count
     if not weights_here:
-        return "begun before; its weights are not here to compare"
+        return "begun before; its weights are not here to compare", count
     changed = changed_settings(job)
     if changed:
-        return f"the run folder holds another run, started with {'; '.join(changed[:3])}"
+        words = f"the run folder holds another run, started with {'; '.join(changed[:3])}"
+        return words, count
     if _finished(job):
-        return "finished already"
+        return "finished already", 0
     redos = read_manifest(job.folder.run_json).redos
-    return f"{len(completed_clips(job.folder, job.specs, redos))} made already"
+    made = len(completed_clips(job.folder, job.specs, redos))
+    return f"{made} made already", count - made
 
 
 def _finished(job: Job) -> bool:
@@ -212,7 +239,35 @@ def _disk_bytes(job: Job) -> int:
 
 
 def _free_bytes(job: Job) -> int:
-    folder = job.folder.root.absolute()
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
+    return shutil.disk_usage(_existing(job.folder.root)).free
+
+
+def _disk_shortage(job: Job) -> str | None:
+    """Return what to say where the disk may be too small; a run goes on once there is room."""
+    needed, free = _disk_bytes(job), _free_bytes(job)
+    if needed <= free:
+        return None
+    return (
+        f"{job.folder.root}: the run may need {needed / 1e6:.0f} MB, and {free / 1e6:.0f} MB are "
+        "free; it stops where the disk is full, and goes on once there is room."
+    )
+
+
+def _not_writable(job: Job) -> OutputConflictError | None:
+    """Return the error of a folder that a file is to be written to at the end, but cannot be."""
+    for path in (job.output.absolute().parent, job.folder.root):
+        folder = _existing(path)
+        if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+            return OutputConflictError(
+                f"{folder}: nothing can be written here.",
+                hint="Pass -o, or --run-dir, in a folder of yours.",
+            )
+    return None
+
+
+def _existing(path: Path) -> Path:
+    """Return the path, or the nearest folder above it that exists."""
+    path = path.absolute()
+    while not path.exists():
+        path = path.parent
+    return path

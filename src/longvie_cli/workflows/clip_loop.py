@@ -27,6 +27,7 @@ from longvie_cli.run_folder.tails import load_tail, save_tail
 from longvie_cli.settings.requests import Offload
 from longvie_cli.timeline import ClipSpec
 from longvie_cli.workflows.clip_checks import check_clip, retry_seed
+from longvie_cli.workflows.expected_time import expected_time, note_clip
 from longvie_cli.workflows.job import Job
 from longvie_cli.workflows.live import LiveVideo
 from longvie_cli.workflows.sources import PlayedControls
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from longvie_cli.engine.clip_generator import ClipGenerator
+    from longvie_cli.engine.clip_generator import ClipGenerator, ClipTimings
 
 
 def make_missing_clips(
@@ -64,6 +65,9 @@ def make_missing_clips(
     if kept < len(stored):
         if kept:
             progress.message(f"{kept} of {len(stored)} clips are there already; going on.")
+        left = len(stored) - kept
+        if (expected := expected_time(job, left, offload=offload)) is not None:
+            progress.message(f"expected time: {expected.text}")
         _make(job, folder, controls, progress, stored, redos, live, offload)
     if live is not None:
         live.refresh(len(stored), last=True)
@@ -97,7 +101,11 @@ def _make(
             )
             kept -= 1
             progress.start("clips", len(stored), done=kept)
-        record = _make_clip(job, folder, controls, progress, generator, spec, redos, follows)
+        record, timings = _make_clip(
+            job, folder, controls, progress, generator, spec, redos, follows
+        )
+        if record.attempts == 1:
+            note_clip(job, record.seconds, timings, offload=offload)
         previous, made_any = record.tail_hash, True
         kept += 1
         append_event(
@@ -122,7 +130,7 @@ def _make_clip(
     spec: ClipSpec,
     redos: Sequence[Redo],
     follows: str,
-) -> ClipRecord:
+) -> tuple[ClipRecord, ClipTimings]:
     began = time.monotonic()
     shown = None if controls is None else controls.read(spec)
     dense, sparse = (None, None) if shown is None else (shown.dense, shown.sparse)
@@ -153,7 +161,7 @@ def _make_clip(
         steering = None if dense is None or job.sampling.depth_strength == 0 else dense[stretch]
         warnings = check_clip(added, before=tail, controls=steering, finite=clip.finite)
         if best is None or len(warnings) < len(best.warnings):
-            best = _Attempt(added, seed, warnings)
+            best = _Attempt(added, seed, warnings, clip.timings)
         attempts += 1
         if warnings and attempts <= job.delivery.retries:
             progress.message(
@@ -179,7 +187,7 @@ def _make_clip(
     )
     # Last of all: with its record the clip exists.
     write_record(folder.clip_record(spec.index), record)
-    return record
+    return record, best.timings
 
 
 @dataclass(frozen=True)
@@ -187,6 +195,7 @@ class _Attempt:
     frames: NDArray[np.uint8]
     seed: int
     warnings: tuple[str, ...]
+    timings: ClipTimings
 
 
 def _paint_pictures(
