@@ -68,6 +68,7 @@ def models_callback(version: Version = False) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave the process with its exit code."""
+    _open_standard_streams()
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
         code = app(args=given, prog_name="longvie", standalone_mode=False)
@@ -78,3 +79,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         code = 0
     sys.exit(code or 0)
+
+
+def _open_standard_streams() -> None:
+    """Open those of stdin, stdout and stderr that the caller closed (`>&-`), on nothing.
+
+    Otherwise the next file or pipe that is opened would get their number, and what is printed would
+    end up in it.
+    """
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is not None:
+            continue
+        mode = "r" if name == "stdin" else "w"
+        nothing = os.open(os.devnull, os.O_RDONLY if mode == "r" else os.O_WRONLY)
+        os.dup2(nothing, descriptor)
+        if nothing != descriptor:
+            os.close(nothing)
+        setattr(sys, name, os.fdopen(descriptor, mode, encoding="utf-8", closefd=False))

@@ -9,6 +9,7 @@ import shlex
 import sys
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -104,7 +105,11 @@ def _guarded(
         **result.facts(),
         "warnings": console.warnings,
     }
-    console.result(result.text, fields)
+    try:
+        console.result(result.text, fields)
+    except ResumableError as error:
+        console.error(error, debug=debug)
+        return error.exit_code
     return 0
 
 
@@ -127,7 +132,9 @@ def _fail(console: Console, error: LongVieError, *, debug: bool) -> int:
                 "hint": error.hint,
             },
         }
-        console.result("", fields)
+        # Where stdout takes nothing, the exit code still says it.
+        with suppress(ResumableError):
+            console.result("", fields)
     return error.exit_code
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import statistics
@@ -9,7 +10,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from rich.console import Console as RichConsole
@@ -22,11 +23,13 @@ from rich.progress import (
 )
 from rich.progress import Progress as RichProgress
 
-from longvie_cli.errors import LongVieError
+from longvie_cli.errors import LongVieError, ResumableError
 
 # Stages inside a clip: drawn as a bar on a terminal, never as lines of their own.
 INNER_STAGES = {"steps"}
 PLAIN_LINE_INTERVAL_SECONDS = 30.0
+# A pipe whose other end is closed, a terminal that was.
+_READER_LEFT = (errno.EPIPE, errno.EIO)
 
 
 class Stage:
@@ -88,15 +91,23 @@ class Console:
             self._result_descriptor = None
 
     def result(self, output: str, fields: Mapping[str, Any]) -> None:
-        """Print the result: the path, or with --json the object made of these fields."""
+        """Print the result: the path, or with --json the object made of these fields.
+
+        Raises:
+            ResumableError: stdout takes nothing, as a file on a full disk does.
+        """
         self._stop_bars()
         line = json.dumps(fields, ensure_ascii=False) if self.json_result else output
         data = (line + "\n").encode(errors="surrogateescape")
         try:
             os.write(self._result_descriptor if self._result_descriptor is not None else 1, data)
-        except BrokenPipeError:
-            # The reader left; the work is done and saved all the same.
-            return
+        except OSError as error:
+            if error.errno in _READER_LEFT:
+                return  # The work is done and saved all the same.
+            raise ResumableError(
+                f"standard output: the result cannot be written ({error.strerror}).",
+                hint="All is made; the same command again writes the result alone.",
+            ) from error
 
     @contextmanager
     def redrawn(self) -> Iterator[Callable[[str], None]]:
@@ -186,18 +197,18 @@ class Console:
         return self._stderr.is_terminal and not self.json_result
 
     def _stop_bars(self) -> None:
-        if self._bars is not None:
-            self._bars.stop()
-            self._bars = None
+        bars, self._bars = self._bars, None
+        if bars is not None:
+            with suppress(OSError):
+                bars.stop()
 
     def _line(self, text: str) -> None:
-        try:
+        # A reader that left, a terminal that was closed, a log on a full disk: none ends a run.
+        with suppress(OSError):
             if self._bars is not None:
                 self._bars.console.print(text, soft_wrap=True)
             else:
                 print(text, file=sys.stderr, flush=True)
-        except BrokenPipeError:
-            return
 
 
 def _duration(seconds: float) -> str:

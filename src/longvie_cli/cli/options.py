@@ -470,7 +470,7 @@ FromClip = Annotated[
 EXIT_CODES = (
     "[bold]Exit codes[/bold]: 0 done; 1 failure; 2 usage; 3 weights or an optional dependency "
     "missing; 4 output exists or run locked; 5 bad input (media, controls, settings); 75 stopped, "
-    "the same command continues; 130 Ctrl-C; 143 SIGTERM."
+    "the same command continues; 129 terminal closed; 130 Ctrl-C; 143 SIGTERM."
 )
 
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first ends the work cleanly, the second ends the process at once."""
+"""Ctrl-C, SIGTERM, a closed terminal: the first ends the work cleanly, the second at once."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+# Windows has no terminal that hangs up.
+_STOPPING = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]
 
 
 class Interrupted(KeyboardInterrupt):
@@ -36,7 +41,9 @@ def stop_on_signals() -> Iterator[None]:
         received.append(signal_number)
         raise Interrupted(signal_number)
 
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    # What is ignored stays ignored: `nohup` means a run to outlive its terminal.
+    wanted = [number for number in _STOPPING if signal.getsignal(number) != signal.SIG_IGN]
+    previous = {number: signal.signal(number, handle) for number in wanted}
     try:
         yield
     finally:
