@@ -10,7 +10,7 @@ of two cuts with one or two frames between them only the last counts when both s
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -99,13 +99,6 @@ def scan_scenes(
     yield SceneScan(count, tuple(cuts))
 
 
-def find_cuts(frames: Iterable[Frame]) -> list[int]:
-    """Return the first frame of every scene but the first; for small frames of any one size."""
-    detector = CutDetector()
-    cuts = [cut for frame in frames for cut in detector.add(frame)]
-    return [*cuts, *detector.finish()]
-
-
 class CutDetector:
     """Finds cuts in a stream of small frames, `_NEIGHBOURS` frames late."""
 
@@ -166,17 +159,29 @@ def _look(frame: Frame) -> _Look:
     values = frame.astype(np.float32) / np.float32(255)
     grey = values @ np.array([0.299, 0.587, 0.114], np.float32)
     blue, red = values[..., 2] - grey, values[..., 0] - grey
-    num_pixels = grey.size
-    greys = np.bincount(
-        np.minimum(grey * _GREY_BINS, _GREY_BINS - 1).astype(np.intp).ravel(), minlength=_GREY_BINS
-    )
+    greys = _shares([grey * np.float32(_GREY_BINS)], _GREY_BINS)
     # Hues of ordinary pictures lie close to grey: the middle of the plane gets the bins.
-    planes = [
-        np.clip((plane * 2 + 0.5) * _COLOUR_BINS, 0, _COLOUR_BINS - 1) for plane in (blue, red)
-    ]
-    places = (planes[0].astype(np.intp) * _COLOUR_BINS + planes[1].astype(np.intp)).ravel()
-    hues = np.bincount(places, minlength=_COLOUR_BINS**2)
-    colours = np.concatenate([greys, hues]).astype(np.float32) / np.float32(num_pixels)
+    planes = [(plane * 2 + np.float32(0.5)) * np.float32(_COLOUR_BINS) for plane in (blue, red)]
+    hues = _shares(planes, _COLOUR_BINS)
+    colours = np.concatenate([greys, hues])
     rows, columns = (size // 4 for size in frame.shape[:2])
     shapes = values[: rows * 4, : columns * 4].reshape(rows, 4, columns, 4, 3).mean(axis=(1, 3))
     return _Look(colours, shapes.astype(np.float32))
+
+
+def _shares(places: list[NDArray[np.float32]], bins: int) -> NDArray[np.float32]:
+    """Return the share of pixels in each bin of a grid with one axis for each of `places`.
+
+    A pixel between the middles of two bins counts in both: whole pictures glide over a border in a
+    slow fade, and must not jump from bin to bin.
+    """
+    cells = np.zeros(places[0].size, dtype=np.intp)[None]
+    weights = np.ones_like(cells, dtype=np.float32)
+    for place in places:
+        middle = np.clip(place.ravel() - np.float32(0.5), 0, bins - 1)
+        below = np.minimum(middle.astype(np.intp), bins - 2)
+        above = (middle - below).astype(np.float32)
+        cells = np.concatenate([cells * bins + below, cells * bins + below + 1])
+        weights = np.concatenate([weights * (1 - above), weights * above])
+    counted = np.bincount(cells.ravel(), weights.ravel(), minlength=bins ** len(places))
+    return np.asarray(counted / places[0].size, dtype=np.float32)

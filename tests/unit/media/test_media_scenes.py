@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,6 @@ from longvie_cli.media.scenes import (
     SMALL_WIDTH,
     CutDetector,
     SceneScan,
-    find_cuts,
     scan_scenes,
 )
 from longvie_cli.media.writer import VideoWriter
@@ -22,6 +22,12 @@ from longvie_cli.worlds import EVALUATION_SEED_START, Flight
 
 NUM_FLIGHTS = 8
 NUM_JOINS = 200
+
+
+def find_cuts(frames: Iterable[np.ndarray]) -> list[int]:
+    detector = CutDetector()
+    cuts = [cut for frame in frames for cut in detector.add(frame)]
+    return [*cuts, *detector.finish()]
 
 
 def small_flight(seed: int, *, num_frames: int, step: int = 1) -> list[np.ndarray]:
@@ -89,6 +95,14 @@ def test_stillness_and_noise_are_no_cuts() -> None:
     assert find_cuts([still] * 40) == []
     noise = rng.integers(0, 256, (40, SMALL_HEIGHT, SMALL_WIDTH, 3)).astype(np.uint8)
     assert find_cuts(list(noise)) == []
+
+
+@pytest.mark.parametrize("step", [1, 2, 3])
+def test_a_slow_fade_of_one_colour_is_no_cut(step: int) -> None:
+    still = np.ones((SMALL_HEIGHT, SMALL_WIDTH, 3), np.uint8)
+    assert find_cuts([still * level for level in range(0, 256, step)]) == []
+    red = still * np.array([1, 0, 0], np.uint8)
+    assert find_cuts([red * level for level in range(0, 256, step)]) == []
 
 
 def test_a_sudden_fast_turn_is_no_cut() -> None:
