@@ -29,9 +29,7 @@ SCENARIOS = {
             "out.longvie",
             (("resume", "out.longvie"),),
         ),
-        Scenario(
-            "slim", SLIM, ("out.longvie", "out.mp4", "live.mp4"), "out.longvie", ()
-        ),
+        Scenario("slim", SLIM, ("out.longvie", "out.mp4", "live.mp4"), "out.longvie", ()),
         Scenario(
             "flight",
             (*FLIGHT, "-o", "out.mp4"),

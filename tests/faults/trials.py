@@ -70,7 +70,9 @@ class Place:
     @property
     def environment(self) -> dict[str, str]:
         home = str(self.home)
-        xdg = {f"XDG_{name}_HOME": f"{home}/{name}" for name in ("CONFIG", "CACHE", "DATA", "STATE")}
+        xdg = {
+            f"XDG_{name}_HOME": f"{home}/{name}" for name in ("CONFIG", "CACHE", "DATA", "STATE")
+        }
         return {"HOME": home, "TMPDIR": str(self.temp), **xdg}
 
     def remove(self) -> None:
@@ -216,7 +218,9 @@ def files_of(root: Path, leave_out: Sequence[str] = ()) -> dict[str, tuple[str, 
     found = {}
     for folder, folders, names in os.walk(root):
         shown = os.path.relpath(folder, root)
-        folders[:] = [f for f in folders if os.path.normpath(os.path.join(shown, f)) not in leave_out]
+        folders[:] = [
+            f for f in folders if os.path.normpath(os.path.join(shown, f)) not in leave_out
+        ]
         for name in (*folders, *names):
             path = os.path.normpath(os.path.join(shown, name))
             if path in leave_out:
@@ -248,10 +252,7 @@ class Judge:
         self.scenario = scenario
         self.reference = reference
         self.ended = ended
-        self._frames = {
-            path: hash_of(reference / path)
-            for path in self._compared(reference)
-        }
+        self._frames = {path: hash_of(reference / path) for path in self._compared(reference)}
 
     def _compared(self, work: Path) -> list[str]:
         """Return what decides frames: videos, tails, pictures, and cond.json."""
@@ -312,7 +313,8 @@ class Judge:
             for track in sorted((folder / made).glob("track_*.mp4")):
                 depth = track.with_name(track.name.replace("track", "depth"))
                 relative = [
-                    str(p.relative_to(folder)) if self.scenario.run is None
+                    str(p.relative_to(folder))
+                    if self.scenario.run is None
                     else f"{self.scenario.run}/{p.relative_to(folder)}"
                     for p in (track, depth)
                 ]
@@ -361,9 +363,7 @@ class Judge:
         if parts:
             trouble.append(f"left half-written: {parts}")
         now = self.outside(place)
-        touched = sorted(
-            name for name in {*now, *outside} if now.get(name) != outside.get(name)
-        )
+        touched = sorted(name for name in {*now, *outside} if now.get(name) != outside.get(name))
         if touched:
             trouble.append(f"touched outside the run: {touched}")
         return trouble
