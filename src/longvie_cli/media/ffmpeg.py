@@ -10,7 +10,7 @@ import stat
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import IO
@@ -83,8 +83,8 @@ def input_arguments(path: Path) -> list[str]:
 
 
 @contextmanager
-def unnamed_file(data: bytes) -> Iterator[int]:
-    """A file without a name for the length of a `with` block, as an open descriptor.
+def unnamed_file(data: bytes = b"") -> Iterator[IO[bytes]]:
+    """A file without a name for the length of a `with` block.
 
     However the process ends, nothing is left of it.
 
@@ -92,17 +92,14 @@ def unnamed_file(data: bytes) -> Iterator[int]:
         ResumableError: The disk of the temp folder is full or failed.
         OutputConflictError: The temp folder cannot be written.
     """
-    try:
-        file = tempfile.TemporaryFile()
-    except OSError as reason:
-        raise _no_temp_file(reason) from reason
-    with file:
+    with ExitStack() as closing:
         try:
+            file = closing.enter_context(tempfile.TemporaryFile())
             file.write(data)
             file.seek(0)
         except OSError as reason:
             raise _no_temp_file(reason) from reason
-        yield file.fileno()
+        yield file
 
 
 def concat_arguments(list_file: int) -> list[str]:
@@ -233,11 +230,7 @@ def running_ffmpeg(
     """
     level = "level+info" if informative else "error"
     command = [ffmpeg_executable(), "-hide_banner", "-nostdin", "-v", level, *arguments]
-    try:
-        kept = tempfile.TemporaryFile()
-    except OSError as reason:
-        raise _no_temp_file(reason) from reason
-    with kept as errors:
+    with unnamed_file() as errors:
         try:
             started = subprocess.Popen(
                 command,

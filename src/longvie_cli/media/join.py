@@ -51,11 +51,11 @@ def _sample(height: int, width: int, fps: int, preset: str) -> VideoPackets:
         unnamed_file(bytes(height * width * 3)) as black,
         running_ffmpeg(
             [
-                *frame_arguments(height, width, fps, black),
+                *frame_arguments(height, width, fps, black.fileno()),
                 *encoding_arguments(18, preset),
                 *("-movflags", "frag_keyframe+empty_moov", "-f", "mp4", "pipe:1"),
             ],
-            inherited=[black],
+            inherited=[black.fileno()],
         ) as process,
     ):
         video = process.stdout.read()
@@ -102,9 +102,10 @@ def join_clips(
         raise storage_error(output, reason) from reason
     try:
         with ExitStack() as files:
-            inherited = [files.enter_context(unnamed_file(_list_of(clips)))]
+            inherited = [files.enter_context(unnamed_file(_list_of(clips))).fileno()]
             if metadata is not None:
-                inherited.append(files.enter_context(unnamed_file(ffmetadata(metadata))))
+                tags = files.enter_context(unnamed_file(ffmetadata(metadata)))
+                inherited.append(tags.fileno())
             arguments = _join_arguments(inherited, audio, fps, num_frames)
             process = files.enter_context(
                 running_ffmpeg([*arguments, *container_arguments(fps, part)], inherited=inherited)

@@ -79,8 +79,9 @@ def read_packets(path: Path) -> VideoPackets:
 
 def packets_of(video: bytes) -> VideoPackets:
     """Return the packets of a small video in memory, in a format that needs no seeking."""
-    with unnamed_file(video) as descriptor:
-        return _packets(Path("a video in memory"), ["-i", f"pipe:{descriptor}"], [descriptor])
+    with unnamed_file(video) as file:
+        pipe = file.fileno()
+        return _packets(Path("a video in memory"), ["-i", f"pipe:{pipe}"], [pipe])
 
 
 def _packets(path: Path, source: list[str], inherited: Sequence[int] = ()) -> VideoPackets:

@@ -117,7 +117,7 @@ class VideoWriter:
             inherited: list[int] = []
             if self._metadata is not None:
                 tags = unnamed_file(ffmetadata(self._metadata))
-                inherited.append(resources.enter_context(tags))
+                inherited.append(resources.enter_context(tags).fileno())
             arguments = [
                 *frame_arguments(self._shape[0], self._shape[1], self._fps, 0),
                 *_tag_arguments(inherited),

@@ -41,11 +41,11 @@ def find_run(run: Path) -> RunFolder:
         OutputConflictError: The record of the run beside the output is damaged.
     """
     folder = RunFolder(run)
-    if folder.run_json.is_file():
+    if folder.is_begun:
         return folder
     if run.suffix.lower() == ".mp4":
         beside = RunFolder.beside(run)
-        if beside.run_json.is_file():
+        if beside.is_begun:
             return beside
         if (found := _delivered(run)) is not None:
             return found
@@ -130,14 +130,19 @@ def _delivered(output: Path) -> RunFolder | None:
 
 
 def _is_delivered(folder: RunFolder, manifest: RunManifest) -> bool:
-    record = read_delivery(folder)
+    try:
+        record = read_delivery(folder)
+    except OutputConflictError:
+        return False  # The video is joined again, and then it is known.
     return record is not None and record.get("revision", 0) == len(manifest.redos)
 
 
 def _finished(folder: RunFolder, manifest: RunManifest) -> JobResult | None:
-    record, output = read_delivery(folder), output_of(folder, manifest)
-    if record is None or not _is_delivered(folder, manifest) or not output.is_file():
+    output = output_of(folder, manifest)
+    if not _is_delivered(folder, manifest) or not output.is_file():
         return None
+    record = read_delivery(folder)
+    assert record is not None, "it was delivered"
     if hash_file(output) != record["output_hash"]:
         return None
     frames, fps = int(record["about"]["frames"]), int(record["about"]["fps"])
