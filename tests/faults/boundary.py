@@ -1,10 +1,10 @@
 """Faults at the edge to the operating system, in a process that has just been forked.
 
 Every operation that changes a file, and every read of one, beneath the watched folders is counted
-where Python hands it to the kernel: `io.FileIO`, `os.write`, `os.fsync`, `os.replace` ... Nothing of
-longvie is replaced. At the chosen operation the process is killed, or the kernel "answers" with an
-error. What libraries do in C or Rust, and what ffmpeg does, passes by; those are met by real faults
-(full tmpfs, RLIMIT_FSIZE, damaged files).
+where Python hands it to the kernel: `io.FileIO`, `os.write`, `os.fsync`, `os.replace` ... Nothing
+of longvie is replaced. At the chosen operation the process is killed, or the kernel "answers" with
+an error. What libraries do in C or Rust, and what ffmpeg does, passes by; those are met by real
+faults (full tmpfs, RLIMIT_FSIZE, damaged files).
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class Boundary:
         at: Number of the operation, from 0, at which the fault happens; None for none.
         fault: `kill`, or the name of an errno.
         sticky: Whether all operations of these kinds from then on fail as well.
+        beyond: Operations (`kind path`) before which counting does not begin.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Boundary:
         at: int | None,
         fault: str,
         sticky: bool,
+        beyond: Sequence[str] = (),
     ) -> None:
         self._roots = tuple(os.path.realpath(root) for root in roots)
         self._log = log
@@ -56,6 +58,8 @@ class Boundary:
         self._sticky = sticky
         self._count = 0
         self._os_write = os.write
+        self._beyond = frozenset(beyond)
+        self._counting = not beyond
         self._broken = False
 
     def watched(self, path: object, dir_fd: int | None = None) -> str | None:
@@ -85,25 +89,34 @@ class Boundary:
         """Do an operation, or fail at it, or do it and be killed."""
         if path is None or kind not in self._kinds:
             return work()
-        number = self._count
-        self._count += 1
-        self._os_write(self._log, f"{kind} {path}\n".encode())
-        due = number == self._at or (self._broken and self._sticky)
+        number = self._number(f"{kind} {path}")
+        due = (number is not None and number == self._at) or (self._broken and self._sticky)
         if due and self._fault != "kill":
             self._broken = True
             code = getattr(errno, self._fault)
             raise OSError(code, os.strerror(code), path)
-        result = work()
-        if due:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return result
+        try:
+            return work()
+        finally:
+            if due:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    def _number(self, operation: str) -> int | None:
+        """Note an operation and return its number, None before counting begins."""
+        self._os_write(self._log, f"{operation}\n".encode())
+        self._counting = self._counting or operation not in self._beyond
+        return self._next() if self._counting else None
+
+    def _next(self) -> int:
+        self._count += 1
+        return self._count - 1
 
     def write(self, path: str | None, data: Any, work: Callable[[Any], int]) -> int:
         """Write, or fail, or write half of it and be killed."""
-        if path is not None and "write" in self._kinds and self._fault == "kill":
-            if self._count == self._at:
-                work(bytes(data)[: len(data) // 2])
-                return int(self.around("write", path, lambda: 0))
+        torn = self._fault == "kill" and self._count == self._at and "write" in self._kinds
+        if path is not None and torn:
+            work(bytes(data)[: len(data) // 2])
+            return int(self.around("write", path, lambda: 0))
         return int(self.around("write", path, lambda: work(data)))
 
 

@@ -47,7 +47,7 @@ def build_package(root: Path) -> None:
 
 
 def make_inputs(folder: Path) -> None:
-    """Make `video.mp4`, 9 frames to extract controls from, and `foreign.mp4`, to be encoded anew."""
+    """Make `video.mp4`, to extract controls from, and `foreign.mp4`, to be encoded again."""
     folder.mkdir(parents=True)
     flight = Flight(1_000_000_007, width=48, height=32, fps=16)
     pictures = [flight.frame(index).rgb for index in range(9)]

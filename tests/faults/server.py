@@ -106,6 +106,7 @@ def _become(request: dict[str, Any]) -> None:
         at=request.get("at"),
         fault=request.get("fault", "kill"),
         sticky=request.get("sticky", False),
+        beyond=request.get("beyond", ()),
     )
     install(boundary)
 
@@ -141,7 +142,7 @@ def _wait(request: dict[str, Any]) -> dict[str, Any]:
     """Wait for a command; after `kill_after` seconds it is sent `signal`."""
     pid, deadline = request["pid"], request.get("kill_after")
     handle = os.pidfd_open(pid)
-    hung = False
+    hung, began = False, time.monotonic()
     try:
         if deadline is not None and not select.select([handle], [], [], deadline)[0]:
             os.kill(pid, request.get("signal", signal.SIGKILL))
@@ -154,6 +155,7 @@ def _wait(request: dict[str, Any]) -> dict[str, Any]:
     return {
         "code": os.waitstatus_to_exitcode(status),
         "hung": hung,
+        "seconds": time.monotonic() - began,
         "cpu": used.ru_utime + used.ru_stime,
     }
 

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import xxhash
 
@@ -30,6 +30,7 @@ class Ended:
         operations: What it did to watched files, `kind path` each, in order.
         hung: Whether it had to be killed because it did not end.
         cpu: Seconds of processor time, its own and that of its ffmpegs.
+        seconds: Seconds until it ended.
     """
 
     code: int
@@ -38,6 +39,7 @@ class Ended:
     operations: tuple[str, ...]
     hung: bool
     cpu: float
+    seconds: float
 
     @property
     def is_tidy_error(self) -> bool:
@@ -98,15 +100,23 @@ class Longvie:
             "PYTHONDONTWRITEBYTECODE": "1",
         }
         self.cpu = 0.0
-        self._server = subprocess.Popen(
+        self._log = package / "server.log"
+        with open(self._log, "wb") as log:
+            self._server = self._begin(warm_up, environment, log)
+        self.about = self._answer()
+
+    def _begin(
+        self, warm_up: Sequence[Sequence[str]], environment: dict[str, str], log: IO[bytes]
+    ) -> subprocess.Popen[str]:
+        return subprocess.Popen(
             [sys.executable, "-m", "faults.server", json.dumps([list(c) for c in warm_up])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=log,
             env=environment,
             cwd=TESTS,
             text=True,
         )
-        self.about = self._answer()
 
     def close(self) -> None:
         assert self._server.stdin is not None and self._server.stdout is not None
@@ -145,6 +155,7 @@ class Longvie:
             tuple(texts["log"].splitlines()),
             answer["hung"],
             answer["cpu"],
+            answer["seconds"],
         )
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -156,7 +167,8 @@ class Longvie:
         assert self._server.stdout is not None
         line = self._server.stdout.readline()
         if not line:
-            raise RuntimeError(f"the fork server ended with {self._server.wait()}")
+            status, said = self._server.wait(), self._log.read_text("utf-8", "replace")
+            raise RuntimeError(f"the fork server ended with {status}: {said[-2000:]}")
         answer = json.loads(line)
         assert isinstance(answer, dict)
         return answer
