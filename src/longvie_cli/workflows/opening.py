@@ -93,6 +93,7 @@ def opened_run(
             if trouble := mend_manifest(folder):
                 progress.warning(f"{trouble} It is written anew from its copy.")
             manifest = read_manifest(folder.run_json)
+            check_request(folder, manifest)
             changed = changed_settings(job if change is None else change.before)
             if changed and from_clip is not None and change is None:
                 _take_on(job, manifest, from_clip)
@@ -105,6 +106,20 @@ def opened_run(
         if not folder.is_begun:
             write_manifest(folder.run_json, _manifest(job))
         yield folder
+
+
+def check_request(folder: RunFolder, manifest: RunManifest) -> None:
+    """Do nothing if the settings in `run.json` are those the run was begun with.
+
+    Raises:
+        OutputConflictError: They were changed: clips of two requests are no video.
+    """
+    settings = manifest.request.get("settings")
+    if not isinstance(settings, dict) or fingerprint(settings) != manifest.fingerprint:
+        raise OutputConflictError(
+            f"{folder.run_json}: its settings were changed by hand; the clips are of others.",
+            hint="Put it back, or begin anew with the command that began it and another -o.",
+        )
 
 
 def changed_settings(job: Job) -> list[str]:

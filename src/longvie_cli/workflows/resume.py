@@ -17,7 +17,7 @@ from longvie_cli.settings.requests import GenerateRequest, RedoRequest, RunReque
 from longvie_cli.workflows.carry_out import carry_out
 from longvie_cli.workflows.delivery import read_delivery
 from longvie_cli.workflows.job import Job, model_hashes, redone
-from longvie_cli.workflows.opening import Change
+from longvie_cli.workflows.opening import Change, check_request
 from longvie_cli.workflows.result import JobResult
 
 # Which flag's file a deciding setting with a hash in it speaks of.
@@ -150,6 +150,7 @@ def _finished(folder: RunFolder, manifest: RunManifest) -> JobResult | None:
 
 
 def _job(folder: RunFolder, manifest: RunManifest, progress: Progress) -> Job:
+    check_request(folder, manifest)
     stored = manifest.request.get("request")
     if not isinstance(stored, dict):
         raise OutputConflictError(
