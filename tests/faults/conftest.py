@@ -50,7 +50,13 @@ SCENARIOS = {
             "done.longvie",
         ),
         Scenario("extend", EXTEND, ("out.longvie", "out.mp4"), "out.longvie"),
-        Scenario("stitch", ("stitch", "done.longvie", "-o", "out.mp4"), ("out.mp4",), None),
+        Scenario(
+            "stitch",
+            ("stitch", "done.longvie", "-o", "out.mp4"),
+            ("out.mp4",),
+            None,
+            says_so=True,
+        ),
         Scenario("extract", EXTRACT, ("ctl",), None),
     )
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -57,6 +58,7 @@ def test_two_writers(forked, base, referee, tally) -> None:
     outside = judge.outside(place)
     first = forked.start(place, judge.scenario.command)
     wait_for(place.work / "out.longvie" / "run.json")
+    os.kill(first.pid, signal.SIGSTOP)
     for command in (
         judge.scenario.command,
         ("resume", "out.longvie"),
@@ -70,6 +72,7 @@ def test_two_writers(forked, base, referee, tally) -> None:
     looked = forked.run(place, ("status", "out.longvie"))
     says = f"process {first.pid} works on it"
     counts.judge("status", [] if looked.code == 0 and says in looked.out else [looked.out])
+    os.kill(first.pid, signal.SIGCONT)
     ended = first.wait()
     counts.judge("the first", judge.trouble(place, ended, outside, {}))
     place.remove()

@@ -1,4 +1,4 @@
-"""A disk that is full, fails or forbids: our own error with what to do, and then the same frames."""
+"""A disk that is full, fails or forbids: our own error, what to do, and then the same frames."""
 
 from __future__ import annotations
 

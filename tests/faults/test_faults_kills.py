@@ -82,7 +82,7 @@ def test_killed_at_some_commit_points(forked, base, referee, tally, name) -> Non
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "size"),
-    [("generate", 999), ("slim", 12), ("overwrite", 30), ("redo", 30), ("extend", 30)],
+    [("generate", 45), ("slim", 15), ("overwrite", 20), ("redo", 16), ("extend", 20)],
 )
 def test_killed_at_commit_points(forked, base, referee, tally, name, size) -> None:
     judge = referee(name)

@@ -33,7 +33,9 @@ SCHEMA_VERSION = 1
 
 
 def finished_result(job: Job) -> JobResult | None:
-    """Return the result of a run that was finished before, moving its file out if need be.
+    """Return the result of a run that was finished before, after what was left to do at its end.
+
+    That is to move its file out, and to remove the single clips where they are not kept.
 
     Raises:
         OutputConflictError: The run is finished, but something else lies at the output.
@@ -41,12 +43,13 @@ def finished_result(job: Job) -> JobResult | None:
     record = _sound_delivery(job.folder)
     if record is None or record.get("revision", 0) != _revision(job.folder):
         return None
-    if _is(job.output, record["output_hash"]):
-        return _result(job)
-    if _is(job.folder.joined_video, record["output_hash"]):
+    if not _is(job.output, record["output_hash"]):
+        if not _is(job.folder.joined_video, record["output_hash"]):
+            return None
         _move_out(job, record["output_hash"])
-        return _result(job)
-    return None
+    if not job.delivery.keep_clips:
+        _drop_clips(job)
+    return _result(job)
 
 
 def deliver(job: Job, progress: Progress) -> JobResult:

@@ -141,6 +141,9 @@ def _finished(folder: RunFolder, manifest: RunManifest) -> JobResult | None:
     output = output_of(folder, manifest)
     if not _is_delivered(folder, manifest) or not output.is_file():
         return None
+    kept = (manifest.request.get("request") or {}).get("keep_clips", True)
+    if not kept and any(folder.clips_dir.glob("*.mp4")):
+        return None  # It was killed while it tidied up.
     record = read_delivery(folder)
     assert record is not None, "it was delivered"
     if hash_file(output) != record["output_hash"]:
