@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,3 +116,21 @@ def reference_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for index in range(72):
             writer.write(flight.frame(index).rgb)
     return path
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what the trials of tests/faults came to, those of all xdist workers together."""
+    totals: dict[str, Counter[str]] = {}
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if getattr(report, "when", None) != "teardown":
+                continue
+            for name, value in report.user_properties:
+                if name == "faults":
+                    kind, counts = value
+                    totals.setdefault(kind, Counter()).update(counts)
+    if totals:
+        terminalreporter.section("faults tried")
+    for kind, counts in sorted(totals.items()):
+        words = ", ".join(f"{number} {what}" for what, number in counts.items())
+        terminalreporter.line(f"{kind}: {words}")

@@ -9,6 +9,16 @@ from pathlib import Path
 from longvie_cli.errors import LongVieError, OutputConflictError, ResumableError
 
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+# The disk or the network folder has failed or is gone; what is on it may well be there again later.
+_DISK_FAILED = frozenset(
+    code
+    for name in ("EIO", "ESTALE", "ETIMEDOUT", "ENOTCONN", "EHOSTDOWN", "EREMOTEIO", "ENODEV")
+    if (code := getattr(errno, name, None)) is not None
+)
+_NOT_PERMITTED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+_IN_THE_WAY = frozenset({errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP, errno.ENOTEMPTY})
+# Windows has none of these.
+_NO_LINKS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
 
 
 def part_path(final: Path) -> Path:
@@ -16,14 +26,35 @@ def part_path(final: Path) -> Path:
     return final.with_name(final.name + ".part")
 
 
-def storage_error(path: Path, reason: OSError) -> LongVieError:
-    """Return the error to raise when `path` could not be written."""
+def storage_error(path: Path | str, reason: OSError) -> LongVieError:
+    """Return the error to raise when `path` could not be written, with what to do about it."""
+    return known_storage_error(path, reason) or OutputConflictError(
+        f"{path}: cannot be written ({reason.strerror or reason})."
+    )
+
+
+def known_storage_error(path: Path | str, reason: OSError) -> LongVieError | None:
+    """Return the error for a full, failed or forbidden disk; None if `reason` is something else."""
     if reason.errno in _DISK_FULL:
         return disk_full_error(path)
-    return OutputConflictError(f"{path}: cannot be written ({reason.strerror or reason}).")
+    if reason.errno in _DISK_FAILED:
+        return disk_failed_error(path, reason.strerror or str(reason))
+    if reason.errno in _NOT_PERMITTED:
+        return OutputConflictError(
+            f"{path}: not permitted ({reason.strerror or reason}).",
+            hint="Change its permissions, then run the same command again; finished clips are "
+            "kept. Or choose another folder.",
+        )
+    if reason.errno in _IN_THE_WAY:
+        return OutputConflictError(
+            f"{path}: cannot be written ({reason.strerror or reason}).",
+            hint="Something else lies there or on the way. Move it, then run the same command "
+            "again.",
+        )
+    return None
 
 
-def disk_full_error(path: Path) -> ResumableError:
+def disk_full_error(path: Path | str) -> ResumableError:
     """Return the error to raise when the disk that should hold `path` is full."""
     return ResumableError(
         f"{path}: no space left on the disk.",
@@ -31,11 +62,45 @@ def disk_full_error(path: Path) -> ResumableError:
     )
 
 
+def disk_failed_error(path: Path | str, reason: str) -> ResumableError:
+    """Return the error to raise when the disk or the network folder of `path` fails."""
+    return ResumableError(
+        f"{path}: the disk or network folder failed ({reason}).",
+        hint="See that it is there and sound, then run the same command again; finished clips are "
+        "kept.",
+    )
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it that are missing, so that a power cut does not undo it.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    missing = []
+    while not folder.is_dir():
+        missing.append(folder)
+        folder = folder.parent
+    for made in reversed(missing):
+        made.mkdir(exist_ok=True)
+        _fsync_folder(made.parent)
+
+
+def begin_part(part: Path) -> None:
+    """Make an empty file to write into; one left by a killed process is neither kept nor shared.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    part.unlink(missing_ok=True)
+    os.close(_new_file(part))
+
+
 def commit_file(part: Path, final: Path) -> None:
     """Make the complete file `part` appear as `final`, in one step that survives a power cut.
 
     Raises:
-        ResumableError: The disk is full.
+        ResumableError: The disk is full or failed.
         OutputConflictError: The folder cannot be written.
     """
     try:
@@ -51,16 +116,26 @@ def write_atomic(path: Path, data: bytes) -> None:
     """Write `data` to `path`; a reader sees the old file or the new one, never a torn one.
 
     Raises:
-        ResumableError: The disk is full.
+        ResumableError: The disk is full or failed.
         OutputConflictError: The folder cannot be written.
     """
     part = part_path(path)
     try:
-        part.write_bytes(data)
-    except OSError as reason:
+        try:
+            part.unlink(missing_ok=True)
+            with open(_new_file(part), "wb") as file:
+                file.write(data)
+        except OSError as reason:
+            raise storage_error(path, reason) from reason
+        commit_file(part, path)
+    except BaseException:
         _remove_quietly(part)
-        raise storage_error(path, reason) from reason
-    commit_file(part, path)
+        raise
+
+
+def _new_file(path: Path) -> int:
+    # Never through a link: what lies at a name of ours may have been put there by somebody else.
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINKS, 0o666)
 
 
 def _remove_quietly(path: Path) -> None:
@@ -77,5 +152,9 @@ def _fsync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as reason:
+        # Some network file systems have nothing to flush for a folder.
+        if reason.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
     finally:
         os.close(descriptor)

@@ -19,6 +19,7 @@ from longvie_cli.run_folder.manifest import (
     write_manifest,
     write_record,
 )
+from longvie_cli.run_folder.sealed import open_sealed_json
 from longvie_cli.timeline import ClipGeometry, plan_clips
 
 # Characters that UTF-8 cannot hold (lone surrogates) cannot come from a file or a terminal.
@@ -99,7 +100,7 @@ def test_what_a_later_version_adds_is_read_past_and_kept(tmp_path, manifest, rec
         known = type(stored).model_fields
         assert all(getattr(found, name) == getattr(stored, name) for name in known)
         write(path, found)
-        assert json.loads(path.read_bytes()) == later
+        assert open_sealed_json(path.read_bytes()) == later
 
 
 @quick

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import shlex
@@ -146,13 +145,15 @@ def _explained(error: Exception, to_go_on: Callable[[], str]) -> LongVieError:
     """Return the error in the words of our own tree; anything unforeseen is a plain failure."""
     if isinstance(error, LongVieError):
         return error
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, OSError):
+        from longvie_cli.durable import known_storage_error
+
+        known = known_storage_error(error.filename or "A file", error)
+        if known is not None:
+            known.__cause__ = error
+            return known
+    if _is_out_of_memory(error):
         explained: LongVieError = ResumableError(
-            f"{error.filename or 'output'}: the disk is full.",
-            hint=f"Free some space, then: {to_go_on()}",
-        )
-    elif _is_out_of_memory(error):
-        explained = ResumableError(
             "Out of memory. Everything finished so far is saved.",
             hint=f"Close other programs, then: {to_go_on()}",
         )
@@ -186,7 +187,7 @@ def _command_to_go_on(request: Request | None) -> str:
         folder = RunFolder(run_dir) if run_dir else RunFolder.beside(request.output)
         # Either of these may have been stopped before it made the run its own.
         replaces = request.overwrite or request.from_clip is not None
-        if folder.run_json.is_file() and not replaces:
+        if folder.is_begun and not replaces:
             return shlex.join(["longvie", "resume", str(folder.root)])
     return shlex.join(["longvie", *sys.argv[1:]])
 

@@ -153,7 +153,9 @@ def make_camera_controls(
     if num_frames < 2:
         raise ValueError(f"controls need at least 2 frames, not {num_frames}")
     source = _PictureSource(flight, start_frame, num_frames)
-    return make_control_folder(source, folder, layout, overwrite=overwrite, progress=progress)
+    return make_control_folder(
+        source, folder, layout, overwrite=overwrite, progress=progress, mend=True
+    )
 
 
 def range_to_continue(

@@ -10,6 +10,7 @@ reads it back, and draws the clip's tracks, coloured and ordered by the depth so
     first_0002.png                      the frame with which clip 2 begins a new scene
     normalization.json                  percentiles, number of frames, what all is made from
     cond.json                           written last: with it the folder is complete
+    hashes.json                         of all these, so that damage is found
     preview.mp4 contact_sheet.png       to look at, where asked for (preview.py)
 """
 
@@ -40,12 +41,14 @@ from longvie_cli.controls.files import (
 from longvie_cli.controls.normalization import DepthRange, PercentileSketch
 from longvie_cli.controls.rendering import render_track_clip, track_grid
 from longvie_cli.controls.tracks import PointTracks
-from longvie_cli.durable import write_atomic
+from longvie_cli.controls.written_files import WrittenFiles
+from longvie_cli.durable import make_folder, storage_error, write_atomic
 from longvie_cli.errors import ControlError, OutputConflictError
 from longvie_cli.media.frames import png_bytes
 from longvie_cli.media.reader import read_frames
 from longvie_cli.media.writer import VideoWriter
 from longvie_cli.progress import Progress
+from longvie_cli.run_folder.sealed import open_sealed_json, sealed_json
 from longvie_cli.timeline import ClipGeometry, ClipSpec, plan_clips
 
 # These pictures are read back as numbers, so they are stored finer than a video to look at.
@@ -55,7 +58,7 @@ _SCHEMA_VERSION = 1
 _SCRATCH_PREFIX = ".depth-"
 _OWN_FILE = re.compile(
     r"((depth|track)_\d{4,}\.mp4|first(_\d{4,})?\.png|normalization\.json|cond\.json"
-    r"|preview\.mp4|contact_sheet\.png)(?P<part>\.part)?"
+    r"|hashes\.json|preview\.mp4|contact_sheet\.png)(?P<part>\.part)?"
 )
 
 
@@ -124,11 +127,13 @@ def make_control_folder(
     *,
     overwrite: bool,
     progress: Progress,
+    mend: bool,
 ) -> Path:
     """Return the `cond.json` of a complete control folder, making what is missing of it.
 
     Stopped at any instant, the same call goes on where it stopped and gives the same control
     frames; a complete folder is left as it is. Memory does not grow with the length of the source.
+    A file that is not what was written is found by its hash.
 
     Args:
         source: Gives depth and tracks.
@@ -136,14 +141,16 @@ def make_control_folder(
         layout: Clips, size, track grid.
         overwrite: Replace controls in the folder that were made with other settings.
         progress: Told of the stages `depth` (frames) and `tracks` (clips).
+        mend: The folder belongs to a run: what is damaged in it is made again, with a word. Any
+            other is a user's, who may have changed a file on purpose: it is left, with an error.
 
     Raises:
-        OutputConflictError: the folder holds other controls.
+        OutputConflictError: the folder holds other controls, a link, or changed files.
         ControlError: the depth has the wrong shape, is not finite, or is one and the same.
         MediaError: the source cannot be read.
         ResumableError: the disk is full.
     """
-    return _FolderMaker(source, folder, layout, progress).make(overwrite=overwrite)
+    return _FolderMaker(source, folder, layout, progress, mend=mend).make(overwrite=overwrite)
 
 
 def read_depth_range(folder: Path) -> DepthRange:
@@ -158,8 +165,15 @@ def read_depth_range(folder: Path) -> DepthRange:
 
 class _FolderMaker:
     def __init__(
-        self, source: ControlSource, folder: Path, layout: ControlLayout, progress: Progress
+        self,
+        source: ControlSource,
+        folder: Path,
+        layout: ControlLayout,
+        progress: Progress,
+        *,
+        mend: bool,
     ) -> None:
+        self._mend = mend
         self._source = source
         self._folder = folder
         self._layout = layout
@@ -182,8 +196,13 @@ class _FolderMaker:
 
     def make(self, *, overwrite: bool) -> Path:
         self._claim(overwrite=overwrite)
+        self._written = WrittenFiles(self._folder)
+        if self._mend:
+            self._written.remove_damaged(self._progress)
+        else:
+            self._written.refuse_damaged()
         conditions = self._folder / CONDITIONS_NAME
-        store = DepthStore(self._scratch_folder / "depth")
+        store = self._store("depth")
         depth_range, num_frames = self._recorded() or self._measure(store)
         plan = plan_clips(self._layout.geometry, num_frames, cuts=self._layout.cuts)
         clips = self._clips(plan)
@@ -194,18 +213,18 @@ class _FolderMaker:
         self._write_scene_frames(plan)
         if not conditions.is_file():
             write_conditions(conditions, clips)
+            self._written.add([conditions])
         self._remove_scratch()
         return conditions
 
     def _claim(self, *, overwrite: bool) -> None:
         """Make the folder ours, or refuse to touch what something else made there."""
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._make_folder()
         names = sorted(path.name for path in self._folder.iterdir())
         ours = [match for name in names if (match := _OWN_FILE.fullmatch(name))]
         # What a killed process left half-written says nothing about the folder.
         whole = [match.string for match in ours if not match["part"]]
-        path = self._folder / NORMALIZATION_NAME
-        made_with = _read_record(path).get("settings") if path.is_file() else None
+        made_with = self._made_with()
         if not whole or made_with == self._settings:
             return
         if not overwrite:
@@ -217,6 +236,40 @@ class _FolderMaker:
         for match in sorted(ours, key=lambda match: match.string != CONDITIONS_NAME):
             (self._folder / match.string).unlink()
         self._remove_scratch()
+
+    def _make_folder(self) -> None:
+        try:
+            make_folder(self._folder)
+        except OSError as reason:
+            raise storage_error(self._folder, reason) from reason
+        for path in (*self._folder.iterdir(), *self._folder.glob(f"{_SCRATCH_PREFIX}*/*")):
+            known = _OWN_FILE.fullmatch(path.name) or _SCRATCH_PREFIX in str(path)
+            if known and path.is_symlink():
+                raise OutputConflictError(
+                    f"{path}: is a link; nothing outside this folder is written.",
+                    hint="Put what it points to in its place, or remove it.",
+                )
+
+    def _made_with(self) -> object:
+        """Return the settings the folder was made with, None where it does not say."""
+        path = self._folder / NORMALIZATION_NAME
+        if not path.is_file():
+            return None
+        try:
+            return _read_record(path).get("settings")
+        except ControlError as error:
+            if not self._mend:
+                raise
+            self._progress.warning(f"{error.message} It is made again.")
+            path.unlink()
+            # It lies in the folder of a run, whose run.json says the same.
+            return self._settings
+
+    def _store(self, name: str) -> DepthStore:
+        store = DepthStore(self._scratch_folder / name)
+        if store.damaged:
+            self._progress.warning(f"{store.damaged}: is not what was written; it is made again.")
+        return store
 
     def _difference(self, made_with: object) -> str:
         if not isinstance(made_with, dict):
@@ -244,10 +297,7 @@ class _FolderMaker:
         if self._layout.cuts:
             plan = plan_clips(self._layout.geometry, store.num_frames, cuts=self._layout.cuts)
             record["clips"] = [[spec.first_frame, _end(spec)] for spec in plan]
-        write_atomic(
-            self._folder / NORMALIZATION_NAME,
-            (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode(),
-        )
+        write_atomic(self._folder / NORMALIZATION_NAME, sealed_json(record))
         return depth_range, store.num_frames
 
     def _fill(self, store: DepthStore, sketch: PercentileSketch) -> None:
@@ -257,7 +307,7 @@ class _FolderMaker:
             expected = max(self._source.expected_frames, store.num_frames)
             self._append("depth", expected, store, sketch, self._source.disparity(store))
             return
-        raw = DepthStore(self._scratch_folder / "raw")
+        raw = self._store("raw")
         raw.drop_short_batch()
         expected = max(self._source.expected_frames, raw.num_frames)
         self._append("depth", expected, raw, PercentileSketch(), self._source.disparity(raw))
@@ -305,6 +355,8 @@ class _FolderMaker:
         missing = [frame for frame, path in paths.items() if not path.is_file()]
         for frame, picture in zip(missing, self._source.pictures(missing), strict=True):
             write_atomic(paths[frame], png_bytes(picture))
+        if missing:
+            self._written.add(list(paths.values()))
 
     def _write_tracks(
         self,
@@ -332,6 +384,7 @@ class _FolderMaker:
                 _hold(tracks.visible, held),
             )
             self._write_video(clips[index].track, pictures)
+            self._written.add([clips[index].depth, clips[index].track])
             self._progress.advance("tracks", detail=f"clip {index + 1} of {len(clips)}")
         self._progress.finish("tracks")
 
@@ -382,9 +435,8 @@ def _parse_record(path: Path) -> tuple[DepthRange, int]:
 
 def _read_record(path: Path) -> dict[str, Any]:
     try:
-        record = json.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        return open_sealed_json(path.read_bytes())
+    except OSError as error:
+        raise ControlError(f"{path}: it cannot be read: {error.strerror}.") from error
+    except ValueError as error:
         raise ControlError(f"{path}: it cannot be read: {error}.") from error
-    if not isinstance(record, dict):
-        raise ControlError(f"{path}: it must hold an object.")
-    return record

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from longvie_cli.durable import write_atomic
+from longvie_cli.durable import make_folder, storage_error, write_atomic
+from longvie_cli.run_folder.sealed import is_intact, with_digest
 
 # Frames in a file. Estimators are asked for as many at once, so that a resumed pass sees the same
 # batches as an uninterrupted one.
@@ -20,14 +21,20 @@ DEPTH_BATCH_FRAMES = 16
 class DepthStore:
     """Disparity of consecutive frames as float16, `DEPTH_BATCH_FRAMES` a file, appended in order.
 
-    A file exists only when it is whole, so a killed process leaves a shorter video.
+    A file exists only when it is whole, so a killed process leaves a shorter video. It carries a
+    hash; the video ends before the first file that does not match its own.
 
     Args:
         folder: Made by the first `append`.
+
+    Attributes:
+        folder: As given.
+        damaged: The file before which it ends for that reason, None where there is none.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.damaged: Path | None = None
         self._counts = [len(np.load(path, mmap_mode="r")) for path in self._paths()]
 
     @property
@@ -52,10 +59,13 @@ class DepthStore:
             raise ValueError(f"a batch has 1 to {DEPTH_BATCH_FRAMES} frames, not {len(disparity)}")
         with np.errstate(over="ignore"):
             stored = disparity.astype(np.float16)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            make_folder(self.folder)
+        except OSError as reason:
+            raise storage_error(self.folder, reason) from reason
         data = io.BytesIO()
         np.save(data, stored, allow_pickle=False)
-        write_atomic(self._path(len(self._counts)), data.getvalue())
+        write_atomic(self._path(len(self._counts)), with_digest(data.getvalue()))
         self._counts.append(len(stored))
         return stored
 
@@ -86,5 +96,8 @@ class DepthStore:
     def _paths(self) -> Iterator[Path]:
         index = 0
         while self._path(index).is_file():
+            if not is_intact(self._path(index)):
+                self.damaged = self._path(index)
+                return
             yield self._path(index)
             index += 1

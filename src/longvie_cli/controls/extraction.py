@@ -42,6 +42,7 @@ def extract_controls(
     num_frames: int | None = None,
     text: str = "",
     overwrite: bool = False,
+    mend: bool = False,
 ) -> Path:
     """Return the `cond.json` of a folder with the controls of a video.
 
@@ -61,6 +62,7 @@ def extract_controls(
         num_frames: Frames used from there on, all where None. The depth percentiles are over these.
         text: Prompt of every clip in `cond.json`.
         overwrite: Replace controls in the folder that were made with other settings.
+        mend: Make damaged files again, as `make_control_folder`.
 
     Raises:
         MediaError: the video cannot be read or has fewer than 5 frames to use, or a ready depth
@@ -99,7 +101,9 @@ def extract_controls(
         expected_frames=expected,
         text=text,
     )
-    return make_control_folder(controls, folder, layout, overwrite=overwrite, progress=progress)
+    return make_control_folder(
+        controls, folder, layout, overwrite=overwrite, progress=progress, mend=mend
+    )
 
 
 def describe_conversion(video: SourceVideo, layout: ControlLayout, fit: Fit) -> list[str]:

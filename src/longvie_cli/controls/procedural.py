@@ -49,7 +49,9 @@ def make_flight_controls(
     if num_frames < 2:
         raise ValueError(f"controls need at least 2 frames, not {num_frames}")
     source = _FlightSource(flight, start_frame, num_frames)
-    return make_control_folder(source, folder, layout, overwrite=overwrite, progress=progress)
+    return make_control_folder(
+        source, folder, layout, overwrite=overwrite, progress=progress, mend=True
+    )
 
 
 class _FlightSource:

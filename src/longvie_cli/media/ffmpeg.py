@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
+import signal
 import stat
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import IO
 
-from longvie_cli.durable import disk_full_error
+from longvie_cli.durable import disk_full_error, storage_error
 from longvie_cli.errors import LongVieError, MediaError, MissingResourceError, ResumableError
 
 # Only local files and our own pipes: a playlist or a crafted container must not reach the network.
@@ -41,7 +44,15 @@ _DAMAGE_SIGNS = (
     "invalid as first byte of an EBML number",
 )
 
-_DISK_FULL_SIGNS = ("No space left on device", "Disk quota exceeded")
+# What ffmpeg says where a file cannot be written.
+_STORAGE_ERRORS = {
+    os.strerror(code): code
+    for name in (
+        *("ENOSPC", "EDQUOT", "EFBIG", "EIO", "ESTALE", "EACCES", "EPERM", "EROFS"),
+        *("EISDIR", "ENOTDIR", "ELOOP"),
+    )
+    if (code := getattr(errno, name, None)) is not None
+}
 
 
 class DamagedVideoError(MediaError):
@@ -71,14 +82,38 @@ def input_arguments(path: Path) -> list[str]:
     return [*_PROTOCOLS, "-max_pixels", str(MAX_PIXELS), *single_image, "-i", f"file:{path}"]
 
 
-def concat_arguments(list_file: Path) -> list[str]:
-    """Return the arguments that make ffmpeg read the files of a concat list one after another."""
-    return [*_PROTOCOLS, "-f", "concat", "-safe", "0", "-i", f"file:{list_file}"]
+@contextmanager
+def unnamed_file(data: bytes = b"") -> Iterator[IO[bytes]]:
+    """A file without a name for the length of a `with` block.
+
+    However the process ends, nothing is left of it.
+
+    Raises:
+        ResumableError: The disk of the temp folder is full or failed.
+        OutputConflictError: The temp folder cannot be written.
+    """
+    with ExitStack() as closing:
+        try:
+            file = closing.enter_context(tempfile.TemporaryFile())
+            file.write(data)
+            file.seek(0)
+        except OSError as reason:
+            raise _no_temp_file(reason) from reason
+        yield file
 
 
-def metadata_arguments(metadata_file: Path) -> list[str]:
-    """Return the arguments that make ffmpeg read an ffmetadata file."""
-    return [*_PROTOCOLS, "-f", "ffmetadata", "-i", f"file:{metadata_file}"]
+def concat_arguments(list_file: int) -> list[str]:
+    """Return the arguments that make ffmpeg read the files of a concat list one after another.
+
+    Args:
+        list_file: Descriptor of the list, which ffmpeg must inherit.
+    """
+    return [*_PROTOCOLS, "-f", "concat", "-safe", "0", "-i", f"pipe:{list_file}"]
+
+
+def metadata_arguments(metadata_file: int) -> list[str]:
+    """Return the arguments that make ffmpeg read an ffmetadata file, inherited likewise."""
+    return [*_PROTOCOLS, "-f", "ffmetadata", "-i", f"pipe:{metadata_file}"]
 
 
 def check_readable(path: Path) -> None:
@@ -162,9 +197,21 @@ class FfmpegProcess:
         self._process.wait()
 
 
+def _no_temp_file(reason: OSError) -> LongVieError:
+    try:
+        folder = tempfile.gettempdir()
+    except OSError:
+        folder = "the temp folder"  # no candidate can be written
+    return storage_error(f"{folder} (TMPDIR)", reason)
+
+
 @contextmanager
 def running_ffmpeg(
-    arguments: Sequence[str], *, feed: bool = False, informative: bool = False
+    arguments: Sequence[str],
+    *,
+    feed: bool = False,
+    informative: bool = False,
+    inherited: Sequence[int] = (),
 ) -> Iterator[FfmpegProcess]:
     """Run ffmpeg for the length of a `with` block; what still runs at its end is killed.
 
@@ -175,13 +222,15 @@ def running_ffmpeg(
         arguments: Everything after `ffmpeg`.
         feed: Whether it reads frames from its stdin; otherwise it writes to its stdout.
         informative: Whether it says what it finds in a file (`remarks`), and not errors alone.
+        inherited: Open descriptors that it reads by number (`pipe:N`).
 
     Raises:
         MissingResourceError: ffmpeg is missing or cannot be started.
+        ResumableError: The disk of the temp folder is full or failed.
     """
     level = "level+info" if informative else "error"
     command = [ffmpeg_executable(), "-hide_banner", "-nostdin", "-v", level, *arguments]
-    with tempfile.TemporaryFile() as errors:
+    with unnamed_file() as errors:
         try:
             started = subprocess.Popen(
                 command,
@@ -189,6 +238,7 @@ def running_ffmpeg(
                 stdout=subprocess.DEVNULL if feed else subprocess.PIPE,
                 stderr=errors,
                 start_new_session=True,
+                pass_fds=inherited,
             )
         except OSError as reason:
             raise MissingResourceError(
@@ -256,12 +306,15 @@ def writing_error(path: Path, process: FfmpegProcess) -> LongVieError:
     if status < 0:
         return _killed_error(path, status)
     complaints = process.complaints()
-    if _line_with(_DISK_FULL_SIGNS, complaints):
-        return disk_full_error(path)
+    for said, code in _STORAGE_ERRORS.items():
+        if _line_with((said,), complaints):
+            return storage_error(path, OSError(code, said))
     return MediaError(f"{path}: cannot be written ({_reason(complaints, status)}).")
 
 
 def _killed_error(path: Path, status: int) -> ResumableError:
+    if -status == getattr(signal, "SIGXFSZ", None):
+        return disk_full_error(path)  # no file may become that large here
     return ResumableError(
         f"{path}: ffmpeg was killed by signal {-status}.",
         hint="Memory may have run out; the same command continues.",

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from functools import cache
 from pathlib import Path
 
-import numpy as np
-
-from longvie_cli.durable import commit_file, part_path, storage_error
+from longvie_cli.durable import begin_part, commit_file, part_path, storage_error
 from longvie_cli.errors import LongVieError, MediaError, OutputConflictError
 from longvie_cli.media.ffmpeg import (
     concat_arguments,
     input_arguments,
     metadata_arguments,
     running_ffmpeg,
+    unnamed_file,
     writing_error,
 )
-from longvie_cli.media.metadata import write_ffmetadata
-from longvie_cli.media.packets import VideoPackets, read_packets, read_sound
-from longvie_cli.media.writer import TICKS_PER_FRAME, VideoWriter, container_arguments
+from longvie_cli.media.metadata import ffmetadata
+from longvie_cli.media.packets import VideoPackets, packets_of, read_packets, read_sound
+from longvie_cli.media.writer import (
+    TICKS_PER_FRAME,
+    container_arguments,
+    encoding_arguments,
+    frame_arguments,
+)
 
 
 def is_joinable(path: Path, *, height: int, width: int, fps: int, preset: str = "medium") -> bool:
@@ -35,11 +40,28 @@ def is_joinable(path: Path, *, height: int, width: int, fps: int, preset: str = 
     packets = read_packets(path)
     if (packets.codec, packets.height, packets.width) != ("h264", height, width):
         return False
-    with tempfile.TemporaryDirectory(prefix="longvie-") as scratch:
-        sample = Path(scratch, "sample.mp4")
-        with VideoWriter(sample, height=height, width=width, fps=fps, preset=preset) as writer:
-            writer.write(np.zeros((height, width, 3), np.uint8))
-        return _difference(packets, read_packets(sample), fps) is None
+    sample = _sample(height, width, fps, preset)
+    return _difference(packets, sample, fps) is None
+
+
+@cache
+def _sample(height: int, width: int, fps: int, preset: str) -> VideoPackets:
+    """Return what a video of ours is like, made without a file: one black frame."""
+    with (
+        unnamed_file(bytes(height * width * 3)) as black,
+        running_ffmpeg(
+            [
+                *frame_arguments(height, width, fps, black.fileno()),
+                *encoding_arguments(18, preset),
+                *("-movflags", "frag_keyframe+empty_moov", "-f", "mp4", "pipe:1"),
+            ],
+            inherited=[black.fileno()],
+        ) as process,
+    ):
+        video = process.stdout.read()
+        if process.wait() != 0:
+            raise writing_error(Path("a sample video"), process)
+    return packets_of(video)
 
 
 def join_clips(
@@ -75,55 +97,55 @@ def join_clips(
     num_frames = _check_clips(clips, fps)
     part = part_path(output)
     try:
-        part.unlink(missing_ok=True)
-        part.touch()
-        with tempfile.TemporaryDirectory(prefix="longvie-") as scratch:
-            arguments = _join_arguments(clips, Path(scratch), metadata, audio, fps, num_frames)
-            with running_ffmpeg([*arguments, *container_arguments(fps, part)]) as process:
-                if process.wait() != 0:
-                    raise writing_error(output, process)
-        _check_result(part, output, fps, num_frames)
-        commit_file(part, output)
+        begin_part(part)
     except OSError as reason:
         raise storage_error(output, reason) from reason
+    try:
+        with ExitStack() as files:
+            inherited = [files.enter_context(unnamed_file(_list_of(clips))).fileno()]
+            if metadata is not None:
+                tags = files.enter_context(unnamed_file(ffmetadata(metadata)))
+                inherited.append(tags.fileno())
+            arguments = _join_arguments(inherited, audio, fps, num_frames)
+            process = files.enter_context(
+                running_ffmpeg([*arguments, *container_arguments(fps, part)], inherited=inherited)
+            )
+            if process.wait() != 0:
+                raise writing_error(output, process)
+        _check_result(part, output, fps, num_frames)
+        commit_file(part, output)
     finally:
-        part.unlink(missing_ok=True)
+        # Where even that fails, another error is already on its way.
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
     return num_frames
 
 
 def _join_arguments(
-    clips: Sequence[Path],
-    scratch: Path,
-    metadata: str | None,
-    audio: Path | None,
-    fps: int,
-    num_frames: int,
+    inherited: Sequence[int], audio: Path | None, fps: int, num_frames: int
 ) -> list[str]:
-    list_file = scratch / "clips.txt"
-    entries = "ffconcat version 1.0\n" + "".join(map(_list_entry, clips))
-    list_file.write_bytes(os.fsencode(entries))
-    inputs = concat_arguments(list_file)
+    """Return the arguments that join; `inherited` are list of clips and, if any, the tags."""
+    inputs = concat_arguments(inherited[0])
     options = ["-map", "0:v:0", "-c:v", "copy"]
-    next_input = 1
-    if metadata is None:
-        options += ["-map_metadata", "-1"]
-    else:
-        write_ffmetadata(scratch / "tags.txt", metadata)
-        inputs += metadata_arguments(scratch / "tags.txt")
-        options += ["-map_metadata", str(next_input)]
-        next_input += 1
+    for tags in inherited[1:]:
+        inputs += metadata_arguments(tags)
+    options += ["-map_metadata", "1" if inherited[1:] else "-1"]
     if audio is not None:
         sound = read_sound(audio)
         if sound.picture_start:  # even 0 would cut off the frame that primes an AAC decoder
             inputs += ["-ss", f"{sound.picture_start:.6f}"]
         inputs += input_arguments(audio)
-        options += ["-map", f"{next_input}:a:0", "-t", f"{num_frames / fps:.6f}"]
+        options += ["-map", f"{len(inherited)}:a:0", "-t", f"{num_frames / fps:.6f}"]
         options += ["-c:a", "copy"] if sound.codec == "aac" else ["-c:a", "aac", "-b:a", "192k"]
         options += ["-flags:a", "+bitexact"]
     # The concat reader adds up durations in microseconds; the frame number is exact at any rate.
     ticks = TICKS_PER_FRAME
     retime = f"setts=ts=N*{ticks}:duration={ticks}:time_base=1/{ticks * fps}"
     return [*inputs, *options, "-bsf:v", retime]
+
+
+def _list_of(clips: Sequence[Path]) -> bytes:
+    return os.fsencode("ffconcat version 1.0\n" + "".join(map(_list_entry, clips)))
 
 
 def _list_entry(clip: Path) -> str:

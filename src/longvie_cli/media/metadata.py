@@ -38,10 +38,10 @@ def read_settings(path: Path) -> dict[str, Any] | None:
     return settings if isinstance(settings, dict) else None
 
 
-def write_ffmetadata(path: Path, comment: str) -> None:
-    """Write `comment` to an ffmetadata file: of any length, unlike an argument of a command."""
+def ffmetadata(comment: str) -> bytes:
+    """Return an ffmetadata file that holds `comment`: of any length, unlike an argument."""
     escaped = _SPECIAL.sub(r"\\\1", comment)
-    path.write_text(f";FFMETADATA1\ncomment={escaped}\n", "utf-8")
+    return f";FFMETADATA1\ncomment={escaped}\n".encode()
 
 
 def _global_tags(report: str) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
@@ -15,6 +15,7 @@ from longvie_cli.media.ffmpeg import (
     input_arguments,
     run_reading,
     running_ffmpeg,
+    unnamed_file,
 )
 
 _NO_TIMESTAMP = -(1 << 63)
@@ -73,11 +74,22 @@ def read_packets(path: Path) -> VideoPackets:
         MediaError: The file is missing, empty, cut off or holds no video.
     """
     check_readable(path)
+    return _packets(path, input_arguments(path))
+
+
+def packets_of(video: bytes) -> VideoPackets:
+    """Return the packets of a small video in memory, in a format that needs no seeking."""
+    with unnamed_file(video) as file:
+        pipe = file.fileno()
+        return _packets(Path("a video in memory"), ["-i", f"pipe:{pipe}"], [pipe])
+
+
+def _packets(path: Path, source: list[str], inherited: Sequence[int] = ()) -> VideoPackets:
     arguments = [
-        *input_arguments(path),
+        *source,
         *("-map", "0:V:0", "-map", "0:a:0?", "-c", "copy", "-f", "framecrc", "pipe:1"),
     ]
-    with running_ffmpeg(arguments) as process:
+    with running_ffmpeg(arguments, inherited=inherited) as process:
         header, packets = _parse(line.decode() for line in process.stdout)
         check_read_to_the_end(path, process)
     if not packets:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import TracebackType
 
 import numpy as np
 
-from longvie_cli.durable import commit_file, part_path, storage_error
+from longvie_cli.durable import begin_part, commit_file, part_path, storage_error
 from longvie_cli.errors import MediaError
-from longvie_cli.media.ffmpeg import metadata_arguments, running_ffmpeg, writing_error
+from longvie_cli.media.ffmpeg import (
+    metadata_arguments,
+    running_ffmpeg,
+    unnamed_file,
+    writing_error,
+)
 from longvie_cli.media.frames import Frame
-from longvie_cli.media.metadata import write_ffmetadata
+from longvie_cli.media.metadata import ffmetadata
 
 TICKS_PER_FRAME = 1000
 
@@ -30,6 +35,18 @@ _COLOUR_FILTERS = (
 # clip of a size has the same ones. A fixed number of threads gives the same bytes on every machine.
 _X264 = ("-c:v", "libx264", "-profile:v", "high", "-bf", "0", "-threads", "4")
 _STITCHABLE = ("-x264-params", "stitchable=1")
+
+
+def frame_arguments(height: int, width: int, fps: int, descriptor: int) -> list[str]:
+    """Return the ffmpeg arguments that read RGB frames from a descriptor."""
+    size = ("-video_size", f"{width}x{height}", "-framerate", str(fps))
+    return ["-f", "rawvideo", "-pixel_format", "rgb24", *size, "-i", f"pipe:{descriptor}"]
+
+
+def encoding_arguments(crf: int, preset: str) -> list[str]:
+    """Return the ffmpeg arguments that encode RGB frames as every video of ours is encoded."""
+    quality = ("-crf", str(crf), "-preset", preset)
+    return ["-vf", ",".join(_COLOUR_FILTERS), *_X264, *_STITCHABLE, *quality]
 
 
 def container_arguments(fps: int, part: Path) -> list[str]:
@@ -85,33 +102,33 @@ class VideoWriter:
         self._part = part_path(path)
         self._shape = (height, width, 3)
         self._fps = fps
-        self._quality = ("-crf", str(crf), "-preset", preset)
+        self._encoding = encoding_arguments(crf, preset)
         self._metadata = metadata
         self._resources = ExitStack()
 
     def __enter__(self) -> VideoWriter:
         with ExitStack() as resources:
-            resources.callback(self._part.unlink, missing_ok=True)
             try:
                 # A killed run may have left an ffmpeg that holds the old file: never share it.
-                self._part.unlink(missing_ok=True)
-                self._part.touch()
-                scratch = Path(resources.enter_context(TemporaryDirectory(prefix="longvie-")))
-                tags = self._tag_arguments(scratch)
+                begin_part(self._part)
             except OSError as reason:
                 raise storage_error(self._path, reason) from reason
+            resources.callback(self._remove_part)
+            inherited: list[int] = []
+            if self._metadata is not None:
+                tags = unnamed_file(ffmetadata(self._metadata))
+                inherited.append(resources.enter_context(tags).fileno())
             arguments = [
-                *self._frame_arguments(),
-                *tags,
-                *("-vf", ",".join(_COLOUR_FILTERS)),
-                *_X264,
-                *_STITCHABLE,
-                *self._quality,
+                *frame_arguments(self._shape[0], self._shape[1], self._fps, 0),
+                *_tag_arguments(inherited),
+                *self._encoding,
                 *container_arguments(self._fps, self._part),
             ]
             # Closed first, and then it is killed, not asked to end: asked, it would complete a
             # file that is too short.
-            self._process = resources.enter_context(running_ffmpeg(arguments, feed=True))
+            self._process = resources.enter_context(
+                running_ffmpeg(arguments, feed=True, inherited=inherited)
+            )
             self._resources = resources.pop_all()
         return self
 
@@ -152,14 +169,13 @@ class VideoWriter:
             raise writing_error(self._path, self._process)
         commit_file(self._part, self._path)
 
-    def _frame_arguments(self) -> list[str]:
-        height, width, _ = self._shape
-        size = ("-video_size", f"{width}x{height}", "-framerate", str(self._fps))
-        return ["-f", "rawvideo", "-pixel_format", "rgb24", *size, "-i", "pipe:0"]
+    def _remove_part(self) -> None:
+        # Where even that fails, the error that made it useless is already on its way.
+        with suppress(OSError):
+            self._part.unlink(missing_ok=True)
 
-    def _tag_arguments(self, scratch: Path) -> list[str]:
-        if self._metadata is None:
-            return ["-map", "0:v:0", "-map_metadata", "-1"]
-        tags_file = scratch / "tags.txt"
-        write_ffmetadata(tags_file, self._metadata)
-        return [*metadata_arguments(tags_file), "-map", "0:v:0", "-map_metadata", "1"]
+
+def _tag_arguments(tags: Sequence[int]) -> list[str]:
+    if not tags:
+        return ["-map", "0:v:0", "-map_metadata", "-1"]
+    return [*metadata_arguments(tags[0]), "-map", "0:v:0", "-map_metadata", "1"]

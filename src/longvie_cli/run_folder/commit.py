@@ -102,6 +102,8 @@ def _stored_clip(
         (folder.tail(spec.index), record.tail_hash),
     ):
         try:
+            if file.is_symlink():
+                return StoredClip(spec, None, f"{_shown(file)} is a link to somewhere else")
             if hasher(file) != promised:
                 return StoredClip(spec, None, f"{_shown(file)} is not what was written")
         except OSError as reason:

@@ -21,7 +21,8 @@ def append_event(path: Path, event: str, **facts: Any) -> None:
     time = datetime.now(UTC).isoformat(timespec="milliseconds")
     line = json.dumps({"time": time, "event": event, **facts}, ensure_ascii=False) + "\n"
     try:
-        with open(path, "ab+") as file:
+        # Never through a link out of the run folder.
+        with open(path, "ab+", opener=_not_through_links) as file:
             if _ends_in_torn_line(file.fileno()):
                 line = "\n" + line
             file.write(line.encode())
@@ -30,13 +31,13 @@ def append_event(path: Path, event: str, **facts: Any) -> None:
 
 
 def read_events(path: Path) -> list[dict[str, Any]]:
-    """Return the events so far, none if the file is missing.
+    """Return the events so far, none if the file is missing or cannot be read.
 
     A line torn by a kill is left out: an event is a report, nothing depends on it.
     """
     try:
         lines = path.read_bytes().splitlines()
-    except FileNotFoundError:
+    except OSError:
         return []
     events = []
     for line in lines:
@@ -47,6 +48,10 @@ def read_events(path: Path) -> list[dict[str, Any]]:
         if isinstance(event, dict):
             events.append(event)
     return events
+
+
+def _not_through_links(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def _ends_in_torn_line(descriptor: int) -> bool:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from longvie_cli.durable import storage_error
+from longvie_cli.durable import make_folder, storage_error
+from longvie_cli.errors import OutputConflictError
 
 
 @dataclass(frozen=True)
@@ -13,6 +15,7 @@ class RunFolder:
     """The paths of one run.
 
     run.json             the request, versions, model hashes, fingerprint
+    run.copy.json        the same once more, for the case that run.json is damaged
     events.jsonl         one line an event, append only
     controls/            control clips as rendered
     clips/0000.mp4       only the frames a clip adds
@@ -23,6 +26,7 @@ class RunFolder:
     first_0002.png       likewise for clip 2, where the source's scene begins with it
     first_0002_r1.png    the same after a redo forgot the clip once
     earlier.mp4          what `extend` goes on from, where it had to be encoded again
+    earlier.json         its hash, written last
     joined.mp4           the whole video, until it is moved to the output
     delivery.json        hash of the output and where its source stands: the run is finished
     .lock, .lock.holder  who works here
@@ -41,6 +45,15 @@ class RunFolder:
     @property
     def run_json(self) -> Path:
         return self.root / "run.json"
+
+    @property
+    def run_copy(self) -> Path:
+        return self.root / "run.copy.json"
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether a run is here: its `run.json`, or what is left of it."""
+        return self.run_json.is_file() or self.run_copy.is_file()
 
     @property
     def events(self) -> Path:
@@ -65,6 +78,10 @@ class RunFolder:
     @property
     def earlier_video(self) -> Path:
         return self.root / "earlier.mp4"
+
+    @property
+    def earlier_record(self) -> Path:
+        return self.root / "earlier.json"
 
     @property
     def first_picture(self) -> Path:
@@ -126,6 +143,23 @@ class RunFolder:
                 self.tails_dir,
                 self.prompts_dir,
             ):
-                folder.mkdir(parents=True, exist_ok=True)
+                make_folder(folder)
         except OSError as reason:
-            raise storage_error(self.root, reason) from reason
+            raise storage_error(folder, reason) from reason
+
+    def check_no_links(self) -> None:
+        """Do nothing if no folder or file in here is a link to somewhere else.
+
+        Through a link a command would write, or remove, outside the run folder.
+
+        Raises:
+            OutputConflictError: One is.
+        """
+        for folder, folders, files in os.walk(self.root):
+            for name in (*folders, *files):
+                path = Path(folder, name)
+                if path.is_symlink():
+                    raise OutputConflictError(
+                        f"{path}: is a link; nothing outside a run folder is touched.",
+                        hint="Put what it points to in its place, or remove it.",
+                    )

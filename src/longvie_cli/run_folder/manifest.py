@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from longvie_cli.durable import write_atomic
 from longvie_cli.errors import OutputConflictError
+from longvie_cli.run_folder.layout import RunFolder
+from longvie_cli.run_folder.sealed import open_sealed_json, sealed_json
 from longvie_cli.timeline import ClipSpec
 
 SCHEMA_VERSION = 1
@@ -122,22 +124,55 @@ def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[st
 
 
 def write_manifest(path: Path, manifest: RunManifest) -> None:
-    """Write `run.json` in one step.
+    """Write `run.json` in one step, and then its copy.
 
     Raises:
         ResumableError: The disk is full.
         OutputConflictError: The folder cannot be written.
     """
-    write_atomic(path, _json_bytes(manifest))
+    data = _json_bytes(manifest)
+    write_atomic(path, data)
+    write_atomic(RunFolder(path.parent).run_copy, data)
 
 
 def read_manifest(path: Path) -> RunManifest:
-    """Return what `run.json` says.
+    """Return what `run.json` says, or its copy where it is missing or damaged.
 
     Raises:
-        OutputConflictError: It is missing, damaged, or of a newer version.
+        OutputConflictError: Both are missing or damaged, or it is of a newer version.
     """
-    return _read(path, RunManifest)
+    try:
+        return _read(path, RunManifest)
+    except _DamagedError as damaged:
+        try:
+            return _read(RunFolder(path.parent).run_copy, RunManifest)
+        except OutputConflictError:
+            raise damaged from damaged.__cause__
+
+
+def mend_manifest(folder: RunFolder) -> str:
+    """Make `run.json` and its copy one again; to be called by who holds the lock.
+
+    Returns:
+        What was wrong with `run.json`, empty where nothing was.
+
+    Raises:
+        OutputConflictError: Both are missing or damaged, or it is of a newer version.
+        ResumableError: The disk is full.
+    """
+    trouble = ""
+    try:
+        manifest = _read(folder.run_json, RunManifest)
+    except _DamagedError as damaged:
+        trouble = damaged.message
+        manifest = read_manifest(folder.run_json)
+    try:
+        if not trouble and _read(folder.run_copy, RunManifest) == manifest:
+            return ""
+    except OutputConflictError:
+        pass  # it is written anew
+    write_manifest(folder.run_json, manifest)
+    return trouble
 
 
 def write_record(path: Path, record: ClipRecord) -> None:
@@ -162,36 +197,43 @@ def read_record(path: Path) -> ClipRecord:
 _Stored = TypeVar("_Stored", RunManifest, ClipRecord)
 
 
+class _DamagedError(OutputConflictError):
+    pass
+
+
 def _read(path: Path, kind: type[_Stored]) -> _Stored:
     try:
         data = path.read_bytes()
     except OSError as reason:
-        raise OutputConflictError(f"{path}: cannot be read ({reason.strerror}).") from reason
+        raise _DamagedError(f"{path}: cannot be read ({reason.strerror}).") from reason
     try:
-        version = json.loads(data).get("schema_version", SCHEMA_VERSION)
+        values = open_sealed_json(data)
+        version = values.get("schema_version", SCHEMA_VERSION)
         if isinstance(version, int) and version > SCHEMA_VERSION:
             raise OutputConflictError(
                 f"{path}: written by a newer longvie (format {version}, this one reads up to "
                 f"{SCHEMA_VERSION})."
             )
-        return kind.model_validate_json(data)
+        return kind.model_validate_json(json.dumps(values))
     except ValidationError as reason:
         first = reason.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         raise _damaged(path, f"{where}: {first['msg']}") from reason
-    except (ValueError, AttributeError, RecursionError) as reason:
+    except (json.JSONDecodeError, UnicodeDecodeError) as reason:
         raise _damaged(path, "not a JSON object") from reason
+    except ValueError as reason:
+        raise _damaged(path, str(reason)) from reason
 
 
-def _damaged(path: Path, why: str) -> OutputConflictError:
-    return OutputConflictError(
+def _damaged(path: Path, why: str) -> _DamagedError:
+    return _DamagedError(
         f"{path}: not a file this longvie wrote, or damaged ({why}).",
         hint="Choose another --run-dir, or remove the run folder to start again.",
     )
 
 
 def _json_bytes(stored: BaseModel) -> bytes:
-    return (stored.model_dump_json(indent=2) + "\n").encode()
+    return sealed_json(stored.model_dump(mode="json"))
 
 
 def _short(value: object) -> str:

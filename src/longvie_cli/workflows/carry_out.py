@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from longvie_cli.durable import write_atomic
 from longvie_cli.errors import MissingResourceError, OutputConflictError
 from longvie_cli.media.reader import read_frames
 from longvie_cli.media.writer import VideoWriter
@@ -17,9 +18,11 @@ from longvie_cli.run_folder.commit import completed_clips, hash_file
 from longvie_cli.run_folder.events import append_event
 from longvie_cli.run_folder.layout import RunFolder
 from longvie_cli.run_folder.manifest import read_manifest
+from longvie_cli.run_folder.sealed import open_sealed_json, sealed_json
 from longvie_cli.settings.requests import Offload
 from longvie_cli.workflows.clip_loop import make_missing_clips
 from longvie_cli.workflows.delivery import (
+    damaged_delivery,
     deliver,
     finished_result,
     is_own_output,
@@ -57,11 +60,14 @@ def carry_out(
     """
     if (locked := _not_writable(job)) is not None:
         raise locked
-    with opened_run(job, change=change, resuming=resuming) as folder:
+    with opened_run(job, progress, change=change, resuming=resuming) as folder:
         if finished := finished_result(job):
             progress.message(f"{job.output}: this run is finished already.")
             return finished
-        if job.output.exists() and not job.delivery.overwrite and not is_own_output(job):
+        if (trouble := damaged_delivery(folder)) is not None:
+            # Whether the output is this run's is found out when it has been joined again.
+            progress.warning(trouble)
+        elif job.output.exists() and not job.delivery.overwrite and not is_own_output(job):
             raise output_taken(job.output)
         redos = read_manifest(folder.run_json).redos
         live = LiveVideo(job, folder)
@@ -186,8 +192,12 @@ def _describe_weights(job: Job, weights: Sequence[EntryStatus], progress: Progre
 
 def _encode_earlier_video(job: Job, folder: RunFolder, progress: Progress) -> None:
     earlier, preset = job.earlier, job.preset
-    if earlier is None or earlier.joinable or folder.earlier_video.is_file():
+    if earlier is None or earlier.joinable:
         return
+    if folder.earlier_video.is_file() and folder.earlier_record.is_file():
+        if _is_as_recorded(folder):
+            return
+        progress.warning("earlier.mp4 is not what was written; it is made again.")
     height, width, fit = preset.height, preset.width, earlier.fit
     with VideoWriter(
         folder.earlier_video, height=height, width=width, fps=preset.fps, crf=job.delivery.crf
@@ -197,12 +207,22 @@ def _encode_earlier_video(job: Job, folder: RunFolder, progress: Progress) -> No
             writer.write(frame)
             progress.advance("earlier video")
         progress.finish("earlier video")
+    record = {"video_hash": hash_file(folder.earlier_video)}
+    write_atomic(folder.earlier_record, sealed_json(record))
+
+
+def _is_as_recorded(folder: RunFolder) -> bool:
+    try:
+        record = open_sealed_json(folder.earlier_record.read_bytes())
+        return bool(record.get("video_hash") == hash_file(folder.earlier_video))
+    except (OSError, ValueError):
+        return False
 
 
 def _standing(job: Job, weights_here: bool) -> tuple[str, int]:
     """Return in words where the run stands, and how many clips it would make."""
     count = len(job.specs)
-    if not job.folder.run_json.is_file():
+    if not job.folder.is_begun:
         return "a new run", count
     if not weights_here:
         return "begun before; its weights are not here to compare", count

@@ -23,6 +23,7 @@ from longvie_cli.run_folder.manifest import (
     revision_of,
     write_record,
 )
+from longvie_cli.run_folder.sealed import is_intact, with_digest
 from longvie_cli.run_folder.tails import load_tail, save_tail
 from longvie_cli.settings.requests import Offload
 from longvie_cli.timeline import ClipSpec
@@ -83,7 +84,7 @@ def _make(
     live: LiveVideo | None,
     offload: Offload,
 ) -> None:
-    _paint_pictures(job, folder, controls, stored, redos)
+    _paint_pictures(job, folder, controls, progress, stored, redos)
     generator = _load_generator(job, folder, offload, progress)
     kept = sum(clip.record is not None for clip in stored)
     progress.start("clips", len(stored), done=kept)
@@ -142,7 +143,7 @@ def _make_clip(
         image = tail[-1]
     else:
         made = folder.scene_picture(spec.index, revision)
-        image = _first_picture(job, spec, made, generator, dense, sparse)
+        image = _first_picture(job, spec, made, generator, progress, dense, sparse)
     stretch = slice(spec.skip_frames, spec.skip_frames + spec.added_frames)
     best: _Attempt | None = None
     attempts = 0
@@ -202,6 +203,7 @@ def _paint_pictures(
     job: Job,
     folder: RunFolder,
     controls: PlayedControls | None,
+    progress: Progress,
     stored: Sequence[StoredClip],
     redos: Sequence[Redo],
 ) -> None:
@@ -217,7 +219,7 @@ def _paint_pictures(
         spec = clip.spec
         made = folder.scene_picture(spec.index, revision_of(redos, spec.index))
         starts = spec.index == 0 or spec.starts_scene
-        if clip.record is not None or not starts or made.is_file():
+        if clip.record is not None or not starts or _is_painted(made, progress):
             continue
         from longvie_cli.engine.first_frame import make_first_frame
 
@@ -230,7 +232,7 @@ def _paint_pictures(
             dtype=job.sampling.dtype,
             negative_prompt=job.sampling.negative_prompt,
         )
-        write_atomic(made, png_bytes(picture))
+        write_atomic(made, with_digest(png_bytes(picture)))
 
 
 def _first_picture(
@@ -238,6 +240,7 @@ def _first_picture(
     spec: ClipSpec,
     made: Path,
     generator: ClipGenerator,
+    progress: Progress,
     dense: NDArray[np.uint8] | None,
     sparse: NDArray[np.uint8] | None,
 ) -> NDArray[np.uint8]:
@@ -248,13 +251,21 @@ def _first_picture(
         picture = job.source.picture(spec.first_frame)
         assert picture is not None, "checked when the job was decided"
         return picture
-    if not made.is_file():
+    if not _is_painted(made, progress):
         assert dense is not None and sparse is not None, "a first frame is made from controls"
         picture = generator.first_frame(
             job.prompts[spec.index], dense=dense[0], sparse=sparse[0], seed=job.seeds[0]
         )
-        write_atomic(made, png_bytes(picture))
+        write_atomic(made, with_digest(png_bytes(picture)))
     return read_image(made, height=job.preset.height, width=job.preset.width, fit="native")
+
+
+def _is_painted(made: Path, progress: Progress) -> bool:
+    if is_intact(made):
+        return True
+    if made.is_file():
+        progress.warning(f"{made.name} is not what was written; it is made again.")
+    return False
 
 
 def _write_files(

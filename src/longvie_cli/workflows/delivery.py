@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-import json
+import shlex
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import longvie_cli
-from longvie_cli.durable import commit_file, part_path, storage_error, write_atomic
+from longvie_cli.durable import (
+    begin_part,
+    commit_file,
+    make_folder,
+    part_path,
+    storage_error,
+    write_atomic,
+)
 from longvie_cli.errors import OutputConflictError
 from longvie_cli.media.join import join_clips
 from longvie_cli.media.metadata import encode_settings
@@ -18,6 +25,7 @@ from longvie_cli.run_folder.commit import hash_file
 from longvie_cli.run_folder.events import append_event
 from longvie_cli.run_folder.layout import RunFolder
 from longvie_cli.run_folder.manifest import read_manifest
+from longvie_cli.run_folder.sealed import open_sealed_json, sealed_json
 from longvie_cli.workflows.job import Job, output_taken
 from longvie_cli.workflows.result import JobResult
 
@@ -25,20 +33,23 @@ SCHEMA_VERSION = 1
 
 
 def finished_result(job: Job) -> JobResult | None:
-    """Return the result of a run that was finished before, moving its file out if need be.
+    """Return the result of a run that was finished before, after what was left to do at its end.
+
+    That is to move its file out, and to remove the single clips where they are not kept.
 
     Raises:
         OutputConflictError: The run is finished, but something else lies at the output.
     """
-    record = read_delivery(job.folder)
+    record = _sound_delivery(job.folder)
     if record is None or record.get("revision", 0) != _revision(job.folder):
         return None
-    if _is(job.output, record["output_hash"]):
-        return _result(job)
-    if _is(job.folder.joined_video, record["output_hash"]):
+    if not _is(job.output, record["output_hash"]):
+        if not _is(job.folder.joined_video, record["output_hash"]):
+            return None
         _move_out(job, record["output_hash"])
-        return _result(job)
-    return None
+    if not job.delivery.keep_clips:
+        _drop_clips(job)
+    return _result(job)
 
 
 def deliver(job: Job, progress: Progress) -> JobResult:
@@ -76,7 +87,7 @@ def deliver(job: Job, progress: Progress) -> JobResult:
 
 def is_own_output(job: Job) -> bool:
     """Return whether what lies at the output is what this run delivered there before."""
-    record = read_delivery(job.folder)
+    record = _sound_delivery(job.folder)
     hashes = () if record is None else (record["output_hash"], record.get("replaces"))
     return any(known is not None and _is(job.output, known) for known in hashes)
 
@@ -112,19 +123,43 @@ def read_delivery(folder: RunFolder) -> Mapping[str, Any] | None:
     if not folder.delivery.is_file():
         return None
     try:
-        record = json.loads(folder.delivery.read_bytes())
-        if isinstance(record["output_hash"], str) and isinstance(record["about"], dict):
-            return dict(record)
-        raise TypeError("wrong fields")
-    except (OSError, ValueError, KeyError, TypeError) as reason:
-        raise OutputConflictError(
-            f"{folder.delivery}: damaged ({reason}).",
-            hint="Remove this file and repeat the command that made the run.",
-        ) from reason
+        record = open_sealed_json(folder.delivery.read_bytes())
+        if not isinstance(record["output_hash"], str) or not isinstance(record["about"], dict):
+            raise ValueError("wrong fields")
+    except KeyError as reason:
+        raise _damaged(folder, f"{reason} is missing") from reason
+    except OSError as reason:
+        raise _damaged(folder, str(reason.strerror)) from reason
+    except ValueError as reason:
+        raise _damaged(folder, str(reason)) from reason
+    return record
+
+
+def damaged_delivery(folder: RunFolder) -> str | None:
+    """Return in words what is wrong with the record of a finished run, None if nothing is."""
+    try:
+        read_delivery(folder)
+    except OutputConflictError as error:
+        return f"{error.message} The video is joined again."
+    return None
+
+
+def _sound_delivery(folder: RunFolder) -> Mapping[str, Any] | None:
+    try:
+        return read_delivery(folder)
+    except OutputConflictError:
+        return None
+
+
+def _damaged(folder: RunFolder, why: str) -> OutputConflictError:
+    resume = f"longvie resume {shlex.quote(str(folder.root))}"
+    return OutputConflictError(
+        f"{folder.delivery}: damaged ({why}).", hint=f"`{resume}` writes it anew."
+    )
 
 
 def _write_delivery(job: Job, output_hash: str) -> None:
-    before = read_delivery(job.folder)
+    before = _sound_delivery(job.folder)
     replaces = None
     if before is not None:
         replaces = before["output_hash"]
@@ -140,20 +175,27 @@ def _write_delivery(job: Job, output_hash: str) -> None:
         "last_clip": job.specs[-1].index,
         "about": embedded_settings(job),
     }
-    write_atomic(job.folder.delivery, (json.dumps(record, indent=2) + "\n").encode())
+    write_atomic(job.folder.delivery, sealed_json(record))
 
 
 def _move_out(job: Job, output_hash: str) -> None:
     joined, output = job.folder.joined_video, job.output
-    if output.exists() and not job.delivery.overwrite and not is_own_output(job):
+    if output.exists() and not (
+        job.delivery.overwrite or is_own_output(job) or _is(output, output_hash)
+    ):
         raise output_taken(output)
+    part = part_path(output)
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(output.parent)
         if joined.stat().st_dev == output.parent.stat().st_dev:
             commit_file(joined, output)
             return
-        shutil.copyfile(joined, part_path(output))
-        commit_file(part_path(output), output)
+        try:
+            begin_part(part)
+            shutil.copyfile(joined, part)
+            commit_file(part, output)
+        finally:
+            part.unlink(missing_ok=True)
         joined.unlink()
     except OSError as reason:
         raise storage_error(output, reason) from reason
@@ -161,14 +203,16 @@ def _move_out(job: Job, output_hash: str) -> None:
 
 def _drop_clips(job: Job) -> None:
     folder = job.folder
-    for spec in job.specs:
-        folder.clip_video(spec.index).unlink(missing_ok=True)
-        if spec is not job.specs[-1]:
-            folder.tail(spec.index).unlink(missing_ok=True)
+    paths = [folder.clip_video(spec.index) for spec in job.specs]
+    paths += [folder.tail(spec.index) for spec in job.specs[:-1]]
     for pattern in ("depth_*.mp4", "track_*.mp4"):
-        for path in folder.controls_dir.glob(pattern):
-            path.unlink()
-    folder.earlier_video.unlink(missing_ok=True)
+        paths += folder.controls_dir.glob(pattern)
+    paths += [folder.earlier_record, folder.earlier_video]
+    for path in paths:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as reason:
+            raise storage_error(path, reason) from reason
 
 
 def _is(path: Path, content_hash: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from longvie_cli.durable import make_folder, storage_error
 from longvie_cli.errors import MediaError, OutputConflictError, UsageError
 from longvie_cli.media.join import join_clips
 from longvie_cli.media.metadata import encode_settings, read_settings
@@ -62,7 +63,10 @@ class LiveVideo:
         clips = [folder.clip_video(spec.index) for spec in job.specs[:num_clips]]
         if job.earlier is not None:
             clips.insert(0, job.earlier.path if job.earlier.joinable else folder.earlier_video)
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            make_folder(self._path.parent)
+        except OSError as reason:
+            raise storage_error(self._path.parent, reason) from reason
         join_clips(
             clips,
             self._path,

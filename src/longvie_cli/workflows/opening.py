@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import longvie_cli
+from longvie_cli.durable import part_path, storage_error
 from longvie_cli.errors import OutputConflictError, UsageError
+from longvie_cli.progress import Progress
 from longvie_cli.run_folder.commit import stored_clips
 from longvie_cli.run_folder.events import append_event
 from longvie_cli.run_folder.layout import RunFolder
@@ -23,6 +25,7 @@ from longvie_cli.run_folder.manifest import (
     RunManifest,
     differences,
     fingerprint,
+    mend_manifest,
     read_manifest,
     write_manifest,
 )
@@ -61,12 +64,13 @@ class Change:
 
 @contextmanager
 def opened_run(
-    job: Job, *, change: Change | None = None, resuming: bool = False
+    job: Job, progress: Progress, *, change: Change | None = None, resuming: bool = False
 ) -> Iterator[RunFolder]:
     """Hold the run folder of a job, new or begun by the same request.
 
     Args:
         job: The job.
+        progress: Told of what had to be mended.
         change: A redo to write down first.
         resuming: Never start anew.
 
@@ -78,14 +82,18 @@ def opened_run(
     """
     folder, from_clip = job.folder, job.delivery.from_clip
     _check_ours(folder)
-    begun = folder.run_json.is_file()
+    begun = folder.is_begun
     if from_clip is not None and not begun:
         raise UsageError(f"--from-clip {from_clip}: there is no run in {folder.root} to take on.")
     if not begun and job.output.exists() and not job.delivery.overwrite:
         raise output_taken(job.output)
     with RunLock(folder):
-        if folder.run_json.is_file():
+        folder.check_no_links()
+        if folder.is_begun:
+            if trouble := mend_manifest(folder):
+                progress.warning(f"{trouble} It is written anew from its copy.")
             manifest = read_manifest(folder.run_json)
+            check_request(folder, manifest)
             changed = changed_settings(job if change is None else change.before)
             if changed and from_clip is not None and change is None:
                 _take_on(job, manifest, from_clip)
@@ -95,9 +103,23 @@ def opened_run(
                 _forget(folder)
             elif change is not None:
                 _begin_redo(job, manifest, change.redo)
-        if not folder.run_json.is_file():
+        if not folder.is_begun:
             write_manifest(folder.run_json, _manifest(job))
         yield folder
+
+
+def check_request(folder: RunFolder, manifest: RunManifest) -> None:
+    """Do nothing if the settings in `run.json` are those the run was begun with.
+
+    Raises:
+        OutputConflictError: They were changed: clips of two requests are no video.
+    """
+    settings = manifest.request.get("settings")
+    if not isinstance(settings, dict) or fingerprint(settings) != manifest.fingerprint:
+        raise OutputConflictError(
+            f"{folder.run_json}: its settings were changed by hand; the clips are of others.",
+            hint="Put it back, or begin anew with the command that began it and another -o.",
+        )
 
 
 def changed_settings(job: Job) -> list[str]:
@@ -228,7 +250,10 @@ def _forget_clips(folder: RunFolder, plan: Sequence[ClipSpec], first: int) -> No
             folder.clip_video(spec.index),
             folder.tail(spec.index),
         ):
-            path.unlink(missing_ok=True)
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as reason:
+                raise storage_error(path, reason) from reason
 
 
 def _is_untouched(folder: RunFolder) -> bool:
@@ -239,19 +264,21 @@ def _is_untouched(folder: RunFolder) -> bool:
 
 
 def _check_ours(folder: RunFolder) -> None:
-    if not folder.root.is_dir() or folder.run_json.is_file():
+    if not folder.root.is_dir() or folder.is_begun:
         return
-    ours = (
+    # What a process makes before its run.json is there, if it is killed until then.
+    ours = {
         folder.controls_dir,
         folder.clips_dir,
         folder.tails_dir,
         folder.prompts_dir,
         folder.lock,
         folder.lock_holder,
-    )
-    run_json_part = folder.run_json.name + ".part"
+        part_path(folder.lock_holder),
+        part_path(folder.run_json),
+    }
     for path in folder.root.iterdir():
-        if path not in ours and path.name != run_json_part:
+        if path not in ours:
             raise OutputConflictError(
                 f"{folder.root}: this folder is no run of longvie (it holds {path.name}).",
                 hint="Pass another --run-dir.",
@@ -260,13 +287,20 @@ def _check_ours(folder: RunFolder) -> None:
 
 def _forget(folder: RunFolder) -> None:
     """Remove what an earlier request left in its run folder, its run.json last."""
-    for path in (folder.delivery, folder.joined_video, folder.first_picture, folder.earlier_video):
-        path.unlink(missing_ok=True)
-    for path in folder.root.glob("first_*.png"):
-        path.unlink()
-    for room in (folder.clips_dir, folder.tails_dir, folder.controls_dir, folder.prompts_dir):
-        shutil.rmtree(room)
-    folder.run_json.unlink()
+    files = (
+        *(folder.delivery, folder.joined_video, folder.first_picture),
+        *(folder.earlier_record, folder.earlier_video, *folder.root.glob("first_*.png")),
+    )
+    try:
+        for path in files:
+            path.unlink(missing_ok=True)
+        for room in (folder.clips_dir, folder.tails_dir, folder.controls_dir, folder.prompts_dir):
+            shutil.rmtree(room)
+        # The copy first: alone, it would stand for the run.
+        folder.run_copy.unlink(missing_ok=True)
+        folder.run_json.unlink()
+    except OSError as reason:
+        raise storage_error(folder.root, reason) from reason
     folder.create()
 
 

@@ -17,7 +17,7 @@ from longvie_cli.settings.requests import GenerateRequest, RedoRequest, RunReque
 from longvie_cli.workflows.carry_out import carry_out
 from longvie_cli.workflows.delivery import read_delivery
 from longvie_cli.workflows.job import Job, model_hashes, redone
-from longvie_cli.workflows.opening import Change
+from longvie_cli.workflows.opening import Change, check_request
 from longvie_cli.workflows.result import JobResult
 
 # Which flag's file a deciding setting with a hash in it speaks of.
@@ -41,11 +41,11 @@ def find_run(run: Path) -> RunFolder:
         OutputConflictError: The record of the run beside the output is damaged.
     """
     folder = RunFolder(run)
-    if folder.run_json.is_file():
+    if folder.is_begun:
         return folder
     if run.suffix.lower() == ".mp4":
         beside = RunFolder.beside(run)
-        if beside.run_json.is_file():
+        if beside.is_begun:
             return beside
         if (found := _delivered(run)) is not None:
             return found
@@ -130,14 +130,22 @@ def _delivered(output: Path) -> RunFolder | None:
 
 
 def _is_delivered(folder: RunFolder, manifest: RunManifest) -> bool:
-    record = read_delivery(folder)
+    try:
+        record = read_delivery(folder)
+    except OutputConflictError:
+        return False  # The video is joined again, and then it is known.
     return record is not None and record.get("revision", 0) == len(manifest.redos)
 
 
 def _finished(folder: RunFolder, manifest: RunManifest) -> JobResult | None:
-    record, output = read_delivery(folder), output_of(folder, manifest)
-    if record is None or not _is_delivered(folder, manifest) or not output.is_file():
+    output = output_of(folder, manifest)
+    if not _is_delivered(folder, manifest) or not output.is_file():
         return None
+    kept = (manifest.request.get("request") or {}).get("keep_clips", True)
+    if not kept and any(folder.clips_dir.glob("*.mp4")):
+        return None  # It was killed while it tidied up.
+    record = read_delivery(folder)
+    assert record is not None, "it was delivered"
     if hash_file(output) != record["output_hash"]:
         return None
     frames, fps = int(record["about"]["frames"]), int(record["about"]["fps"])
@@ -145,6 +153,7 @@ def _finished(folder: RunFolder, manifest: RunManifest) -> JobResult | None:
 
 
 def _job(folder: RunFolder, manifest: RunManifest, progress: Progress) -> Job:
+    check_request(folder, manifest)
     stored = manifest.request.get("request")
     if not isinstance(stored, dict):
         raise OutputConflictError(

@@ -334,6 +334,7 @@ class VideoSource:
             progress=progress,
             start_frame=start,
             num_frames=reach,
+            mend=True,
         )
         controls = load_control_clips(folder, self.preset.geometry, progress=progress)
         return PlayedControls(

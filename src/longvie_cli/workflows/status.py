@@ -14,6 +14,7 @@ from longvie_cli.errors import OutputConflictError
 from longvie_cli.run_folder.commit import StoredClip, hash_file, stored_clips
 from longvie_cli.run_folder.events import read_events
 from longvie_cli.run_folder.layout import RunFolder
+from longvie_cli.run_folder.lock import Holder, read_holder
 from longvie_cli.run_folder.manifest import read_manifest
 from longvie_cli.settings.presets import load_preset
 from longvie_cli.settings.requests import RunRequest
@@ -109,7 +110,8 @@ def _report(folder: RunFolder, hashes: _Hashes) -> ReportResult:
         "video_seconds": frames / fps,
         "work_seconds": round(sum(times), 3),
         "left_seconds": round(statistics.median(times) * left, 1) if times and left else None,
-        "holder": holder,
+        "holder": None if holder is None else holder.process,
+        "holder_host": None if holder is None else holder.host,
         "delivered": delivered,
         "damaged": [{"clip": clip.spec.index, "damage": clip.damage} for clip in damaged],
         "trouble": trouble,
@@ -134,19 +136,22 @@ def _clip(stored: StoredClip) -> dict[str, Any]:
     }
 
 
-def _holder(folder: RunFolder) -> int | None:
+def _holder(folder: RunFolder) -> Holder | None:
     """Return the process that works on a run; None if none does.
 
-    A process that was killed leaves its number behind, so it is asked whether it lives.
+    A process that was killed leaves its number behind, so it is asked whether it lives; on another
+    machine it cannot be asked.
     """
+    holder = read_holder(folder)
+    if holder is None or holder.is_elsewhere:
+        return holder
     try:
-        process = int(folder.lock_holder.read_text("ascii"))
-        os.kill(process, 0)
+        os.kill(holder.process, 0)
     except PermissionError:
-        return process  # It lives, but is somebody else's.
-    except (OSError, ValueError, OverflowError):
+        return holder  # It lives, but is somebody else's.
+    except (OSError, OverflowError):
         return None
-    return process
+    return holder
 
 
 def _table(fields: dict[str, Any]) -> str:
@@ -160,7 +165,8 @@ def _table(fields: dict[str, Any]) -> str:
         times += f", about {_duration(fields['left_seconds'])} left"
     lines.append(times)
     if fields["holder"] is not None:
-        lines.append(f"process {fields['holder']} works on it")
+        words = Holder(fields["holder"], fields["holder_host"]).words
+        lines.append(f"{words} works on it")
     elif fields["state"] == "stopped":
         lines.append(f"to go on: longvie resume {shlex.quote(fields['run_dir'])}")
     lines += [f"clip {item['clip']} is damaged: {item['damage']}" for item in fields["damaged"]]

@@ -68,7 +68,7 @@ def _clips_of(path: Path, progress: Progress) -> list[Path]:
     if not path.is_dir():
         return [path]
     folder = RunFolder(path)
-    if not folder.run_json.is_file():
+    if not folder.is_begun:
         clips = sorted(path.glob("*.mp4"))
         if not clips:
             raise UsageError(f"{path}: this folder holds no run and no mp4 file.")
@@ -118,5 +118,5 @@ def _audio(request: StitchRequest) -> Path | None:
 def _only_run(request: StitchRequest) -> RunManifest | None:
     if len(request.inputs) != 1:
         return None
-    run_json = RunFolder(request.inputs[0]).run_json
-    return read_manifest(run_json) if run_json.is_file() else None
+    folder = RunFolder(request.inputs[0])
+    return read_manifest(folder.run_json) if folder.is_begun else None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import errno
 import os
-import stat
 
 import pytest
 
@@ -104,13 +104,29 @@ def test_commit_file_moves(tmp_path):
         commit_file(part, final)
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's always-full device")
-def test_a_full_disk_is_resumable(tmp_path):
-    (tmp_path / "file.json.part").symlink_to("/dev/full")
-    with pytest.raises(ResumableError, match="no space left") as raised:
-        write_atomic(tmp_path / "file.json", b"data")
-    assert raised.value.exit_code == 75
-    assert stat.S_ISCHR(os.stat("/dev/full").st_mode)
+def test_what_the_disk_refuses_is_said_with_what_to_do(tmp_path):
+    for code, kind in (
+        (errno.ENOSPC, ResumableError),
+        (errno.EDQUOT, ResumableError),
+        (errno.EIO, ResumableError),
+        (errno.ESTALE, ResumableError),
+        (errno.EROFS, OutputConflictError),
+        (errno.EISDIR, OutputConflictError),
+    ):
+        error = storage_error(tmp_path / "file", OSError(code, os.strerror(code)))
+        assert type(error) is kind
+        assert str(tmp_path / "file") in error.message and error.hint
+
+
+def test_a_link_is_replaced_and_not_written_through(tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_bytes(b"dear")
+    (tmp_path / "file.json.part").symlink_to(elsewhere)
+    (tmp_path / "file.json").symlink_to(elsewhere)
+    write_atomic(tmp_path / "file.json", b"data")
+    assert elsewhere.read_bytes() == b"dear"
+    assert (tmp_path / "file.json").read_bytes() == b"data"
+    assert not (tmp_path / "file.json").is_symlink()
 
 
 def test_other_troubles_of_the_disk_are_conflicts(tmp_path):

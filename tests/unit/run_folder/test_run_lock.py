@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -9,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from longvie_cli.errors import OutputConflictError
+from longvie_cli.errors import LongVieError, OutputConflictError
 from longvie_cli.run_folder.layout import RunFolder
-from longvie_cli.run_folder.lock import RunLock
+from longvie_cli.run_folder.lock import Holder, RunLock, read_holder, this_host
 
 _HOLD = """
 import sys
@@ -53,8 +55,25 @@ def test_a_killed_holder_holds_no_more(folder):
         other.kill()
         other.wait()
     with RunLock(folder):
-        assert folder.lock_holder.read_text().strip() == str(os.getpid())
+        assert read_holder(folder) == Holder(os.getpid(), this_host())
     assert not folder.lock_holder.exists()
+
+
+def test_a_holder_on_another_machine_is_named_with_it(folder):
+    with RunLock(folder):
+        folder.lock_holder.write_text("71 render-9\n")
+        with pytest.raises(OutputConflictError, match="process 71 on render-9 works"):
+            RunLock(folder).__enter__()
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EIO])
+def test_a_file_system_without_locks_is_said(folder, code, monkeypatch):
+    def refuse(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(LongVieError, match="has no locks" if code == errno.ENOLCK else "failed"):
+        RunLock(folder).__enter__()
 
 
 def test_the_folder_is_made_and_the_lock_can_be_taken_again(tmp_path):

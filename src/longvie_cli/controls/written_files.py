@@ -1,0 +1,96 @@
+"""Which files of a control folder are as they were written: `hashes.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from longvie_cli.durable import storage_error, write_atomic
+from longvie_cli.errors import OutputConflictError
+from longvie_cli.progress import Progress
+from longvie_cli.run_folder.commit import hash_file
+from longvie_cli.run_folder.sealed import open_sealed_json, sealed_json
+
+HASHES_NAME = "hashes.json"
+
+
+class WrittenFiles:
+    """The hashes of the finished files of a control folder, kept in the folder.
+
+    A file that is not listed is taken as it is: it was finished just before the process was killed,
+    or it is of an earlier version.
+
+    Args:
+        folder: The control folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._path = folder / HASHES_NAME
+        self._trouble = ""
+        self._hashes: dict[str, str] = {}
+        try:
+            files = open_sealed_json(self._path.read_bytes())["files"]
+            self._hashes = {str(name): str(content) for name, content in files.items()}
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError, KeyError, AttributeError) as reason:
+            self._trouble = f"{self._path}: damaged ({reason})."
+
+    def damaged(self) -> list[Path]:
+        """Return the files that are there and not as they were written.
+
+        Raises:
+            ResumableError: The disk failed.
+            OutputConflictError: A file may not be read.
+        """
+        found = []
+        for name, content in self._hashes.items():
+            path = self._folder / name
+            try:
+                if path.is_file() and hash_file(path) != content:
+                    found.append(path)
+            except OSError as reason:
+                raise storage_error(path, reason) from reason
+        return found
+
+    def remove_damaged(self, progress: Progress) -> None:
+        """Remove the damaged files, so that they are made again, and say so.
+
+        Raises:
+            ResumableError: The disk failed.
+            OutputConflictError: A file cannot be removed.
+        """
+        if self._trouble:
+            progress.warning(f"{self._trouble} It is written anew.")
+        for path in self.damaged():
+            progress.warning(f"{path}: is not what was written; it is made again.")
+            try:
+                path.unlink()
+            except OSError as reason:
+                raise storage_error(path, reason) from reason
+
+    def refuse_damaged(self) -> None:
+        """Do nothing if all files are as they were written.
+
+        Raises:
+            OutputConflictError: One was damaged, or changed by somebody who may want to keep it.
+        """
+        for path in self.damaged():
+            raise OutputConflictError(
+                f"{path}: is not what was written: damaged, or changed by hand.",
+                hint="Remove it, and the same command makes it again; or use the folder as it is "
+                "with --controls.",
+            )
+
+    def add(self, paths: Sequence[Path]) -> None:
+        """List finished files.
+
+        Raises:
+            ResumableError: The disk is full.
+            OutputConflictError: The folder cannot be written.
+        """
+        new = {path.name: hash_file(path) for path in paths}
+        if any(self._hashes.get(name) != content for name, content in new.items()):
+            self._hashes |= new
+            write_atomic(self._path, sealed_json({"files": self._hashes}))

@@ -1,0 +1,217 @@
+"""A disk that is full, fails or forbids: our own error, what to do, and then the same frames."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from faults.boundary import FILLING, READING
+from faults.trials import Ended, Judge, Longvie, Place, Tally
+
+NOBODY = 65534
+
+
+def numbers_of(judge: Judge, kinds: tuple[str, ...]) -> list[tuple[int, str]]:
+    """Return the operations of these kinds of an uninterrupted command, numbered as they count."""
+    lines = [line for line in judge.ended.operations if line.split()[0] in kinds]
+    return list(enumerate(lines))
+
+
+def sample(judge: Judge, numbers: list[tuple[int, str]], size: int) -> list[tuple[int, str]]:
+    rng = random.Random(zlib.crc32(judge.scenario.name.encode()))
+    return sorted(rng.sample(numbers, min(size, len(numbers))))
+
+
+def refused(ended: Ended, codes: tuple[int, ...]) -> list[str]:
+    """Return what is wrong with how a command ended that met a fault."""
+    if ended.code == 0:
+        return []
+    if not ended.is_tidy_error or ended.code not in codes:
+        return [f"ended with {ended.code}, hung {ended.hung}: {ended.err[-500:]}"]
+    # The message and what to do, one or two lines.
+    return [] if len(ended.err.strip().splitlines()[-1]) > 20 else [f"no hint: {ended.err}"]
+
+
+def try_fault(
+    forked: Longvie,
+    judge: Judge,
+    base: Path,
+    counts: Tally,
+    label: str,
+    codes: tuple[int, ...],
+    **fault: object,
+) -> None:
+    """Let a command meet a fault, and then do it again without."""
+    place = Place(base.parent / "trial", base)
+    outside = judge.outside(place)
+    ended = forked.run(place, judge.scenario.command, **fault)
+    trouble = refused(ended, codes)
+    kept = judge.finished_clips(place.work)
+    if ended.code == 0:
+        counts.add("did not matter")
+        trouble += judge.trouble(place, ended, outside, kept)
+    else:
+        trouble += judge.litter(place, outside)
+        again = forked.run(place, judge.scenario.command)
+        trouble += judge.trouble(place, again, outside, kept)
+    counts.judge(f"{judge.scenario.name}, {label}", trouble)
+    place.remove()
+
+
+@pytest.mark.parametrize("name", ["generate"])
+def test_the_disk_is_full_at_some_writes(forked, base, referee, tally, name) -> None:
+    judge, counts = referee(name), tally("ENOSPC at writes")
+    for number, line in sample(judge, numbers_of(judge, FILLING), 4):
+        fault = {"kinds": FILLING, "at": number, "fault": "ENOSPC", "sticky": True}
+        try_fault(forked, judge, base, counts, f"full at {number} ({line})", (75,), **fault)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["generate", "flight", "extend", "extract", "redo", "stitch"])
+def test_the_disk_is_full_at_writes(forked, base, referee, tally, name) -> None:
+    """Each attempt gets as far as one write more, so that every write is the first to fail."""
+    judge, counts = referee(name), tally("ENOSPC at writes")
+    place = Place(base.parent / "trial", base)
+    outside = judge.outside(place)
+    reached: set[str] = set()
+    for _ in range(200):
+        kept = judge.finished_clips(place.work)
+        fault = {"kinds": FILLING, "at": 0, "fault": "ENOSPC", "sticky": True}
+        ended = forked.run(place, judge.scenario.command, beyond=sorted(reached), **fault)
+        fresh = [line for line in ended.operations if line not in reached]
+        reached.update(ended.operations)
+        if ended.code == 0 and not fresh:
+            break
+        now = judge.finished_clips(place.work)
+        trouble = refused(ended, (75,)) + judge.litter(place, outside)
+        trouble += [f"made again: {path}" for path in kept if now.get(path) != kept[path]]
+        counts.judge(f"{name}, full at {fresh[:1]}", trouble)
+    counts.judge(f"{name}, in the end", judge.trouble(place, ended, outside, {}))
+    place.remove()
+
+
+@pytest.mark.slow
+def test_files_may_not_grow(forked, base, referee, tally) -> None:
+    """RLIMIT_FSIZE, which ffmpeg meets as well."""
+    counts = tally("file size limits")
+    for name in ("generate", "flight", "extend", "extract"):
+        for limit in (1, 700, 1500, 2500, 6000):
+            try_fault(
+                forked,
+                referee(name),
+                base,
+                counts,
+                f"no file above {limit} bytes",
+                (75,),
+                file_size_limit=limit,
+            )
+
+
+@pytest.fixture
+def small_disk(base: Path) -> Iterator[Path]:
+    """A mount point, where mounting is allowed."""
+    point = base.parent / "disk"
+    point.mkdir()
+    if _mount(point, "size=64k"):
+        _unmount(point)
+        yield point
+        _unmount(point)
+        point.rmdir()
+    else:
+        point.rmdir()
+        pytest.skip("a tmpfs cannot be mounted here (not root)")
+
+
+def _mount(point: Path, options: str) -> bool:
+    if os.geteuid() or shutil.which("mount") is None:
+        return False
+    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(point)]
+    return subprocess.run(command, capture_output=True).returncode == 0
+
+
+def _unmount(point: Path) -> None:
+    subprocess.run(["umount", "-l", str(point)], capture_output=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["generate", "flight", "extend", "extract"])
+def test_the_disk_is_small(forked, base, referee, tally, small_disk: Path, name) -> None:
+    """A tmpfs that fills up, more slowly each time; ffmpeg writes to it too."""
+    judge, counts = referee(name), tally("small tmpfs")
+    needed = sum(p.stat().st_blocks * 512 for p in judge.reference.rglob("*") if p.is_file())
+    start = sum(-(-p.stat().st_size // 4096) * 4096 for p in base.rglob("*") if p.is_file())
+    rng = random.Random(zlib.crc32(name.encode()))
+    for _ in range(5):
+        free = rng.randrange(8192, max(16384, needed - start))
+        size = start + 4096 * 12 + free // 4096 * 4096
+        assert _mount(small_disk, f"size={size}")
+        try:
+            place = Place(small_disk / "trial", base)
+            outside = judge.outside(place)
+            ended = forked.run(place, judge.scenario.command)
+            trouble = refused(ended, (75,))
+            kept = judge.finished_clips(place.work)
+            subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
+            if ended.code:
+                trouble += judge.litter(place, outside)
+                ended = forked.run(place, judge.scenario.command)
+            else:
+                counts.add("did not matter")
+            trouble += judge.trouble(place, ended, outside, kept)
+            counts.judge(f"{name}, {free // 1024} KiB free", trouble)
+        finally:
+            _unmount(small_disk)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "size"), [("generate", 14), ("flight", 8), ("extend", 8), ("extract", 8), ("redo", 6)]
+)
+def test_the_disk_fails(forked, base, referee, tally, name, size) -> None:
+    judge, counts = referee(name), tally("EIO")
+    for kinds in (FILLING, READING):
+        for number, line in sample(judge, numbers_of(judge, kinds), size):
+            fault = {"kinds": kinds, "at": number, "fault": "EIO"}
+            # What the user brought cannot be read: 5; a record or run.json: 4.
+            codes = (75, 5, 4) if kinds is READING else (75,)
+            try_fault(forked, judge, base, counts, f"EIO at {number} ({line})", codes, **fault)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["generate", "extract"])
+def test_permission_is_lost(forked, base, referee, tally, name) -> None:
+    judge, counts = referee(name), tally("permission losses")
+    for fault_name in ("EACCES", "EROFS"):
+        for number, line in sample(judge, numbers_of(judge, FILLING), 5):
+            fault = {"kinds": FILLING, "at": number, "fault": fault_name, "sticky": True}
+            label = f"{fault_name} at {number} ({line})"
+            try_fault(forked, judge, base, counts, label, (4,), **fault)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_folders_of_somebody_else(forked, base, referee, tally) -> None:
+    """The run folder, one room of it, or its parent may not be written by who runs the command."""
+    judge, counts = referee("generate"), tally("permission losses")
+    for locked in (".", "out.longvie", "out.longvie/clips", "out.longvie/tails"):
+        place = Place(base.parent / "trial", base)
+        for folder in (place.root, *place.root.rglob("*")):
+            os.chown(folder, NOBODY, NOBODY)
+        first = forked.run(place, judge.scenario.command, uid=NOBODY, kinds=("replace",), at=5)
+        trouble = [] if first.code == -9 else [f"first ended with {first.code}: {first.err}"]
+        os.chown(place.work / locked, 0, 0)
+        outside, kept = judge.outside(place), judge.finished_clips(place.work)
+        ended = forked.run(place, judge.scenario.command, uid=NOBODY)
+        trouble += refused(ended, (4,)) if ended.code else ["was not refused"]
+        os.chown(place.work / locked, NOBODY, NOBODY)
+        again = forked.run(place, judge.scenario.command, uid=NOBODY)
+        trouble += judge.trouble(place, again, outside, kept)
+        counts.judge(f"{locked} is root's", trouble)
+        place.remove()
