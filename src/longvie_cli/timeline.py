@@ -12,6 +12,9 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Collection
 from dataclasses import dataclass
 
+MAX_SECONDS = 24 * 3600
+"""No video is longer; what asks for more, or claims to have more, is a mistake or an attack."""
+
 
 @dataclass(frozen=True)
 class ClipGeometry:

@@ -98,7 +98,9 @@ class Console:
         """
         self._stop_bars()
         line = json.dumps(fields, ensure_ascii=False) if self.json_result else output
-        data = (line + "\n").encode(errors="surrogateescape")
+        # A file name that is no UTF-8 is handed on byte by byte; in JSON it is escaped.
+        errors = "backslashreplace" if self.json_result else "surrogateescape"
+        data = (line + "\n").encode(errors=errors)
         try:
             os.write(self._result_descriptor if self._result_descriptor is not None else 1, data)
         except OSError as error:

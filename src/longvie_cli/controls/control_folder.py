@@ -35,6 +35,7 @@ from longvie_cli.controls.files import (
     FIRST_FRAME_NAME,
     NORMALIZATION_NAME,
     ControlFiles,
+    read_normalization,
     scene_frame_name,
     write_conditions,
 )
@@ -48,8 +49,8 @@ from longvie_cli.media.frames import png_bytes
 from longvie_cli.media.reader import read_frames
 from longvie_cli.media.writer import VideoWriter
 from longvie_cli.progress import Progress
-from longvie_cli.run_folder.sealed import open_sealed_json, sealed_json
-from longvie_cli.timeline import ClipGeometry, ClipSpec, plan_clips
+from longvie_cli.run_folder.sealed import sealed_json
+from longvie_cli.timeline import MAX_SECONDS, ClipGeometry, ClipSpec, plan_clips
 
 # These pictures are read back as numbers, so they are stored finer than a video to look at.
 _CONTROL_CRF = 10
@@ -256,7 +257,7 @@ class _FolderMaker:
         if not path.is_file():
             return None
         try:
-            return _read_record(path).get("settings")
+            return read_normalization(path).get("settings")
         except ControlError as error:
             if not self._mend:
                 raise
@@ -425,18 +426,12 @@ def _hold(frames: NDArray[Any], num_frames: int) -> NDArray[Any]:
 
 
 def _parse_record(path: Path) -> tuple[DepthRange, int]:
-    record = _read_record(path)
+    record = read_normalization(path)
     try:
         depth_range = DepthRange(float(record["low"]), float(record["high"]))
-        return depth_range, int(record["num_frames"])
+        num_frames = record["num_frames"]
+        if type(num_frames) is not int or not 0 < num_frames <= MAX_SECONDS * 60:
+            raise ValueError("no number of frames")
+        return depth_range, num_frames
     except (KeyError, TypeError, ValueError) as error:
         raise ControlError(f"{path}: low, high or num_frames is missing or no number.") from error
-
-
-def _read_record(path: Path) -> dict[str, Any]:
-    try:
-        return open_sealed_json(path.read_bytes())
-    except OSError as error:
-        raise ControlError(f"{path}: it cannot be read: {error.strerror}.") from error
-    except ValueError as error:
-        raise ControlError(f"{path}: it cannot be read: {error}.") from error

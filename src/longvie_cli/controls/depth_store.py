@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from longvie_cli.documents import reason_of
 from longvie_cli.durable import make_folder, storage_error, write_atomic
+from longvie_cli.errors import ControlError
 from longvie_cli.run_folder.sealed import is_intact, with_digest
 
 # Frames in a file. Estimators are asked for as many at once, so that a resumed pass sees the same
@@ -35,7 +37,7 @@ class DepthStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.damaged: Path | None = None
-        self._counts = [len(np.load(path, mmap_mode="r")) for path in self._paths()]
+        self._counts = [len(_mapped(path)) for path in self._paths()]
 
     @property
     def num_frames(self) -> int:
@@ -72,7 +74,7 @@ class DepthStore:
     def batches(self) -> Iterator[NDArray[np.float16]]:
         """Yield what is stored, one file at a time."""
         for index in range(len(self._counts)):
-            yield np.load(self._path(index))
+            yield np.load(self._path(index), allow_pickle=False)
 
     def read(self, start_frame: int, num_frames: int) -> NDArray[np.float16]:
         """Return frames `start_frame` to `start_frame + num_frames - 1`, [n, H, W]."""
@@ -80,7 +82,10 @@ class DepthStore:
         if not 0 <= start_frame < end_frame <= self.num_frames:
             raise IndexError(f"frames {start_frame} to {end_frame - 1} of {self.num_frames}")
         first, last = start_frame // DEPTH_BATCH_FRAMES, (end_frame - 1) // DEPTH_BATCH_FRAMES
-        parts = [np.load(self._path(index), mmap_mode="r") for index in range(first, last + 1)]
+        parts = [
+            np.load(self._path(index), mmap_mode="r", allow_pickle=False)
+            for index in range(first, last + 1)
+        ]
         parts[-1] = parts[-1][: end_frame - last * DEPTH_BATCH_FRAMES]
         parts[0] = parts[0][start_frame - first * DEPTH_BATCH_FRAMES :]
         return np.concatenate(parts)
@@ -101,3 +106,20 @@ class DepthStore:
                 return
             yield self._path(index)
             index += 1
+
+
+def _mapped(path: Path) -> NDArray[np.float16]:
+    """Return a stored batch without reading it.
+
+    Raises:
+        ControlError: The file is what was written, but no batch was.
+    """
+    try:
+        # Mapped: a header that claims more than the file has is refused without allocating it.
+        batch = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # numpy has Python's own parser read the header.
+        raise ControlError(f"{path}: holds no depth ({reason_of(error)}).") from error
+    if not (batch.ndim == 3 and batch.dtype == np.float16 and batch.size):
+        raise ControlError(f"{path}: holds no depth ({batch.dtype} {batch.shape}).")
+    stored: NDArray[np.float16] = batch
+    return stored

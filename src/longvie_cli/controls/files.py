@@ -8,6 +8,7 @@ before. Depth is the same there, tracks are not: those of each file start anew f
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +17,15 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from longvie_cli.containment import is_inside
+from longvie_cli.documents import MAX_JSON_BYTES, briefly, parse_json, read_document
 from longvie_cli.durable import write_atomic
 from longvie_cli.errors import ControlError
 from longvie_cli.media.frames import Fit
 from longvie_cli.media.probe import probe_video
 from longvie_cli.media.reader import count_frames, read_frames
 from longvie_cli.progress import Progress, SilentProgress
+from longvie_cli.run_folder.sealed import open_sealed_json
 from longvie_cli.timeline import ClipGeometry
 
 CONDITIONS_NAME = "cond.json"
@@ -72,13 +76,11 @@ def read_conditions(path: Path) -> list[ControlFiles]:
         ControlError: the file is missing or malformed, or a clip it names is missing.
     """
     try:
-        entries = json.loads(path.read_text("utf-8"))
+        entries = parse_json(read_document(path, MAX_JSON_BYTES))
     except FileNotFoundError as error:
         raise ControlError(f"{path}: there is no such file.") from error
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ControlError(f"{path}: cannot be read: {error}.") from error
-    except json.JSONDecodeError as error:
-        raise ControlError(f"{path}: not JSON, line {error.lineno}: {error.msg}.") from error
     if not isinstance(entries, list) or not entries:
         raise ControlError(
             f"{path}: it must hold a list of at least one clip, each with text, depth and track."
@@ -130,6 +132,9 @@ def load_control_clips(
     ranges = _recorded_ranges(conditions.parent, frame_counts)
     if ranges is not None:
         total = min(_recorded_num_frames(conditions.parent, ranges[-1].end), ranges[-1].end)
+    for picture in conditions.parent.glob("first*.png"):
+        if not is_inside(conditions.parent, picture):
+            raise ControlError(f"{picture}: this link leads out of the folder and is not followed.")
     first_image = conditions.parent / FIRST_FRAME_NAME
     controls = ControlClips(
         clips=tuple(clips),
@@ -347,10 +352,23 @@ def _find(path: Path, index: int, key: str, name: str) -> Path:
         if 0 < levels <= len(folder.parents):
             candidates.append(folder.parents[levels - 1] / named)
     candidates.append(folder / named.name)
-    for candidate in candidates:
-        if candidate.is_file():
-            return candidate
-    raise ControlError(f'{path}: clip {index}: "{key}" names {name}, and there is no such file.')
+    # os.path: names too long for the disk, or that are none, are no files.
+    for candidate in filter(os.path.isfile, candidates):
+        if not named.is_absolute() and not is_inside(folder, candidate):
+            raise ControlError(
+                f'{path}: clip {index}: "{key}" names {briefly(name)}, which leads out of this '
+                "folder.",
+                hint="Put the file itself there, or write its absolute path.",
+            )
+        return candidate
+    raise ControlError(
+        f'{path}: clip {index}: "{key}" names {_quoted(name)}, and there is no such file.'
+    )
+
+
+def _quoted(name: str) -> str:
+    plain = name.isprintable() and len(name) <= 200
+    return name if plain else briefly(name)
 
 
 def _check_videos(clips: Sequence[ControlFiles]) -> tuple[list[int], int, int]:
@@ -385,12 +403,11 @@ def _recorded_num_frames(folder: Path, total: int) -> int:
     path = folder / NORMALIZATION_NAME
     if not path.is_file():
         return total
-    try:
-        recorded = json.loads(path.read_text("utf-8"))["num_frames"]
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ControlError(f"{path}: it does not say num_frames: {error}.") from error
-    if not isinstance(recorded, int) or recorded < 1:
-        raise ControlError(f"{path}: num_frames must be a whole number, not {recorded!r}.")
+    recorded = _recorded(folder).get("num_frames")
+    if type(recorded) is not int or recorded < 1:
+        raise ControlError(
+            f"{path}: num_frames must be a whole number above 0, not {briefly(recorded)}."
+        )
     return min(total, recorded)
 
 
@@ -408,7 +425,7 @@ def _recorded_ranges(folder: Path, frame_counts: Sequence[int]) -> tuple[FrameRa
         return None
     path = folder / NORMALIZATION_NAME
     try:
-        ranges = tuple(FrameRange(int(start), int(end)) for start, end in recorded)
+        ranges = tuple(_frame_range(*pair) for pair in recorded)
     except (TypeError, ValueError) as error:
         raise ControlError(f"{path}: clips must hold pairs of frames.") from error
     if len(ranges) != len(frame_counts):
@@ -426,10 +443,16 @@ def _recorded_ranges(folder: Path, frame_counts: Sequence[int]) -> tuple[FrameRa
     return ranges
 
 
+def _frame_range(start: object, end: object) -> FrameRange:
+    if type(start) is not int or type(end) is not int:
+        raise ValueError("no frames")
+    return FrameRange(start, end)
+
+
 def _recorded_cuts(folder: Path) -> tuple[int, ...]:
     settings = _recorded(folder).get("settings")
     cuts = settings.get("cuts", []) if isinstance(settings, dict) else []
-    if not isinstance(cuts, list) or not all(isinstance(cut, int) for cut in cuts):
+    if not isinstance(cuts, list) or not all(type(cut) is int for cut in cuts):
         raise ControlError(f"{folder / NORMALIZATION_NAME}: cuts must be a list of frames.")
     return tuple(sorted(cuts))
 
@@ -438,11 +461,21 @@ def _recorded(folder: Path) -> dict[str, Any]:
     path = folder / NORMALIZATION_NAME
     if not path.is_file():
         return {}
+    return read_normalization(path)
+
+
+def read_normalization(path: Path) -> dict[str, Any]:
+    """Return what a `normalization.json` holds, unchecked.
+
+    Raises:
+        ControlError: It cannot be read, or holds no JSON object.
+    """
     try:
-        record = json.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        return open_sealed_json(read_document(path, MAX_JSON_BYTES))
+    except OSError as error:
+        raise ControlError(f"{path}: it cannot be read: {error.strerror}.") from error
+    except ValueError as error:
         raise ControlError(f"{path}: it cannot be read: {error}.") from error
-    return record if isinstance(record, dict) else {}
 
 
 def _counts_text(frame_counts: Sequence[int]) -> str:

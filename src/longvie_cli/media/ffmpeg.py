@@ -29,6 +29,9 @@ _FAILURE_LEVELS = ("error", "fatal", "panic")
 # No decoder may set aside memory for a larger picture, whatever a header claims: 8192 x 8192, twice
 # as many as 8K has. One of them is 200 MB as 8-bit RGB.
 MAX_PIXELS = 1 << 26
+# Nor anything else more at once than such a picture with four channels of 16 bits takes: a header
+# of a few bytes can claim billions of frames, each with an entry in a table.
+_MAX_BLOCK_BYTES = MAX_PIXELS * 8 + (1 << 26)
 
 # Names that ffmpeg's image reader would take for a numbered sequence if they hold a '%'.
 _NUMBERED_SUFFIXES = (".bmp", ".exr", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -229,7 +232,8 @@ def running_ffmpeg(
         ResumableError: The disk of the temp folder is full or failed.
     """
     level = "level+info" if informative else "error"
-    command = [ffmpeg_executable(), "-hide_banner", "-nostdin", "-v", level, *arguments]
+    bounds = ("-max_alloc", str(_MAX_BLOCK_BYTES))
+    command = [ffmpeg_executable(), "-hide_banner", "-nostdin", "-v", level, *bounds, *arguments]
     with unnamed_file() as errors:
         try:
             started = subprocess.Popen(

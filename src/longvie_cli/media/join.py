@@ -150,7 +150,7 @@ def _list_of(clips: Sequence[Path]) -> bytes:
 
 def _list_entry(clip: Path) -> str:
     name = str(clip.absolute())
-    if "\n" in name:
+    if {"\n", "\r"} & {*name}:
         raise MediaError(f"{name!r}: a clip whose name has a line break cannot be joined.")
     return "file '{}'\n".format("file:" + name.replace("'", r"'\''"))
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from longvie_cli.documents import parse_json
 from longvie_cli.media.ffmpeg import check_readable, input_arguments, run_reading
 
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
@@ -27,12 +28,13 @@ def read_settings(path: Path) -> dict[str, Any] | None:
         MediaError: The file cannot be read.
     """
     check_readable(path)
-    report = run_reading(path, [*input_arguments(path), "-f", "ffmetadata", "pipe:1"]).decode()
-    comment = _global_tags(report).get("comment")
+    report = run_reading(path, [*input_arguments(path), "-f", "ffmetadata", "pipe:1"])
+    # Tags of other tools need not be UTF-8.
+    comment = _global_tags(report.decode(errors="replace")).get("comment")
     if comment is None:
         return None
     try:
-        settings = json.loads(comment)
+        settings = parse_json(comment)
     except ValueError:
         return None
     return settings if isinstance(settings, dict) else None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
+from typing import IO
 
 from longvie_cli.errors import MediaError
 from longvie_cli.media.ffmpeg import (
@@ -17,9 +18,12 @@ from longvie_cli.media.ffmpeg import (
     running_ffmpeg,
     unnamed_file,
 )
+from longvie_cli.timeline import MAX_SECONDS
 
 _NO_TIMESTAMP = -(1 << 63)
 _DISCARD_FLAG = 4
+# Of picture and sound together, 120 a second for 24 hours.
+_MAX_PACKETS = MAX_SECONDS * 120
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,7 @@ def _packets(path: Path, source: list[str], inherited: Sequence[int] = ()) -> Vi
         *("-map", "0:V:0", "-map", "0:a:0?", "-c", "copy", "-f", "framecrc", "pipe:1"),
     ]
     with running_ffmpeg(arguments, inherited=inherited) as process:
-        header, packets = _parse(line.decode() for line in process.stdout)
+        header, packets = _parse(_bounded_lines(path, process.stdout))
         check_read_to_the_end(path, process)
     if not packets:
         raise MediaError(f"{path}: there is no picture in this video.")
@@ -133,7 +137,7 @@ def read_sound(path: Path) -> Sound:
     check_readable(path)
     streams = ("-map", "0:a:0?", "-map", "0:V:0?", "-c", "copy", "-t", "1")
     report = run_reading(path, [*input_arguments(path), *streams, "-f", "framecrc", "pipe:1"])
-    header, _ = _parse(iter(report.decode().splitlines()))
+    header, _ = _parse(iter(report.decode(errors="replace").splitlines()))
     if header.get("media_type 0") != "audio":
         raise MediaError(f"{path}: there is no sound in this file.")
     start = Fraction(0)
@@ -141,6 +145,13 @@ def read_sound(path: Path) -> Sound:
         video = read_packets(path)
         start = max(start, video.timestamps[0] * video.time_base)
     return Sound(header["codec_id 0"], float(start))
+
+
+def _bounded_lines(path: Path, report: IO[bytes]) -> Iterator[str]:
+    for number, line in enumerate(report):
+        if number > _MAX_PACKETS:
+            raise MediaError(f"{path}: it claims more than {_MAX_PACKETS} packets.")
+        yield line.decode(errors="replace")
 
 
 def _parse(lines: Iterator[str]) -> tuple[dict[str, str], list[tuple[int, int]]]:

@@ -172,7 +172,7 @@ def _first_picture(path: Path, codec: str) -> tuple[int, int, Fraction, Picture]
     report, remarks = run_inspecting(
         path, [*input_arguments(path), *arguments, "-f", "framecrc", "pipe:1"]
     )
-    lines = report.decode().splitlines()
+    lines = report.decode(errors="replace").splitlines()
     fields = dict(line[1:].split(": ", 1) for line in lines if line.startswith("#"))
     if not any(line.startswith("0,") for line in lines):
         raise MediaError(f"{path}: not one frame of this video can be decoded.")

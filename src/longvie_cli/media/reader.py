@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -197,7 +199,7 @@ def read_image(path: Path, *, height: int, width: int, fit: Fit) -> Frame:
 
     check_readable(path)
     try:
-        with Image.open(path, formats=_IMAGE_FORMATS) as stored:
+        with _without_remarks(), Image.open(path, formats=_IMAGE_FORMATS) as stored:
             if stored.width * stored.height > MAX_PIXELS:
                 raise ValueError(f"{stored.width}x{stored.height} is more than {MAX_PIXELS} pixels")
             picture = ImageOps.exif_transpose(stored)
@@ -220,7 +222,7 @@ def image_size(path: Path) -> tuple[int, int]:
 
     check_readable(path)
     try:
-        with Image.open(path, formats=_IMAGE_FORMATS) as stored:
+        with _without_remarks(), Image.open(path, formats=_IMAGE_FORMATS) as stored:
             width, height = stored.size
             turned = stored.getexif().get(_EXIF_ORIENTATION, 1) in _EXIF_ON_ITS_SIDE
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as reason:
@@ -442,6 +444,14 @@ def damage_error(
         hint=f"Use what comes before with --seconds {math.floor(readable / rate * 10) / 10:g}, or "
         "encode the video again with a player or editor that repairs it.",
     )
+
+
+@contextmanager
+def _without_remarks() -> Iterator[None]:
+    """Keep to itself what Pillow remarks on odd files; what it cannot read it says by errors."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _rgb(picture: object) -> Frame:

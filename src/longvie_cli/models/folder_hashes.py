@@ -9,6 +9,7 @@ from typing import Any
 
 import platformdirs
 
+from longvie_cli.documents import MAX_JSON_BYTES, parse_json, read_document
 from longvie_cli.durable import write_atomic
 from longvie_cli.errors import LongVieError
 from longvie_cli.run_folder.commit import hash_file
@@ -50,7 +51,7 @@ def file_hashes(folder: Path, paths: Iterable[Path]) -> dict[str, str]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_bytes())
+        found = parse_json(read_document(path, MAX_JSON_BYTES))
     except (OSError, ValueError):
         return {}  # Nothing remembered: every file is read.
     return found if isinstance(found, dict) else {}

@@ -10,6 +10,7 @@ from typing import Any
 
 import platformdirs
 
+from longvie_cli.documents import MAX_JSON_BYTES, parse_json, read_document
 from longvie_cli.durable import write_atomic
 from longvie_cli.errors import MissingResourceError
 from longvie_cli.progress import Progress
@@ -69,7 +70,7 @@ def _covers(accepted: dict[str, Any], entry: ModelEntry) -> bool:
 
 def _accepted() -> dict[str, Any]:
     try:
-        found = json.loads(acceptance_file().read_bytes())
+        found = parse_json(read_document(acceptance_file(), MAX_JSON_BYTES))
     except (OSError, ValueError):
         # Not there, or not readable: then nothing counts as accepted.
         return {}

@@ -30,6 +30,7 @@ from diffusers.loaders import WanLoraLoaderMixin
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from longvie_cli.documents import reason_of
 from longvie_cli.errors import InputError, MissingResourceError
 from longvie_cli.models.weight_names import CONTROL_NAMES, DIT_NAMES, WeightNameError
 
@@ -549,7 +550,7 @@ def _opened(path: Path) -> Any:
     try:
         return safe_open(path, "pt")
     except (OSError, SafetensorError) as error:
-        raise InputError(f"{path.name}: no safetensors file ({error}).") from error
+        raise InputError(f"{path.name}: no safetensors file ({reason_of(error)}).") from error
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -11,8 +11,9 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
+from longvie_cli.documents import MAX_JSON_BYTES, read_document
 from longvie_cli.durable import write_atomic
 from longvie_cli.settings.model_registry import ModelEntry
 
@@ -71,10 +72,10 @@ def stored_record(entry: ModelEntry, cache: Path) -> PullRecord | None:
     """Return the record of the pinned commit, or None where there is none."""
     path = repo_folder(cache, entry.repo) / RECORD_NAME
     try:
-        record = PullRecord.model_validate_json(path.read_bytes())
+        record = PullRecord.model_validate_json(read_document(path, MAX_JSON_BYTES))
     except FileNotFoundError:
         return None
-    except (OSError, ValidationError) as error:
+    except (OSError, ValueError) as error:
         # Nothing is lost: the files themselves are there, and are read again.
         logger.warning("%s: cannot be read and is made anew (%s).", path, error)
         return None

@@ -7,6 +7,7 @@ code is refused). Nothing here knows what the tensors are for.
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import re
 import zipfile
@@ -20,10 +21,14 @@ import xxhash
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from longvie_cli.documents import MAX_JSON_BYTES, parse_json, read_document, reason_of
 from longvie_cli.durable import commit_file, part_path, storage_error
 from longvie_cli.errors import LongVieError, MissingResourceError
 
 FETCH_HINT = "Fetch the files again: longvie models pull longvie2"
+
+# No model has more; a file name can claim any number.
+_MAX_SHARDS = 10_000
 
 # The format's words for types (https://github.com/huggingface/safetensors).
 _DTYPES = {
@@ -83,7 +88,7 @@ class TensorFiles(Mapping[str, Tensor]):
         self._infos: dict[str, TensorInfo] = {}
         self._mapped: tuple[Path, Any] | None = None
         for path in self.paths:
-            for name, info in _infos(self._map(path)):
+            for name, info in _infos(path, self._map(path)):
                 if name in self._where:
                     raise MissingResourceError(
                         f"{path}: {name} is also in {self._where[name].name}.", hint=FETCH_HINT
@@ -135,8 +140,9 @@ def find_shards(folder: Path, stem: str) -> tuple[list[Path], list[Path]]:
     single = folder / f"{stem}.safetensors"
     if index.is_file():
         try:
-            names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
-            if not all(isinstance(name, str) and Path(name).name == name for name in names):
+            listed = parse_json(read_document(index, MAX_JSON_BYTES))
+            names = sorted(set(listed["weight_map"].values()))
+            if not all(isinstance(name, str) and _is_plain(name) for name in names):
                 raise ValueError("a shard lies outside its folder")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise MissingResourceError(
@@ -152,11 +158,17 @@ def find_shards(folder: Path, stem: str) -> tuple[list[Path], list[Path]]:
             {
                 f"{stem}-{number:0{len(match[1])}d}-of-{match[2]}.safetensors"
                 for match in found
-                for number in range(1, int(match[2]) + 1)
+                for number in range(1, min(int(match[2]), _MAX_SHARDS) + 1)
             }
         )
     paths = [folder / name for name in names]
-    return paths, [path for path in paths if not path.is_file()]
+    # os.path: a name that is too long for the disk is one of no file.
+    return paths, [path for path in paths if not os.path.isfile(path)]
+
+
+def _is_plain(name: str) -> bool:
+    """Return whether a name is that of a file in the same folder."""
+    return name not in ("", "..") and "\0" not in name and Path(name).name == name
 
 
 def write_safetensors(
@@ -217,14 +229,18 @@ def _bytes(tensor: Tensor) -> memoryview:
     return memoryview(values)
 
 
-def _infos(handle: Any) -> Iterator[tuple[str, TensorInfo]]:
+def _infos(path: Path, handle: Any) -> Iterator[tuple[str, TensorInfo]]:
     if isinstance(handle, dict):
         for name, tensor in handle.items():
             yield name, TensorInfo(tuple(tensor.shape), tensor.dtype)
         return
     for name in handle.keys():  # noqa: SIM118
         view = handle.get_slice(name)
-        yield name, TensorInfo(tuple(view.get_shape()), _DTYPES[view.get_dtype()])
+        if (dtype := _DTYPES.get(view.get_dtype())) is None:
+            raise MissingResourceError(
+                f"{path}: {name} is stored as {view.get_dtype()}, which longvie does not read."
+            )
+        yield name, TensorInfo(tuple(view.get_shape()), dtype)
 
 
 def _open(path: Path) -> Any:
@@ -240,7 +256,8 @@ def _open(path: Path) -> Any:
         return _open_archive(path) if path.suffix == ".pth" else safe_open(path, "pt")
     except (SafetensorError, OSError) as error:
         raise MissingResourceError(
-            f"{path}: is cut short, damaged or no safetensors file ({error}).", hint=FETCH_HINT
+            f"{path}: is cut short, damaged or no safetensors file ({reason_of(error)}).",
+            hint=FETCH_HINT,
         ) from error
 
 

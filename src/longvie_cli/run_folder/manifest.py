@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import xxhash
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from longvie_cli.documents import MAX_JSON_BYTES, first_reason_of, read_document
 from longvie_cli.durable import write_atomic
 from longvie_cli.errors import OutputConflictError
 from longvie_cli.run_folder.layout import RunFolder
 from longvie_cli.run_folder.sealed import open_sealed_json, sealed_json
+from longvie_cli.settings.about import check_settings
 from longvie_cli.timeline import ClipSpec
 
 SCHEMA_VERSION = 1
@@ -39,6 +41,31 @@ class Redo(_Record):
     prompt: str | None = None
     seed: int | None = None
     new_request: bool = False
+
+
+class _StoredDepth(_Record):
+    model: str | None = None
+    smoothing: Literal["none", "flow"] | None = None
+    video: str | None = None
+    polarity: Literal["near-white", "near-black", "auto"] = "auto"
+
+
+class _StoredRequest(_Record):
+    output: str | None = None
+    run_dir: str | None = None
+
+
+class _RequestFacts(_Record):
+    """What is read of a manifest's `request`, where it is there."""
+
+    command: str | None = None
+    settings: dict[str, Any] = {}
+    source: str | None = None
+    source_kind: str | None = None
+    weights: str | None = None
+    lora_paths: tuple[str, ...] = ()
+    depth: _StoredDepth | None = None
+    request: _StoredRequest | None = None
 
 
 class RunManifest(_Record):
@@ -68,6 +95,22 @@ class RunManifest(_Record):
     created: str
     redos: tuple[Redo, ...] = ()
 
+    @field_validator("request")
+    @classmethod
+    def _usable(cls, request: dict[str, Any]) -> dict[str, Any]:
+        _RequestFacts.model_validate_json(json.dumps(request))
+        check_settings(request.get("settings", {}))
+        return request
+
+    @field_validator("plan")
+    @classmethod
+    def _in_order(cls, plan: tuple[ClipSpec, ...]) -> tuple[ClipSpec, ...]:
+        for index, spec in enumerate(plan):
+            possible = spec.first_frame >= 0 and spec.skip_frames in (0, 1)
+            if spec.index != index or not possible or spec.added_frames < 1:
+                raise ValueError(f"{spec} cannot be clip {index}")
+        return plan
+
 
 class ClipRecord(_Record):
     """`clips/0000.json`: a finished clip.
@@ -91,7 +134,7 @@ class ClipRecord(_Record):
     frames: int = Field(ge=1)
     video_hash: str
     tail_hash: str
-    seconds: float = Field(ge=0)
+    seconds: float = Field(ge=0, le=1e9)
     seed: int
     prompt: str
     follows: str | None = None
@@ -203,9 +246,11 @@ class _DamagedError(OutputConflictError):
 
 def _read(path: Path, kind: type[_Stored]) -> _Stored:
     try:
-        data = path.read_bytes()
+        data = read_document(path, MAX_JSON_BYTES)
     except OSError as reason:
         raise _DamagedError(f"{path}: cannot be read ({reason.strerror}).") from reason
+    except ValueError as reason:
+        raise _damaged(path, str(reason)) from reason
     try:
         values = open_sealed_json(data)
         version = values.get("schema_version", SCHEMA_VERSION)
@@ -216,11 +261,7 @@ def _read(path: Path, kind: type[_Stored]) -> _Stored:
             )
         return kind.model_validate_json(json.dumps(values))
     except ValidationError as reason:
-        first = reason.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
-        raise _damaged(path, f"{where}: {first['msg']}") from reason
-    except (json.JSONDecodeError, UnicodeDecodeError) as reason:
-        raise _damaged(path, "not a JSON object") from reason
+        raise _damaged(path, first_reason_of(reason)) from reason
     except ValueError as reason:
         raise _damaged(path, str(reason)) from reason
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import xxhash
 
+from longvie_cli.documents import parse_json
+
 _KEY = "checksum"
 _DIGEST_BYTES = 16
 _BLOCK_BYTES = 1 << 20
@@ -28,10 +30,7 @@ def open_sealed_json(data: bytes) -> dict[str, Any]:
     Raises:
         ValueError: It holds no object, or was changed since it was written.
     """
-    try:
-        values = json.loads(data)
-    except RecursionError as reason:
-        raise ValueError("not JSON that longvie wrote") from reason
+    values = parse_json(data)
     if not isinstance(values, dict):
         raise ValueError("not a JSON object")
     checksum = values.pop(_KEY, None)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from longvie_cli.documents import reason_of
 from longvie_cli.durable import write_atomic
 from longvie_cli.errors import MediaError
 
@@ -45,8 +46,10 @@ def load_tail(path: Path) -> NDArray[np.uint8]:
         raise MediaError(
             f"{path}: the saved last frames cannot be read ({reason.strerror})."
         ) from reason
-    except (SafetensorError, KeyError, ValueError) as reason:
-        raise MediaError(f"{path}: the saved last frames are damaged ({reason}).") from reason
+    except (SafetensorError, KeyError, ValueError, TypeError, AttributeError) as reason:
+        raise MediaError(
+            f"{path}: the saved last frames are damaged ({reason_of(reason)})."
+        ) from reason
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3:
         raise MediaError(
             f"{path}: the saved last frames are {frames.dtype} {frames.shape}, not RGB."

@@ -24,8 +24,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
+from longvie_cli.documents import (
+    MAX_YAML_BYTES,
+    briefly,
+    decoded,
+    parse_json,
+    parse_yaml,
+    read_document,
+)
 from longvie_cli.errors import LongVieError, SettingsError, UsageError
 from longvie_cli.settings.prompts import parse_time
 
@@ -43,6 +49,7 @@ _MAX_PITCH = 80.0
 _KEYFRAMES_PREFIX = "keyframes "
 # Beyond, a distance or time is a slip of the pen.
 _LARGEST_NUMBER = 100_000.0
+_LONGEST_WORDS = 20_000
 
 # Body axes of a move: right, up and forward in units a second, yaw and pitch in degrees a second.
 _Rates = tuple[float, float, float, float, float]
@@ -239,6 +246,8 @@ def parse_camera_path(text: str) -> CameraPath:
     """
     if text.startswith(_KEYFRAMES_PREFIX):
         return _parse_keyframes(text.removeprefix(_KEYFRAMES_PREFIX))
+    if len(text) > _LONGEST_WORDS:
+        raise _wrong(f"a path of {len(text)} characters is longer than {_LONGEST_WORDS}")
     parts = text.split(",")
     groups = tuple(
         _parse_group(part, is_last=index == len(parts) - 1) for index, part in enumerate(parts)
@@ -261,13 +270,15 @@ def _parse_group(text: str, *, is_last: bool) -> MoveGroup:
     if "in" in words:
         place = words.index("in")
         if place != len(words) - 2:
-            raise _wrong(f"{text.strip()!r}: `in` and a time end a group of moves, as in `in 4s`")
+            raise _wrong(
+                f"{briefly(text.strip())}: `in` and a time end a group of moves, as in `in 4s`"
+            )
         try:
             seconds = parse_time(words[-1])
         except ValueError as error:
             raise _wrong(str(error)) from error
         if not 1e-3 <= seconds <= _LARGEST_NUMBER:
-            raise _wrong(f"{text.strip()!r}: a move needs more than no time")
+            raise _wrong(f"{briefly(text.strip())}: a move needs more than no time")
         words = words[:place]
     moves: list[Move] = []
     taken: list[str] = []
@@ -281,12 +292,17 @@ def _parse_group(text: str, *, is_last: bool) -> MoveGroup:
     open_ended = is_last and seconds is None
     # Rounded as it is written, so that a path reads back as itself.
     taken_seconds = round(seconds or max(needed, _SHORTEST_SECONDS), 6)
+    if taken_seconds > _LARGEST_NUMBER:
+        raise _wrong(
+            f"{briefly(text.strip())} takes {taken_seconds:.0f} s at its own pace, longer than a "
+            "day; give it a time, as in `in 60s`"
+        )
     return MoveGroup(tuple(moves), taken_seconds, open_ended)
 
 
 def _parse_move(words: list[str], group: str) -> Move:
     if not words:
-        raise _wrong(f"{group!r}: a move is missing" if group else "a move is missing")
+        raise _wrong(f"{briefly(group)}: a move is missing" if group else "a move is missing")
     name = _OTHER_WORDS.get(words[0], words[0])
     # "look up" tilts, "look left" turns.
     if words[0] == "look" and ("up" in words or "down" in words):
@@ -295,7 +311,7 @@ def _parse_move(words: list[str], group: str) -> Move:
     if kind is None:
         near = difflib.get_close_matches(words[0], [*_KINDS, *_OTHER_WORDS], n=1)
         suggestion = f"; did you mean {near[0]!r}?" if near else ""
-        raise _wrong(f"{words[0]!r} is no move{suggestion}")
+        raise _wrong(f"{briefly(words[0])} is no move{suggestion}")
     amount, side = None, 1.0
     for word in words[1:]:
         number = _number(word)
@@ -304,10 +320,10 @@ def _parse_move(words: list[str], group: str) -> Move:
         elif number is not None and amount is None:
             amount = number
         elif word not in _AMOUNT_UNITS:
-            raise _wrong(f"{word!r} in {group!r} is not understood")
+            raise _wrong(f"{briefly(word)} in {briefly(group)} is not understood")
     amount = kind.default_amount if amount is None else amount
     if name == "hold" and amount <= 0:
-        raise _wrong(f"{group!r}: a hold needs more than no time")
+        raise _wrong(f"{briefly(group)}: a hold needs more than no time")
     return Move(name, side * amount)
 
 
@@ -316,9 +332,10 @@ def _number(word: str) -> float | None:
         word = word.removesuffix(unit)
     if not _NUMBER.match(word):
         return None
-    number = float(word)
+    # As it is written down again.
+    number = round(float(word), 9)
     if abs(number) > _LARGEST_NUMBER:
-        raise _wrong(f"{word} is too large")
+        raise _wrong(f"{briefly(word)} is too large")
     return number
 
 
@@ -450,8 +467,8 @@ def _scaled(rates: _Rates, factor: float) -> _Rates:
 
 def _read_keyframe_file(path: Path) -> CameraPath:
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        document = parse_yaml(decoded(read_document(path, MAX_YAML_BYTES)))
+    except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise SettingsError(f"{path.name}: cannot read this camera path ({reason}).") from error
     try:
@@ -479,7 +496,7 @@ def _keyframe(number: int, item: object) -> Keyframe:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
             suggestion = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
-            raise ValueError(f"keyframe {number}: unknown key {key!r}; {suggestion}")
+            raise ValueError(f"keyframe {number}: unknown key {briefly(key)}; {suggestion}")
     if "at" not in item:
         raise ValueError(f"keyframe {number} has no time: at")
     position = item.get("position", [0, 0, 0])
@@ -487,16 +504,16 @@ def _keyframe(number: int, item: object) -> Keyframe:
         raise ValueError(f"keyframe {number}: position must be [right, up, forward]")
     at = item["at"]
     if isinstance(at, bool) or not isinstance(at, int | float | str):
-        raise ValueError(f"keyframe {number}: {at!r} is no time; write 90s, 1.5m or 1:30")
+        raise ValueError(f"keyframe {number}: {briefly(at)} is no time; write 90s, 1.5m or 1:30")
     values = [*position, *(item.get(key, 0) for key in known[2:])]
     return Keyframe(parse_time(at), CameraPose(*(_finite(number, value) for value in values)))
 
 
 def _finite(number: int, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"keyframe {number}: {value!r} is no number")
+        raise ValueError(f"keyframe {number}: {briefly(value)} is no number")
     if not abs(value) <= _LARGEST_NUMBER:
-        raise ValueError(f"keyframe {number}: {value!r} is too large")
+        raise ValueError(f"keyframe {number}: {briefly(value)} is too large")
     return float(value)
 
 
@@ -520,15 +537,17 @@ def _checked(frames: list[Keyframe]) -> tuple[Keyframe, ...]:
 
 def _parse_keyframes(text: str) -> CameraPath:
     try:
-        rows = json.loads(text)
-        frames = [
-            Keyframe(float(row[0]), CameraPose(*(float(value) for value in row[1:])))
-            for row in rows
-        ]
-        if not frames:
+        rows = parse_json(text)
+        if not isinstance(rows, list) or not rows:
             raise ValueError("no keyframes")
+        frames = []
+        for number, row in enumerate(rows, start=1):
+            if not isinstance(row, list) or len(row) != 1 + len(CameraPose._fields):
+                raise ValueError(f"keyframe {number} is not a time and six numbers")
+            seconds, *pose = (_finite(number, value) for value in row)
+            frames.append(Keyframe(seconds, CameraPose(*pose)))
         return CameraPath(keyframes=_checked(frames))
-    except (ValueError, TypeError, IndexError) as error:
+    except ValueError as error:
         raise _wrong(f"the keyframes are malformed: {error}") from error
 
 

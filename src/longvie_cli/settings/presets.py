@@ -5,10 +5,17 @@ from __future__ import annotations
 import difflib
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from longvie_cli.documents import (
+    MAX_JSON_BYTES,
+    briefly,
+    first_reason_of,
+    parse_json,
+    read_document,
+)
 from longvie_cli.errors import MissingResourceError, SettingsError
 from longvie_cli.timeline import ClipGeometry
 
@@ -48,8 +55,8 @@ class Preset(BaseModel):
     models: tuple[str, ...] = ()
     num_frames: int
     fps: int
-    height: int = Field(ge=16)
-    width: int = Field(ge=16)
+    height: int = Field(ge=16, le=8192)
+    width: int = Field(ge=16, le=8192)
     history_frames: int = Field(default=8, ge=1)
     num_inference_steps: int = Field(ge=1)
     guidance_scale: float = Field(ge=1.0)
@@ -59,10 +66,15 @@ class Preset(BaseModel):
     makes_first_frame: bool = True
     timestep_dtype: Literal["float32", "bfloat16"] = "float32"
     fit: Fit = "crop"
-    control_height: int = Field(default=0, ge=0)
-    control_width: int = Field(default=0, ge=0)
+    control_height: int = Field(default=0, ge=0, le=8192)
+    control_width: int = Field(default=0, ge=0, le=8192)
     track_grid: TrackGrid
     weights: Path | None = Field(default=None, exclude=True)
+
+    @model_validator(mode="after")
+    def _has_a_geometry(self) -> Self:
+        ClipGeometry(self.num_frames, self.fps)
+        return self
 
     @property
     def geometry(self) -> ClipGeometry:
@@ -94,7 +106,7 @@ def preset_folder(name: str) -> Path:
     if name not in PRESET_NAMES:
         near = difflib.get_close_matches(name, PRESET_NAMES, n=1)
         raise SettingsError(
-            f"preset: there is no preset {name!r}.",
+            f"preset: there is no preset {briefly(name)}.",
             hint=f"Did you mean {near[0]!r}?" if near else f"Use {', '.join(PRESET_NAMES)}.",
         )
     folder = Path(str(files("longvie_cli") / "assets" / name))
@@ -113,10 +125,20 @@ def load_preset(name: str) -> Preset:
         SettingsError: There is no preset of this name, or its file is malformed.
         MissingResourceError: The preset's files are not installed.
     """
-    path = preset_folder(name) / "preset.json"
+    return read_preset(preset_folder(name) / "preset.json", name)
+
+
+def read_preset(path: Path, name: str) -> Preset:
+    """Return the preset in a file.
+
+    Raises:
+        SettingsError: It is malformed.
+    """
     try:
-        return Preset.model_validate_json(path.read_bytes())
+        data = read_document(path, MAX_JSON_BYTES)
+        parse_json(data)
+        return Preset.model_validate_json(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise SettingsError(f"{path.name} of preset {name}: {where}: {first['msg']}.") from error
+        raise SettingsError(f"{path.name} of preset {name}: {first_reason_of(error)}.") from error
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{path.name} of preset {name}: cannot be read ({error}).") from error

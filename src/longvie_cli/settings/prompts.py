@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
+from longvie_cli.documents import MAX_YAML_BYTES, briefly, decoded, parse_yaml, read_document
 from longvie_cli.errors import SettingsError
 
 # A range may end this much after the video does: lengths are rounded to frames, people round to
@@ -18,6 +18,8 @@ END_TOLERANCE_SECONDS = 0.5
 _RANGE_LINE = re.compile(
     r"^\[\s*(?P<start>[^\]\s-]+)\s*-\s*(?P<end>[^\]\s-]+)\s*\]\s*(?P<text>.*)$"
 )
+# Beyond, a time is a slip of the pen: a day has 86400 s.
+_LONGEST_SECONDS = 100_000.0
 _CLIP_LINE = re.compile(
     r"^\[\s*clips?\s+(?P<first>\d+)(?:\s*-\s*(?P<last>\d+))?\s*\]\s*(?P<text>.*)$", re.IGNORECASE
 )
@@ -62,20 +64,26 @@ def parse_time(value: str | float) -> float:
     """Return the seconds of `90`, `90s`, `1.5m`, `1m30s`, `1:30` or `0:01:30`.
 
     Raises:
-        ValueError: The value is none of these.
+        ValueError: The value is none of these, or more than 100000 s.
     """
-    if isinstance(value, int | float):
+    if isinstance(value, int | float) and not isinstance(value, bool):
         if value < 0:
-            raise ValueError(f"a time cannot be negative: {value}")
-        return float(value)
+            raise ValueError(f"a time cannot be negative: {briefly(value)}")
+        return _possible(value, value)
     text = str(value).strip().lower()
     if clock := _CLOCK.match(text):
-        hours, minutes, seconds = clock.groups()
-        return int(hours or 0) * 3600 + int(minutes) * 60 + float(seconds)
+        hours, minutes, seconds = (float(part or 0) for part in clock.groups())
+        return _possible(value, hours * 3600 + minutes * 60 + seconds)
     match = _TIME.match(text)
     if not text or match is None:
-        raise ValueError(f"{value!r} is no time; write 90s, 1.5m or 1:30")
-    return float(match["minutes"] or 0) * 60 + float(match["seconds"] or 0)
+        raise ValueError(f"{briefly(value)} is no time; write 90s, 1.5m or 1:30")
+    return _possible(value, float(match["minutes"] or 0) * 60 + float(match["seconds"] or 0))
+
+
+def _possible(value: str | float, seconds: float) -> float:
+    if not seconds <= _LONGEST_SECONDS:
+        raise ValueError(f"{briefly(value)} is longer than a day")
+    return float(seconds)
 
 
 def read_prompt_file(path: Path) -> Prompts:
@@ -91,8 +99,8 @@ def read_prompt_file(path: Path) -> Prompts:
         SettingsError: The file is missing or malformed, or its ranges do not follow one another.
     """
     try:
-        content = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        content = decoded(read_document(path, MAX_YAML_BYTES))
+    except (OSError, ValueError) as error:
         raise SettingsError(
             f"{path.name}: cannot read this prompt file ({_reason(error)})."
         ) from error
@@ -106,7 +114,7 @@ def read_prompt_file(path: Path) -> Prompts:
         if clips:
             return _checked_clips(clips)
         return _checked([prompt for prompt in prompts if isinstance(prompt, TimedPrompt)])
-    except (ValueError, yaml.YAMLError) as error:
+    except ValueError as error:
         reason = " ".join(str(error).split())
         raise SettingsError(
             f"{path.name}: {reason}.",
@@ -133,7 +141,8 @@ def check_prompts_fit(prompts: tuple[TimedPrompt, ...], total_seconds: float, so
     if end is not None and end < total_seconds - END_TOLERANCE_SECONDS:
         raise SettingsError(
             f"{source}: the last range ends at {end:g} s, but the video at {total_seconds:.2f} s.",
-            hint=f"Let the last range end with `end`, as in [{prompts[-1].start_seconds:g}s-end].",
+            hint="Let the last range end with `end`, as in "
+            f"[{_plain(prompts[-1].start_seconds)}s-end].",
         )
 
 
@@ -176,35 +185,42 @@ def seed_of_clip(prompts: tuple[ClipPrompt, ...], clip_index: int) -> int | None
 
 def _from_lines(content: str) -> list[TimedPrompt | ClipPrompt]:
     prompts: list[TimedPrompt | ClipPrompt] = []
+    # The lines of each text, joined once at the end.
+    texts: list[list[str]] = []
     for number, line in enumerate(content.splitlines(), start=1):
         if not _is_text(line):
             continue
         clips = _CLIP_LINE.match(line.strip())
         match = None if clips else _RANGE_LINE.match(line.strip())
         if prompts and (clips or match) and isinstance(prompts[0], ClipPrompt) != bool(clips):
-            raise ValueError(f"line {number}: {line.strip()!r}: times and clips cannot be mixed")
+            raise ValueError(
+                f"line {number}: {briefly(line.strip())}: times and clips cannot be mixed"
+            )
         if clips:
-            prompts.append(_clip_prompt(clips, clips["text"].strip()))
+            texts.append([clips["text"]])
+            prompts.append(_clip_prompt(clips, ""))
             continue
         if match is None:
             if line.strip().startswith("["):
                 raise ValueError(
-                    f"line {number}: {line.strip()!r} begins with no [start-end] or [clip] range"
+                    f"line {number}: {briefly(line.strip())} begins with no range [start-end] or "
+                    "[clip]"
                 )
-            before = prompts[-1]
-            prompts[-1] = before.model_copy(
-                update={"text": f"{before.text} {line.strip()}".strip()}
-            )
+            texts[-1].append(line.strip())
             continue
         end = match["end"].lower()
+        texts.append([match["text"]])
         prompts.append(
             TimedPrompt.model_construct(
                 start_seconds=parse_time(match["start"]),
                 end_seconds=None if end == "end" else parse_time(end),
-                text=match["text"].strip(),
+                text="",
             )
         )
-    return prompts
+    return [
+        prompt.model_copy(update={"text": " ".join(lines).strip()})
+        for prompt, lines in zip(prompts, texts, strict=True)
+    ]
 
 
 def _clip_prompt(match: re.Match[str], text: str, seed: Any = None) -> ClipPrompt:
@@ -215,7 +231,7 @@ def _clip_prompt(match: re.Match[str], text: str, seed: Any = None) -> ClipPromp
 
 
 def _from_yaml(content: str) -> list[TimedPrompt | ClipPrompt]:
-    document: Any = yaml.safe_load(content)
+    document = parse_yaml(content)
     if not isinstance(document, list) or not document:
         raise ValueError("expected a list of prompts")
     prompts: list[TimedPrompt | ClipPrompt] = []
@@ -225,16 +241,16 @@ def _from_yaml(content: str) -> list[TimedPrompt | ClipPrompt]:
         unknown = sorted(set(map(str, item)) - {"from", "to", "clip", "seed", "text"})
         if unknown:
             raise ValueError(
-                f"entry {number}: unknown key {unknown[0]!r}; known are from, to, clip, seed, text"
+                f"entry {number}: unknown key {briefly(unknown[0])}; known are "
+                "from, to, clip, seed, text"
             )
-        if "text" not in item:
-            raise ValueError(f"entry {number} has no text")
+        text = _text_of(number, item)
         if "clip" in item and {"from", "to"} & set(item):
             raise ValueError(f"entry {number}: times and clips cannot be mixed")
         if prompts and isinstance(prompts[0], ClipPrompt) != ("clip" in item):
             raise ValueError(f"entry {number}: times and clips cannot be mixed")
         if "clip" in item:
-            prompts.append(_clip_entry(number, item))
+            prompts.append(_clip_entry(number, item, text))
             continue
         if "seed" in item:
             raise ValueError(f"entry {number}: a seed belongs to a clip, not to a time")
@@ -243,19 +259,29 @@ def _from_yaml(content: str) -> list[TimedPrompt | ClipPrompt]:
             TimedPrompt.model_construct(
                 start_seconds=parse_time(item.get("from", 0)),
                 end_seconds=None if end is None or end == "end" else parse_time(end),
-                text=str(item["text"]).strip(),
+                text=text,
             )
         )
     return prompts
 
 
-def _clip_entry(number: int, item: dict[Any, Any]) -> ClipPrompt:
+def _text_of(number: int, item: dict[Any, Any]) -> str:
+    if "text" not in item:
+        raise ValueError(f"entry {number} has no text")
+    if not isinstance(item["text"], str):
+        raise ValueError(f"entry {number}: {briefly(item['text'])} is no text; put it in quotes")
+    return item["text"].strip()
+
+
+def _clip_entry(number: int, item: dict[Any, Any], text: str) -> ClipPrompt:
     clips, seed = _CLIPS.match(str(item["clip"])), item.get("seed")
     if clips is None:
-        raise ValueError(f"entry {number}: {item['clip']!r} is no clip; write 0 or 0-3")
+        raise ValueError(f"entry {number}: {briefly(item['clip'])} is no clip; write 0 or 0-3")
     if seed is not None and (type(seed) is not int or not 0 <= seed < 2**63):
-        raise ValueError(f"entry {number}: the seed must be a whole number from 0, not {seed!r}")
-    return _clip_prompt(clips, str(item["text"]).strip(), seed)
+        raise ValueError(
+            f"entry {number}: the seed must be a whole number from 0, not {briefly(seed)}"
+        )
+    return _clip_prompt(clips, text, seed)
 
 
 def _checked_clips(prompts: list[ClipPrompt]) -> tuple[ClipPrompt, ...]:
@@ -278,7 +304,9 @@ def _clip_label(prompt: ClipPrompt) -> str:
 
 def _checked(prompts: list[TimedPrompt]) -> tuple[TimedPrompt, ...]:
     if prompts[0].start_seconds != 0:
-        raise ValueError(f"the first range begins at {prompts[0].start_seconds:g} s, not at 0")
+        raise ValueError(
+            f"the first range begins at {_plain(prompts[0].start_seconds)} s, not at 0"
+        )
     for index, prompt in enumerate(prompts):
         if not prompt.text:
             raise ValueError(f"{_label(prompt)} has no text")
@@ -298,8 +326,13 @@ def _checked(prompts: list[TimedPrompt]) -> tuple[TimedPrompt, ...]:
 
 
 def _label(prompt: TimedPrompt) -> str:
-    end = "end" if prompt.end_seconds is None else f"{prompt.end_seconds:g}s"
-    return f"[{prompt.start_seconds:g}s-{end}]"
+    end = "end" if prompt.end_seconds is None else f"{_plain(prompt.end_seconds)}s"
+    return f"[{_plain(prompt.start_seconds)}s-{end}]"
+
+
+def _plain(seconds: float) -> str:
+    """Return seconds as a prompt file may hold them: no exponent, at most microseconds."""
+    return f"{seconds:.6f}".rstrip("0").removesuffix(".")
 
 
 def _is_text(line: str) -> bool:
@@ -307,5 +340,5 @@ def _is_text(line: str) -> bool:
     return bool(stripped) and not stripped.startswith("#")
 
 
-def _reason(error: OSError | UnicodeDecodeError) -> str:
-    return (error.strerror or str(error)) if isinstance(error, OSError) else "it is no UTF-8 text"
+def _reason(error: OSError | ValueError) -> str:
+    return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)

@@ -61,7 +61,8 @@ def files_of(stored: Mapping[str, Any]) -> list[tuple[str, Path]]:
     """Return what a recorded request reads, as flag and absolute path."""
     names = ("previous", "video", "controls", "image", "first_frame_model", "weights", "depth")
     found = [(name, Path(stored[name])) for name in names if stored.get(name)]
-    found += [("lora", Path(lora["path"])) for lora in stored.get("lora") or ()]
+    loras = [lora for lora in stored.get("lora") or () if isinstance(lora, dict)]
+    found += [("lora", Path(lora["path"])) for lora in loras]
     model = stored.get("depth_model")
     if isinstance(model, str) and model not in DEPTH_MODELS:
         found.append(("depth_model", Path(model)))

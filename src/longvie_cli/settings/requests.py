@@ -9,14 +9,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    field_validator,
+    model_validator,
+)
 
 from longvie_cli.errors import UsageError
 from longvie_cli.settings.camera_path import CameraPath, read_camera_path
 from longvie_cli.settings.presets import DEFAULT_PRESET, Fit
 from longvie_cli.settings.prompts import Prompts
 from longvie_cli.settings.tracking import Tracking
-from longvie_cli.timeline import ClipGeometry
+from longvie_cli.timeline import MAX_SECONDS, ClipGeometry
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 Offload = Literal["none", "model", "group"]
@@ -89,6 +97,21 @@ class Request(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _can_be_written_down(cls, value: Any) -> Any:
+        # File names are bytes; run.json and the comment tag hold Unicode.
+        for item in value if isinstance(value, list | tuple) else (value,):
+            if not isinstance(item, str | Path):
+                continue
+            try:
+                encoded = str(item).encode()
+            except UnicodeEncodeError as error:
+                raise ValueError("it is no UTF-8 text; rename the file or folder") from error
+            if b"\0" in encoded:
+                raise ValueError("it holds a NUL character")
+        return value
+
     @model_validator(mode="after")
     def _exclusive(self) -> Self:
         for group in EXCLUSIVE_GROUPS:
@@ -113,9 +136,9 @@ class Network(BaseModel):
 class Length(BaseModel):
     """How long the video shall be: one of minutes, seconds and clips, or none of them."""
 
-    minutes: float | None = Field(default=None, gt=0.0)
-    seconds: float | None = Field(default=None, gt=0.0)
-    clips: int | None = Field(default=None, ge=1)
+    minutes: float | None = Field(default=None, gt=0.0, le=MAX_SECONDS / 60)
+    seconds: float | None = Field(default=None, gt=0.0, le=MAX_SECONDS)
+    clips: int | None = Field(default=None, ge=1, le=MAX_SECONDS)
 
     def wanted_frames(self, geometry: ClipGeometry, *, continues: bool = False) -> int | None:
         """Return the frames asked for, or None where no length was given."""

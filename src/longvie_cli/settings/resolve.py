@@ -13,9 +13,17 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import platformdirs
-import yaml
 from pydantic import ValidationError
 
+from longvie_cli.containment import named_in
+from longvie_cli.documents import (
+    MAX_YAML_BYTES,
+    briefly,
+    decoded,
+    one_line,
+    parse_yaml,
+    read_document,
+)
 from longvie_cli.errors import LongVieError, SettingsError, UsageError
 from longvie_cli.settings.presets import DEFAULT_PRESET, load_preset
 from longvie_cli.settings.prompts import read_prompt_file
@@ -120,6 +128,13 @@ def resolve(
         UsageError: A flag has a wrong value, or flags contradict each other.
         SettingsError: A file or variable holds something unknown or wrong.
     """
+    try:
+        str(working_folder).encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"{working_folder}: the name of this folder is no UTF-8 text.",
+            hint="Rename it, or work in another one.",
+        ) from error
     command = next(name for name, request in COMMANDS.items() if request is model)
     # A flag that may be repeated and was not given is an empty list.
     given = {key: value for key, value in flags.items() if value not in (None, [], ())}
@@ -135,7 +150,11 @@ def resolve(
 
     keys = _keys(model)
     values, origins = _merge(layers, keys | _ONLY_ON_THE_COMMAND_LINE)
-    if prompt_file := values.pop("prompt_file", None):
+    if (prompt_file := values.pop("prompt_file", None)) is not None:
+        if not isinstance(prompt_file, str | Path):
+            raise origins["prompt_file"].error(
+                "prompt_file", f"{briefly(prompt_file)}: it is no file name."
+            )
         values["prompts"] = read_prompt_file(Path(prompt_file))
     if model is GenerateRequest or model is ExtractControlsRequest:
         _add_preset_values(values, origins, keys)
@@ -177,7 +196,10 @@ def _merge(layers: list[Layer], keys: Iterable[str]) -> tuple[dict[str, Any], di
             if len(rivals) > 1:
                 names = ", ".join(layer.label(rival) for rival in rivals)
                 raise _kind(layer)(f"{names}: pass only one of them.")
-            values[key] = _located(key, value, layer)
+            try:
+                values[key] = _located(key, value, layer)
+            except ValueError as error:
+                raise layer.error(key, f"{briefly(value)}: {error}.") from error
             origins[key] = layer
     return values, origins
 
@@ -191,10 +213,10 @@ def _located(key: str, value: Any, layer: Layer) -> Any:
     if not isinstance(value, str):
         return value
     if key == "depth_model" and value not in DEPTH_MODELS:
-        return str(layer.folder / Path(value.removeprefix("path:")).expanduser())
+        return str(named_in(layer.folder, value.removeprefix("path:")))
     is_path_file = key == "camera" and value.lower().endswith((".yaml", ".yml"))
     if key in _PATH_KEYS or is_path_file or (key == "audio" and value not in ("none", "source")):
-        return str(layer.folder / Path(value).expanduser())
+        return str(named_in(layer.folder, value))
     if key == "tracker":
         return tracker_folder_resolved(value, layer.folder)
     return value
@@ -205,7 +227,7 @@ def _located_lora(value: Any, folder: Path) -> Any:
         return value | {"path": _located_lora(str(value["path"]), folder)}
     if not isinstance(value, str) or value == NO_LORA:
         return value
-    return str(folder / Path(value).expanduser())
+    return str(named_in(folder, value))
 
 
 def _kind(layer: Layer) -> type[LongVieError]:
@@ -226,8 +248,9 @@ def _build(model: type[R], values: dict[str, Any], origins: dict[str, Layer]) ->
     except ValidationError as error:
         first = error.errors()[0]
         key = str(first["loc"][0]) if first["loc"] else ""
-        shown = first.get("input")
-        reason = f"{shown!r}: {_plain(first['msg'])}." if key in values else _plain(first["msg"])
+        reason = _plain(first["msg"])
+        if key in values:
+            reason = f"{briefly(first.get('input'))}: {reason}."
         if key in origins:
             raise origins[key].error(key, reason) from error
         raise UsageError(f"{flags_of([key])}: {reason}") from error
@@ -272,7 +295,9 @@ def _file_layer(path: Path, command: str) -> Layer:
 
 def _section(path: Path, command: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise SettingsError(f"{path.name}: {command}: expected settings by name, not {value!r}.")
+        raise SettingsError(
+            f"{path.name}: {command}: expected settings by name, not {briefly(value)}."
+        )
     keys = _keys(COMMANDS[command])
     section: dict[str, Any] = {}
     for raw_key, setting in value.items():
@@ -286,15 +311,17 @@ def _section(path: Path, command: str, value: Any) -> dict[str, Any]:
 def _unknown(path: Path, label: str, known: set[str], key: str | None = None) -> SettingsError:
     near = difflib.get_close_matches((key or label).replace("-", "_"), known, n=1)
     hint = f"Did you mean {near[0]!r}?" if near else f"Known are {', '.join(sorted(known))}."
-    return SettingsError(f"{path.name}: {label}: there is no such setting.", hint=hint)
+    return SettingsError(
+        f"{path.name}: {one_line(label, 80)}: there is no such setting.", hint=hint
+    )
 
 
 def _read_yaml(path: Path) -> dict[Any, Any]:
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = parse_yaml(decoded(read_document(path, MAX_YAML_BYTES)))
     except FileNotFoundError as error:
         raise SettingsError(f"--config {path}: no such file.") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise SettingsError(f"{path.name}: cannot be read as YAML: {reason}.") from error
     if document is None:

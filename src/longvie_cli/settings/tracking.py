@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
+from longvie_cli.containment import named_in
 from longvie_cli.settings.presets import TrackGrid
 
 TRACKER_FORMS = "lk, cotracker3, cotracker3-online, path:DIR or path:DIR:online"
@@ -46,10 +47,14 @@ class TrackerChoice(BaseModel):
 
 
 def tracker_folder_resolved(value: str, folder: Path) -> str:
-    """Return a tracker as written in a settings file, its folder counted from the file's own."""
+    """Return a tracker as written in a settings file, its folder counted from the file's own.
+
+    Raises:
+        ValueError: It leads out of that folder.
+    """
     if not value.startswith(_PATH_PREFIX):
         return value
-    return f"{_PATH_PREFIX}{folder / Path(value.removeprefix(_PATH_PREFIX)).expanduser()}"
+    return f"{_PATH_PREFIX}{named_in(folder, value.removeprefix(_PATH_PREFIX))}"
 
 
 def parse_tracker(value: Any) -> Any:

@@ -8,7 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
 import longvie_cli
+from longvie_cli.documents import MAX_JSON_BYTES, first_reason_of, read_document
 from longvie_cli.durable import (
     begin_part,
     commit_file,
@@ -26,10 +29,23 @@ from longvie_cli.run_folder.events import append_event
 from longvie_cli.run_folder.layout import RunFolder
 from longvie_cli.run_folder.manifest import read_manifest
 from longvie_cli.run_folder.sealed import open_sealed_json, sealed_json
+from longvie_cli.settings.about import ABOUT_VERSION, checked_about
 from longvie_cli.workflows.job import Job, output_taken
 from longvie_cli.workflows.result import JobResult
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = ABOUT_VERSION
+
+
+class _Delivered(BaseModel):
+    """What is read of `delivery.json`."""
+
+    model_config = ConfigDict(strict=True)
+
+    output_hash: str
+    replaces: str | None = None
+    revision: int = 0
+    last_clip: int = Field(ge=0)
+    about: dict[str, Any]
 
 
 def finished_result(job: Job) -> JobResult | None:
@@ -123,16 +139,15 @@ def read_delivery(folder: RunFolder) -> Mapping[str, Any] | None:
     if not folder.delivery.is_file():
         return None
     try:
-        record = open_sealed_json(folder.delivery.read_bytes())
-        if not isinstance(record["output_hash"], str) or not isinstance(record["about"], dict):
-            raise ValueError("wrong fields")
-    except KeyError as reason:
-        raise _damaged(folder, f"{reason} is missing") from reason
+        record = open_sealed_json(read_document(folder.delivery, MAX_JSON_BYTES))
+        _Delivered.model_validate(record)
+        return record | {"about": checked_about(record["about"])}
+    except ValidationError as reason:
+        raise _damaged(folder, first_reason_of(reason)) from reason
     except OSError as reason:
         raise _damaged(folder, str(reason.strerror)) from reason
     except ValueError as reason:
         raise _damaged(folder, str(reason)) from reason
-    return record
 
 
 def damaged_delivery(folder: RunFolder) -> str | None:

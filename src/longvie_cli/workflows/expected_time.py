@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import platformdirs
 
+from longvie_cli.documents import MAX_JSON_BYTES, parse_json, read_document
 from longvie_cli.durable import write_atomic
 from longvie_cli.errors import LongVieError
 from longvie_cli.run_folder.manifest import fingerprint
@@ -145,7 +146,7 @@ def _path() -> Path:
 
 def _read() -> Mapping[str, Any]:
     try:
-        found = json.loads(_path().read_bytes())
-    except (OSError, ValueError, RecursionError):
+        found = parse_json(read_document(_path(), MAX_JSON_BYTES))
+    except (OSError, ValueError):
         return {}  # Nothing noted.
     return found if isinstance(found, dict) else {}

@@ -18,6 +18,7 @@ from longvie_cli.run_folder.commit import hash_file
 from longvie_cli.run_folder.layout import RunFolder
 from longvie_cli.run_folder.manifest import read_manifest
 from longvie_cli.run_folder.tails import load_tail
+from longvie_cli.settings.about import checked_about
 from longvie_cli.settings.camera_path import parse_camera_path
 from longvie_cli.settings.presets import DEFAULT_PRESET, Fit, Preset, TrackGrid, load_preset
 from longvie_cli.settings.requests import AtCut, ExtendRequest, LoraFile, check_control_range
@@ -32,6 +33,7 @@ from longvie_cli.workflows.job import (
     Sampling,
     Start,
     check_loras,
+    check_name,
     check_output_path,
     check_scene_pictures,
     clip_prompts,
@@ -95,6 +97,8 @@ def extend(request: ExtendRequest, progress: Progress | None = None) -> JobResul
     """
     progress = progress or SilentProgress()
     check_output_path(request.output, [request.previous, request.video])
+    check_name(request.previous)
+    check_name(request.run_dir)
     if request.no_clobber and request.output.exists():
         progress.message(f"{request.output}: exists, skipped (--no-clobber).")
         return JobResult("skipped", request.output)
@@ -107,6 +111,8 @@ def plan(request: ExtendRequest, progress: Progress | None = None) -> JobResult:
     """Say what `extend` would do; writes nothing."""
     progress = progress or SilentProgress()
     check_output_path(request.output, [request.previous, request.video])
+    check_name(request.previous)
+    check_name(request.run_dir)
     if request.offline:
         go_offline()
     return describe(decide(request, progress), progress)
@@ -207,29 +213,39 @@ def find_origin(video: Path) -> Origin:
     the right one if it delivered exactly these bytes. Without it the video's comment tag counts.
 
     Raises:
-        MediaError: The file cannot be read.
-        OutputConflictError: `VIDEO.longvie` is damaged.
+        MediaError: The file cannot be read, or says of itself what cannot be.
+        OutputConflictError: `VIDEO.longvie` is damaged, or holds a link that leads out of it.
     """
     content_hash = hash_file(video)
     beside = RunFolder.beside(video)
+    beside.check_no_links()
     record = read_delivery(beside)
     if record is not None and record["output_hash"] == content_hash:
         return _origin(beside, record)
     for path in sorted(video.absolute().parent.glob("*/delivery.json")):
         folder = RunFolder(path.parent)
         try:
+            folder.check_no_links()
             record = read_delivery(folder)
         except OutputConflictError:
             continue  # Some other run is damaged; nothing says that it made this video.
         if record is not None and record["output_hash"] == content_hash:
             return _origin(folder, record)
     about = read_settings(video)
-    return Origin(about=about if about is not None and about.get("tool") == "longvie" else {})
+    if about is None or about.get("tool") != "longvie":
+        return Origin(about={})
+    try:
+        return Origin(about=checked_about(about))
+    except ValueError as reason:
+        raise MediaError(
+            f"{video}: its comment tag says how longvie made it, but cannot be used ({reason}).",
+            hint="To go on with it as with any other video, write it anew without its tags.",
+        ) from reason
 
 
 def _origin(folder: RunFolder, record: Mapping[str, Any]) -> Origin:
     manifest = read_manifest(folder.run_json)
-    request = manifest.request
+    request: Mapping[str, Any] = manifest.request
     source_path = request.get("source")
     tail = folder.tail(int(record["last_clip"]))
     return Origin(
@@ -239,7 +255,7 @@ def _origin(folder: RunFolder, record: Mapping[str, Any]) -> Origin:
         tail=tail if tail.is_file() and record.get("revision", 0) == len(manifest.redos) else None,
         source_path=Path(source_path) if source_path else None,
         weights=Path(request["weights"]) if request.get("weights") else None,
-        lora_paths=tuple(Path(path) for path in request.get("lora_paths", [])),
+        lora_paths=tuple(Path(path) for path in request.get("lora_paths") or []),
         depth=DepthChoice.recalled(request.get("depth") or {}),
     )
 

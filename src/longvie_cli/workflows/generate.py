@@ -24,6 +24,7 @@ from longvie_cli.workflows.job import (
     Sampling,
     Start,
     check_loras,
+    check_name,
     check_output_path,
     check_scene_pictures,
     clip_prompts,
@@ -55,6 +56,7 @@ def generate(request: GenerateRequest, progress: Progress | None = None) -> JobR
     """
     progress = progress or SilentProgress()
     check_output_path(request.output, [request.video, request.image, request.depth])
+    check_name(request.run_dir)
     if request.no_clobber and request.output.exists():
         progress.message(f"{request.output}: exists, skipped (--no-clobber).")
         return JobResult("skipped", request.output)
@@ -70,6 +72,7 @@ def plan(request: GenerateRequest, progress: Progress | None = None) -> JobResul
     """Say what `generate` would do; writes nothing."""
     progress = progress or SilentProgress()
     check_output_path(request.output, [request.video, request.image, request.depth])
+    check_name(request.run_dir)
     if request.offline:
         go_offline()
     return describe(decide(request, progress), progress)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from longvie_cli.documents import briefly
+from longvie_cli.durable import part_path
 from longvie_cli.errors import OutputConflictError, UsageError
 from longvie_cli.models.hub import weight_hashes
 from longvie_cli.run_folder.commit import hash_file
@@ -162,15 +166,50 @@ def check_output_path(output: Path, inputs: Sequence[Path | None]) -> None:
     """Do nothing if a video can be written to this path.
 
     Raises:
-        UsageError: It is no .mp4 name, a folder, or one of the inputs.
+        UsageError: It is no .mp4 name, too long, a folder, or one of the inputs.
     """
     if output.suffix.lower() != ".mp4":
         raise UsageError(f"-o {output}: the output must be named .mp4.")
-    if output.is_dir():
+    if os.path.isdir(output):
         raise UsageError(f"-o {output}: this is a folder.", hint=f"Pass -o {output / 'out.mp4'}.")
+    check_name(output)
+    _check_name_length(output)
     for path in inputs:
         if path is not None and path.absolute() == output.absolute():
             raise UsageError(f"-o {output}: this file is an input of the same command.")
+
+
+def check_name(path: Path | None) -> None:
+    """Do nothing if clips that lie under this name can be joined.
+
+    Raises:
+        UsageError: It holds a line break, which ends an entry of ffmpeg's list of clips.
+    """
+    if path is not None and {"\n", "\r"} & {*str(path.absolute())}:
+        raise UsageError(
+            f"{briefly(path)}: clips under a name with a line break cannot be joined.",
+            hint="Choose a file or folder without one.",
+        )
+
+
+def _check_name_length(output: Path) -> None:
+    """Do nothing if the output can be written beside itself first, and have a run folder.
+
+    Found out only at the end, it would cost the whole run.
+
+    Raises:
+        UsageError: The file system takes no names that long.
+    """
+    for path in (part_path(output), RunFolder.beside(output).root):
+        try:
+            path.lstat()
+        except OSError as reason:
+            if reason.errno == errno.ENAMETOOLONG:
+                raise UsageError(
+                    f"-o {output.name[:40]}...: this name is too long for the disk: "
+                    f"{len(os.fsencode(path.name))} bytes as {path.suffix} file.",
+                    hint="Choose a name of 200 bytes at most.",
+                ) from reason
 
 
 def output_taken(output: Path) -> OutputConflictError:

@@ -82,6 +82,7 @@ def opened_run(
     """
     folder, from_clip = job.folder, job.delivery.from_clip
     _check_ours(folder)
+    folder.check_no_links()
     begun = folder.is_begun
     if from_clip is not None and not begun:
         raise UsageError(f"--from-clip {from_clip}: there is no run in {folder.root} to take on.")
@@ -129,7 +130,7 @@ def changed_settings(job: Job) -> list[str]:
         OutputConflictError: run.json is damaged or was written by a newer version.
     """
     stored = read_manifest(job.folder.run_json)
-    changed = differences(stored.request["settings"], job.settings)
+    changed = differences(stored.request.get("settings") or {}, job.settings)
     if stored.model_hashes != model_hashes(job.preset):
         changed.append(f"other weights of the preset {job.preset.name}")
     return changed
@@ -164,7 +165,7 @@ def _first_other_clip(stored: dict[str, Any], job: Job) -> int:
     if not keys or not keys <= _BY_CLIP | _ONLY_OF_THE_FILE:
         return 0
     prompts = stored.get("prompts") or [stored.get("prompt")] * count
-    seed, counted = stored.get("seed", 0), bool(stored.get("seed_per_clip"))
+    seed, counted = stored.get("seed") or 0, bool(stored.get("seed_per_clip"))
     seeds = stored.get("seeds") or [seed + (i if counted else 0) for i in range(count)]
     ours = list(zip(job.prompts, job.seeds, strict=True))
     theirs = list(zip(prompts, seeds, strict=False))
@@ -178,7 +179,7 @@ def _fixed_settings(stored: dict[str, Any], job: Job) -> list[str]:
 
 def _begun_otherwise(job: Job, manifest: RunManifest, changed: list[str]) -> OutputConflictError:
     shown = "; ".join(changed[:3]) + (f"; and {len(changed) - 3} more" if len(changed) > 3 else "")
-    stored, count = manifest.request["settings"], len(job.specs)
+    stored, count = manifest.request.get("settings") or {}, len(job.specs)
     if fixed := _fixed_settings(stored, job):
         affected = f"No clip can be kept: {', '.join(fixed)} cannot change within a run."
         offer = ""
@@ -225,7 +226,7 @@ def _take_on(job: Job, manifest: RunManifest, from_clip: int) -> None:
     """
     folder, count = job.folder, len(job.specs)
     flag = f"--from-clip {from_clip}"
-    if fixed := _fixed_settings(manifest.request["settings"], job):
+    if fixed := _fixed_settings(manifest.request.get("settings") or {}, job):
         raise UsageError(
             f"{flag}: {', '.join(fixed)} cannot change within a run.",
             hint="Pass another -o, or --overwrite to start anew.",

@@ -38,14 +38,17 @@ def find_run(run: Path) -> RunFolder:
 
     Raises:
         InputError: There is no run.
-        OutputConflictError: The record of the run beside the output is damaged.
+        OutputConflictError: The record of the run beside the output is damaged, or the run holds a
+            link that leads out of it.
     """
     folder = RunFolder(run)
     if folder.is_begun:
+        folder.check_no_links()
         return folder
     if run.suffix.lower() == ".mp4":
         beside = RunFolder.beside(run)
         if beside.is_begun:
+            beside.check_no_links()
             return beside
         if (found := _delivered(run)) is not None:
             return found
@@ -61,7 +64,7 @@ def output_of(folder: RunFolder, manifest: RunManifest) -> Path:
     Only a run whose folder was named with --run-dir keeps its output where the command said.
     """
     stored: dict[str, Any] = manifest.request.get("request") or {}
-    if not stored:
+    if not stored.get("output"):
         return folder.root.with_suffix(".mp4")
     output = Path(stored["output"])
     return output if stored.get("run_dir") else folder.root.parent / output.name
@@ -121,6 +124,7 @@ def _delivered(output: Path) -> RunFolder | None:
     for path in sorted(output.absolute().parent.glob("*/delivery.json")):
         folder = RunFolder(path.parent)
         try:
+            folder.check_no_links()
             record = read_delivery(folder)
         except OutputConflictError:
             continue  # Some other run is damaged; nothing says that it made this video.
@@ -148,7 +152,9 @@ def _finished(folder: RunFolder, manifest: RunManifest) -> JobResult | None:
     assert record is not None, "it was delivered"
     if hash_file(output) != record["output_hash"]:
         return None
-    frames, fps = int(record["about"]["frames"]), int(record["about"]["fps"])
+    frames, fps = record["about"].get("frames"), record["about"].get("fps")
+    if frames is None or fps is None:
+        return None
     return JobResult("done", output, folder.root, frames, frames / fps, manifest.seed)
 
 
@@ -161,13 +167,14 @@ def _job(folder: RunFolder, manifest: RunManifest, progress: Progress) -> Job:
             hint="Repeat the command that began it.",
         )
     again = f"longvie resume {shlex.quote(str(folder.root))}"
+    request = recalled(manifest.request.get("command") or "", stored, folder.run_json)
     for flag, path in files_of(stored):
         if not path.exists():
             raise InputError(
                 f"{path}: {flag} of this run is not there any more.",
                 hint=f"Put it back, then: {again}",
             )
-    request = recalled(manifest.request["command"], stored, folder.run_json).model_copy(
+    request = request.model_copy(
         update={"output": output_of(folder, manifest), "run_dir": folder.root}
     )
     if request.offline:
@@ -189,7 +196,7 @@ def _decide(request: RunRequests, progress: Progress) -> Job:
 
 
 def _check_inputs(job: Job, manifest: RunManifest, stored: dict[str, Any], again: str) -> None:
-    before = manifest.request["settings"]
+    before = manifest.request.get("settings") or {}
     paths = dict(files_of(stored))
     changed = []
     for key in sorted({*before, *job.settings}):

@@ -68,6 +68,7 @@ def _clips_of(path: Path, progress: Progress) -> list[Path]:
     if not path.is_dir():
         return [path]
     folder = RunFolder(path)
+    folder.check_no_links()
     if not folder.is_begun:
         clips = sorted(path.glob("*.mp4"))
         if not clips:

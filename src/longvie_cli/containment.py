@@ -1,0 +1,35 @@
+"""Names that documents give stay in the folder they are given in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def is_inside(folder: Path, path: Path) -> bool:
+    """Return whether a path, every link on its way followed, lies in a folder."""
+    try:
+        return path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError, ValueError):
+        return False  # a loop of links, or no path at all
+
+
+def named_in(folder: Path, name: str) -> Path:
+    """Return the path that a document lying in `folder` names.
+
+    An absolute name, or one that begins with `~`, is what its writer wanted. A relative one may
+    not lead out of the folder, neither by `..` nor through a link.
+
+    Raises:
+        ValueError: It does, or is no name.
+    """
+    if "\0" in name:
+        raise ValueError("it holds a NUL character")
+    try:
+        path = Path(name).expanduser()
+    except RuntimeError as error:
+        raise ValueError(str(error)) from error
+    if path.is_absolute():
+        return path
+    if not is_inside(folder, folder / path):
+        raise ValueError("it leads out of the folder it is named in; write the absolute path")
+    return folder / path
