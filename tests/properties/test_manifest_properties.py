@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -146,3 +147,26 @@ def test_fingerprint_survives_a_trip_through_the_file(tmp_path, request):
     stored = read_manifest(tmp_path / "run.json")
     assert fingerprint(stored.request) == stored.fingerprint
     assert differences(stored.request, request) == []
+
+
+@quick
+@given(version=st.integers(2, 2**40), more=additions)
+def test_a_newer_format_is_refused_by_its_number(tmp_path, version, more):
+    path = tmp_path / "run.json"
+    # A later format may have changed anything but the name of its number.
+    later = {"schema_version": version, "plan": "elsewhere"} | more
+    path.write_text(json.dumps(later), "utf-8")
+    with pytest.raises(OutputConflictError, match=f"newer longvie .format {version},"):
+        read_manifest(path)
+
+
+@quick
+@given(manifest=manifests, more=additions)
+def test_what_a_later_version_adds_to_a_redo_is_kept(tmp_path, manifest, more):
+    path = tmp_path / "run.json"
+    later = json.loads(manifest.model_dump_json())
+    later["redos"].append({"clip": 3} | more)
+    path.write_text(json.dumps(later), "utf-8")
+    write_manifest(path, read_manifest(path))
+    kept = json.loads(path.read_bytes())["redos"][-1]
+    assert more.items() <= kept.items()
