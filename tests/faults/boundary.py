@@ -75,7 +75,9 @@ class Boundary:
         name = os.path.join(os.path.realpath(folder), last)
         for root in self._roots:
             if name == root or name.startswith(root + os.sep):
-                return os.path.relpath(name, self._roots[0])
+                # Names in the temp folder are random.
+                first = root == self._roots[0]
+                return os.path.relpath(name if first else root, self._roots[0])
         return None
 
     def of_descriptor(self, descriptor: int) -> str | None:

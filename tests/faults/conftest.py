@@ -48,6 +48,7 @@ SCENARIOS = {
             ("redo", "done.longvie", "--clip", "1", "--prompt", "hills in snow"),
             ("done.longvie", "done.mp4"),
             "done.longvie",
+            says_so=True,
         ),
         Scenario("extend", EXTEND, ("out.longvie", "out.mp4"), "out.longvie"),
         Scenario(
@@ -107,6 +108,7 @@ def forked(tmp_path_factory: pytest.TempPathFactory, base: Path) -> Iterator[Lon
     place.work.rename(base)
     place.remove()
     yield longvie
+    print(f"\nprocessor time of the trials: {longvie.cpu:.0f} s")
     longvie.close()
 
 

@@ -14,7 +14,6 @@ from faults.trials import Judge, Longvie, Place, Scenario
 KILLED = -9
 # Operations at which a run is killed; of the frames that ffmpeg is fed only some.
 POINTS = (*LASTING, "feed")
-MAX_ATTEMPTS = 150
 
 
 def points(judge: Judge) -> list[int]:
@@ -38,7 +37,7 @@ def kill_and_finish(
     if killed.code != KILLED:
         return None if killed.code == 0 else [f"ended with {killed.code}: {killed.err[-400:]}"]
     kept = judge.finished_clips(place.work)
-    untouched = judge.outside(place)
+    untouched, was_done = judge.outside(place), judge.is_done(place.work)
     trouble = (
         [] if untouched == outside else [f"the killed one touched {_changes(outside, untouched)}"]
     )
@@ -46,7 +45,7 @@ def kill_and_finish(
     if ended.code == 5 and finish != judge.scenario.command and "no run here" in ended.err:
         # Killed before there was a run; only the command itself knows what was wanted.
         ended = forked.run(place, judge.scenario.command)
-    return trouble + judge.trouble(place, ended, outside, kept)
+    return trouble + judge.trouble(place, ended, outside, kept, was_done=was_done)
 
 
 def _changes(before: dict[str, object], after: dict[str, object]) -> list[str]:
@@ -100,7 +99,7 @@ def test_killed_again_and_again(forked, base, referee, tally, name) -> None:
     outside, trouble = judge.outside(place), []
     reached: set[str] = set()
     killed = 0
-    for _ in range(MAX_ATTEMPTS):
+    for _ in range(100):
         kept = judge.finished_clips(place.work)
         # As many operations as the attempt needs to get to something new, and one to six more.
         ended = forked.run(

@@ -198,7 +198,8 @@ class Scenario:
         made: What it may touch in its working folder: run folder, output.
         run: The run folder, where there is one, among them.
         finish: Further commands that may end it once it has begun.
-        says_so: Done already, it says that its output exists (there is no run that could know).
+        says_so: Once its output is there, the same command is a new order: it says that the output
+            exists, or does its work once more.
     """
 
     name: str
@@ -346,10 +347,20 @@ class Judge:
         ended: Ended,
         outside: dict[str, tuple[str, int, int]],
         kept: dict[str, tuple[int, int, str]],
+        *,
+        was_done: bool = False,
     ) -> list[str]:
-        """Return what is not as it should be after the command that finished the job."""
+        """Return what is not as it should be after the command that finished the job.
+
+        Args:
+            place: Where.
+            ended: How that command ended.
+            outside: State of everything else before.
+            kept: State of the finished clips before that command.
+            was_done: The output was there in full before that command.
+        """
         trouble = []
-        done = ended.code == 4 and self.scenario.says_so and not self.differences(place.work)
+        done = ended.code == 4 and self.scenario.says_so and was_done
         if ended.code != 0 and not done:
             return [f"ended with {ended.code}, hung {ended.hung}: {ended.err[-600:]}"]
         trouble += self.differences(place.work)
@@ -360,9 +371,13 @@ class Judge:
             for name, state in kept.items()
             if now.get(name) != state and (self.reference / name).exists()
         ]
-        if again:
+        if again and not (self.scenario.says_so and was_done):
             trouble.append(f"made again without need: {again}")
         return trouble + self.litter(place, outside)
+
+    def is_done(self, work: Path) -> bool:
+        """Return whether everything a command makes is there."""
+        return not self.differences(work)
 
     def differences(self, work: Path) -> list[str]:
         """Return what of the result is not what it would be without a fault."""

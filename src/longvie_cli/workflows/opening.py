@@ -90,7 +90,8 @@ def opened_run(
         raise output_taken(job.output)
     with RunLock(folder):
         folder.check_no_links()
-        if folder.is_begun:
+        begun = folder.is_begun
+        if begun:
             if trouble := mend_manifest(folder):
                 progress.warning(f"{trouble} It is written anew from its copy.")
             manifest = read_manifest(folder.run_json)
@@ -102,9 +103,10 @@ def opened_run(
                 raise _begun_otherwise(job, manifest, changed)
             elif changed:
                 _forget(folder)
+                begun = False
             elif change is not None:
                 _begin_redo(job, manifest, change.redo)
-        if not folder.is_begun:
+        if not begun:
             write_manifest(folder.run_json, _manifest(job))
         yield folder
 
@@ -287,7 +289,10 @@ def _check_ours(folder: RunFolder) -> None:
 
 
 def _forget(folder: RunFolder) -> None:
-    """Remove what an earlier request left in its run folder, its run.json last."""
+    """Remove what an earlier request left in its run folder, all but its run.json.
+
+    That is replaced by the new one in one step: a folder without one is nobody's.
+    """
     files = (
         *(folder.delivery, folder.joined_video, folder.first_picture),
         *(folder.earlier_record, folder.earlier_video, *folder.root.glob("first_*.png")),
@@ -297,9 +302,6 @@ def _forget(folder: RunFolder) -> None:
             path.unlink(missing_ok=True)
         for room in (folder.clips_dir, folder.tails_dir, folder.controls_dir, folder.prompts_dir):
             shutil.rmtree(room)
-        # The copy first: alone, it would stand for the run.
-        folder.run_copy.unlink(missing_ok=True)
-        folder.run_json.unlink()
     except OSError as reason:
         raise storage_error(folder.root, reason) from reason
     folder.create()

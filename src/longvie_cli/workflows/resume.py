@@ -108,7 +108,8 @@ def redo(request: RedoRequest, progress: Progress | None = None) -> JobResult:
         raise UsageError(f"--clip {request.clip}: the run has {count} clips, 0 to {count - 1}.")
     ordered = Redo(clip=request.clip, prompt=request.new_prompt, seed=request.new_seed)
     job = _job(folder, manifest, progress)
-    if manifest.redos and manifest.redos[-1] == ordered and not _is_delivered(folder, manifest):
+    begun = bool(manifest.redos) and manifest.redos[-1] == ordered
+    if begun and _finished(folder, manifest) is None:
         progress.message("This redo was begun before; going on.")
         return carry_out(job, progress, resuming=True)
     if request.new_prompt is None and request.new_seed is None:
