@@ -6,6 +6,7 @@ docs/benchmarks.md.
 
 from __future__ import annotations
 
+import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -203,6 +204,21 @@ def embedded(frames: np.ndarray) -> np.ndarray:
     model = TransformersDepthEstimator(preset_folder("tiny") / "depth")
     batches = range(0, len(frames), DEPTH_BATCH_FRAMES)
     return np.concatenate([model.estimate(frames[k : k + DEPTH_BATCH_FRAMES]) for k in batches])
+
+
+@pytest.mark.slow
+def test_full_size_depth_is_steadied(tmp_path: Path) -> None:
+    """32 frames of 832x480 with a scale of their own; prints the processor time a frame."""
+    count, height, width = 32, 480, 832
+    picture, truth = texture(height, width + 2 * count), ramp(height, width)
+    frames = np.stack([picture[:, 2 * t : 2 * t + width] for t in range(count)])
+    scale = np.exp(np.random.default_rng(3).normal(0, 0.05, (count, 1, 1)))
+    raw = (truth * scale).astype(np.float32)
+    began = time.process_time()
+    steady = smoothed(frames, raw, tmp_path)
+    took = (time.process_time() - began) / count
+    print(f"\n{width}x{height}: {took:.2f} s a frame")
+    assert np.abs(np.diff(steady, axis=0)).mean() < 0.3 * np.abs(np.diff(raw, axis=0)).mean()
 
 
 @pytest.mark.parametrize("seed", [11, 12, 13])

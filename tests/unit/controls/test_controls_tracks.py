@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -297,3 +298,21 @@ def test_error_against_exact_tracks_of_reserved_flights(
         f"{claimed[~seen].mean():.3f}"
     )
     assert error[seen].mean() < mean and np.median(error[seen]) < median
+
+
+@pytest.mark.slow
+def test_a_full_size_clip_is_followed(lucas_kanade: LucasKanadeTracker) -> None:
+    """The 50x50 points of LongVie 2 through 81 frames of 832x480; prints the processor time."""
+    height, width, num_frames = 480, 832, 81
+    wide = texture(height + 100, width + 200)
+    frames = np.stack([wide[t : t + height, 2 * t : 2 * t + width] for t in range(num_frames)])
+    points = track_grid(height, width, columns=50, rows=50)
+    began = time.process_time()
+    tracks = lucas_kanade.track(frames, points)
+    took = time.process_time() - began
+    truth = points - np.arange(num_frames)[:, None, None] * np.array([2.0, 1.0])
+    always = (truth >= 8).all(axis=(0, 2))
+    errors = np.linalg.norm(tracks.points - truth, axis=-1)[1:, always]
+    print(f"\n{len(points)} points, {num_frames} frames of {width}x{height}: {took:.1f} s")
+    assert errors.mean() < 0.3
+    assert tracks.visible[:, always].mean() > 0.98
