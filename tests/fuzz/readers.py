@@ -597,7 +597,7 @@ _RECORD_JSON = json.loads(_RECORD.model_dump_json())
 _EVENT_LINES = b"".join(json.dumps(event).encode() + b"\n" for event in _EVENTS)
 
 READERS = (
-    _yaml_reader("settings file", _settings_file, _SETTINGS, 4_000),
+    _yaml_reader("settings file", _settings_file, _SETTINGS, 3_500),
     _yaml_reader("user settings file", _user_file, _SETTINGS[:1], 1_000),
     Reader(
         "environment",
@@ -616,7 +616,7 @@ READERS = (
         "prompts in lines", _prompts, _PROMPT_LINES, 12_000, frozenset({5}), words=_PROMPT_WORDS
     ),
     Reader("camera words", _camera_words, _CAMERA, 15_000, frozenset({2, 5}), words=_CAMERA_WORDS),
-    _yaml_reader("camera keyframes", _camera_file, (_KEYFRAMES,), 3_000),
+    _yaml_reader("camera keyframes", _camera_file, (_KEYFRAMES,), 2_000),
     Reader(
         "camera as recorded",
         lambda folder, data: _camera_words(folder, b"keyframes " + data),
@@ -635,7 +635,7 @@ READERS = (
         10_000,
         {5},
     ),
-    _json_reader("run.json", _manifest, (_MANIFEST_JSON,), 9_000, {4}),
+    _json_reader("run.json", _manifest, (_MANIFEST_JSON,), 5_000, {4}),
     _json_reader("clip record", _record, (_RECORD_JSON,), 8_000, {4}),
     _json_reader("delivery.json", _delivery, (_DELIVERY,), 5_000, {2, 4, 5}),
     Reader("events.jsonl", _events, (_EVENT_LINES,), 5_000, frozenset(), _EVENTS),
