@@ -54,6 +54,14 @@ def known_storage_error(path: Path | str, reason: OSError) -> LongVieError | Non
     return None
 
 
+def is_passing(reason: OSError) -> bool:
+    """Return whether a file that cannot be read may well be sound all the same.
+
+    Its disk has failed, or reading it is forbidden: no reason to make it again.
+    """
+    return reason.errno in _DISK_FAILED | _NOT_PERMITTED
+
+
 def disk_full_error(path: Path | str) -> ResumableError:
     """Return the error to raise when the disk that should hold `path` is full."""
     return ResumableError(

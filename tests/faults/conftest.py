@@ -15,7 +15,8 @@ from faults.trials import TESTS, Judge, Longvie, Place, Scenario, Tally
 
 CONTROLLED = ("generate", "-p", "green hills", "--controls", "controls", "--seed", "11")
 FLIGHT = ("generate", "-p", "green hills", "--clips", "2", "--seed", "11")
-EXTRACT = ("extract-controls", "video.mp4", "--preview", "-o", "ctl")
+EXTRACT = ("extract-controls", "video.mp4", "--at-cut", "restart", "--preview", "-o", "ctl")
+FILMED = ("generate", "-p", "hills", "--video", "video.mp4", "--at-cut", "restart")
 EXTEND = ("extend", "foreign.mp4", "--clips", "2", "-p", "hills", "--seed", "3", "-o", "out.mp4")
 SLIM = (*CONTROLLED, "--no-keep-clips", "--live", "live.mp4", "-o", "out.mp4")
 
@@ -33,6 +34,13 @@ SCENARIOS = {
         Scenario(
             "flight",
             (*FLIGHT, "-o", "out.mp4"),
+            ("out.longvie", "out.mp4"),
+            "out.longvie",
+            (("resume", "out.longvie"),),
+        ),
+        Scenario(
+            "filmed",
+            (*FILMED, "--first-frame", "prompt", "-o", "out.mp4"),
             ("out.longvie", "out.mp4"),
             "out.longvie",
             (("resume", "out.longvie"),),
@@ -86,9 +94,9 @@ def forked(tmp_path_factory: pytest.TempPathFactory, base: Path) -> Iterator[Lon
     longvie = Longvie(
         package,
         [
-            ("extract-controls", inputs[0], "--preview", "-o", "ctl"),
+            ("extract-controls", inputs[0], *EXTRACT[2:]),
             (*FLIGHT, "-o", "flight.mp4"),
-            (*CONTROLLED[:3], "--controls", "ctl", "-o", "out.mp4"),
+            (*CONTROLLED[:3], "--controls", "ctl", "--at-cut", "restart", "-o", "out.mp4"),
             ("extend", inputs[1], "--clips", "1", "-p", "hills", "-o", "longer.mp4"),
             ("redo", "out.longvie", "--clip", "0"),
             ("resume", "out.longvie"),
@@ -99,7 +107,7 @@ def forked(tmp_path_factory: pytest.TempPathFactory, base: Path) -> Iterator[Lon
     assert longvie.about["threads"] == 1, "a fork would lose the others"
     place = Place(base.parent / "first", base)
     for command in (
-        ("extract-controls", "video.mp4", "-o", "controls"),
+        ("extract-controls", "video.mp4", "--at-cut", "ignore", "-o", "controls"),
         (*FLIGHT, "-o", "done.mp4"),
     ):
         ended = longvie.run(place, command)
@@ -126,7 +134,7 @@ def referee(forked: Longvie, base: Path) -> Referee:
             place = Place(base.parent / f"reference-{name}", base)
             ended = forked.run(place, scenario.command)
             assert ended.code == 0, ended.err
-            judges[name] = Judge(scenario, place.work, ended)
+            judges[name] = Judge(scenario, base, place.work, ended)
         return judges[name]
 
     return judge

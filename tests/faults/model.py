@@ -47,15 +47,18 @@ def build_package(root: Path) -> None:
 
 
 def make_inputs(folder: Path) -> None:
-    """Make `video.mp4`, to extract controls from, and `foreign.mp4`, to be encoded again."""
+    """Make `video.mp4`, two scenes to extract controls from, and `foreign.mp4`, of another size."""
     folder.mkdir(parents=True)
-    flight = Flight(1_000_000_007, width=48, height=32, fps=16)
-    pictures = [flight.frame(index).rgb for index in range(9)]
+    pictures = [
+        Flight(seed, width=48, height=32, fps=16).frame(index).rgb
+        for seed, length in ((1_000_000_700, 4), (1_000_000_702, 5))
+        for index in range(length)
+    ]
     with VideoWriter(folder / "video.mp4", height=32, width=48, fps=16) as writer:
         for picture in pictures:
             writer.write(picture)
     with VideoWriter(folder / "foreign.mp4", height=40, width=56, fps=16) as writer:
-        for picture in pictures[:6]:
+        for picture in pictures[-4:]:
             writer.write(np.pad(picture, ((4, 4), (4, 4), (0, 0))))
 
 

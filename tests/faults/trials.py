@@ -259,11 +259,13 @@ class Judge:
 
     Args:
         scenario: The command.
+        base: Working folder it began with.
         reference: Working folder in which it was done without a fault.
         ended: How it ended there.
     """
 
-    def __init__(self, scenario: Scenario, reference: Path, ended: Ended) -> None:
+    def __init__(self, scenario: Scenario, base: Path, reference: Path, ended: Ended) -> None:
+        self._base = base
         self.scenario = scenario
         self.reference = reference
         self.ended = ended
@@ -374,6 +376,11 @@ class Judge:
         if again and not (self.scenario.says_so and was_done):
             trouble.append(f"made again without need: {again}")
         return trouble + self.litter(place, outside)
+
+    def whole_outputs(self, name: str) -> set[str]:
+        """Return hashes of what an output may be at any instant: as before, or as it becomes."""
+        files = (self._base / name, self.reference / name)
+        return {hash_of(file) for file in files if file.is_file()}
 
     def is_done(self, work: Path) -> bool:
         """Return whether everything a command makes is there."""

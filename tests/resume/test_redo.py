@@ -81,30 +81,6 @@ def test_redo_keeps_the_clips_before_and_records_what_is_new(made: Path, longvie
     assert [redo.clip for redo in read_manifest(folder.run_json).redos] == [1]
 
 
-def test_a_killed_redo_is_resumed_with_the_same_frames(
-    made: Path, start_longvie: Start, tmp_path: Path
-) -> None:
-    folder = copy_run(made, tmp_path)
-    process = start_longvie(*REDO)
-    # The second clip is there again, the third is not.
-    wait_until(lambda: bool(read_manifest(folder.run_json).redos), process)
-    wait_until(folder.clip_record(1).is_file, process)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    # Until everything is done the earlier output stays.
-    assert (tmp_path / "out.mp4").read_bytes() == (made / "out.mp4").read_bytes()
-
-    resumed = start_longvie("resume", "out.longvie")
-    out, err = resumed.communicate(timeout=300)
-    assert (resumed.returncode, out) == (0, "out.mp4\n"), err
-    wanted = made / "redone"
-    assert (tmp_path / "out.mp4").read_bytes() == (wanted / "out.mp4").read_bytes()
-    for index in range(3):
-        expected = RunFolder(wanted / "out.longvie").tail(index)
-        assert folder.tail(index).read_bytes() == expected.read_bytes()
-    assert not list(tmp_path.rglob("*.part"))
-
-
 def test_redo_refuses_what_it_cannot_keep(made: Path, longvie, tmp_path: Path) -> None:
     folder = copy_run(made, tmp_path)
     assert longvie("redo", "out.longvie", "--clip", "3").code == 2
@@ -118,14 +94,14 @@ def test_redo_refuses_what_it_cannot_keep(made: Path, longvie, tmp_path: Path) -
     assert contents(tmp_path) == before
 
 
-@pytest.mark.parametrize("harm", ["video", "tail", "record"])
+@pytest.mark.parametrize("harm", ["video", "record"])
 def test_only_the_damaged_clip_is_made_again(
     made: Path, longvie, tmp_path: Path, harm: str
 ) -> None:
     folder = copy_run(made, tmp_path)
     folder.delivery.unlink()
     (tmp_path / "out.mp4").unlink()
-    path = {"video": folder.clip_video, "tail": folder.tail, "record": folder.clip_record}[harm](1)
+    path = {"video": folder.clip_video, "record": folder.clip_record}[harm](1)
     data = path.read_bytes()
     middle = len(data) // 2
     torn = data[:middle] if harm == "record" else None

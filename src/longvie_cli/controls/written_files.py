@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from longvie_cli.durable import storage_error, write_atomic
+from longvie_cli.durable import is_passing, storage_error, write_atomic
 from longvie_cli.errors import OutputConflictError
 from longvie_cli.progress import Progress
 from longvie_cli.run_folder.commit import hash_file
@@ -22,6 +22,10 @@ class WrittenFiles:
 
     Args:
         folder: The control folder.
+
+    Raises:
+        ResumableError: The disk failed.
+        OutputConflictError: The list may not be read.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -35,6 +39,8 @@ class WrittenFiles:
         except FileNotFoundError:
             return
         except (OSError, ValueError, KeyError, AttributeError) as reason:
+            if isinstance(reason, OSError) and is_passing(reason):
+                raise storage_error(self._path, reason) from reason
             self._trouble = f"{self._path}: damaged ({reason})."
 
     def damaged(self) -> list[Path]:

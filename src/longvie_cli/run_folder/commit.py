@@ -8,10 +8,15 @@ from pathlib import Path
 
 import xxhash
 
-from longvie_cli.durable import commit_file, write_atomic
-from longvie_cli.errors import OutputConflictError
+from longvie_cli.durable import commit_file, is_passing, storage_error, write_atomic
 from longvie_cli.run_folder.layout import RunFolder
-from longvie_cli.run_folder.manifest import ClipRecord, Redo, read_record, revision_of
+from longvie_cli.run_folder.manifest import (
+    ClipRecord,
+    DamagedRecordError,
+    Redo,
+    read_record,
+    revision_of,
+)
 from longvie_cli.timeline import ClipSpec
 
 __all__ = ["commit_file", "completed_clips", "hash_file", "stored_clips", "write_atomic"]
@@ -91,7 +96,7 @@ def _stored_clip(
         return StoredClip(spec, None)
     try:
         record = read_record(path)
-    except OutputConflictError:
+    except DamagedRecordError:
         return StoredClip(spec, None, f"{path.name} is damaged")
     if record.revision != revision_of(redos, spec.index):
         return StoredClip(spec, None)
@@ -107,6 +112,8 @@ def _stored_clip(
             if hasher(file) != promised:
                 return StoredClip(spec, None, f"{_shown(file)} is not what was written")
         except OSError as reason:
+            if is_passing(reason):
+                raise storage_error(file, reason) from reason
             return StoredClip(spec, None, f"{_shown(file)}: {reason.strerror}")
     return StoredClip(spec, record)
 

@@ -11,7 +11,7 @@ import xxhash
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from longvie_cli.documents import MAX_JSON_BYTES, first_reason_of, read_document
-from longvie_cli.durable import write_atomic
+from longvie_cli.durable import is_passing, storage_error, write_atomic
 from longvie_cli.errors import OutputConflictError
 from longvie_cli.run_folder.layout import RunFolder
 from longvie_cli.run_folder.sealed import open_sealed_json, sealed_json
@@ -186,11 +186,25 @@ def read_manifest(path: Path) -> RunManifest:
     """
     try:
         return _read(path, RunManifest)
-    except _DamagedError as damaged:
+    except DamagedRecordError as damaged:
         try:
             return _read(RunFolder(path.parent).run_copy, RunManifest)
         except OutputConflictError:
             raise damaged from damaged.__cause__
+
+
+def manifest_trouble(folder: RunFolder) -> str:
+    """Return what is wrong with `run.json`, for which its copy then stands; empty if nothing is.
+
+    Raises:
+        OutputConflictError: It is of a newer version, or may not be read.
+        ResumableError: The disk failed.
+    """
+    try:
+        _read(folder.run_json, RunManifest)
+    except DamagedRecordError as damaged:
+        return damaged.message
+    return ""
 
 
 def mend_manifest(folder: RunFolder) -> str:
@@ -201,20 +215,16 @@ def mend_manifest(folder: RunFolder) -> str:
 
     Raises:
         OutputConflictError: Both are missing or damaged, or it is of a newer version.
-        ResumableError: The disk is full.
+        ResumableError: The disk is full or failed.
     """
-    trouble = ""
+    trouble = manifest_trouble(folder)
+    manifest = read_manifest(folder.run_json)
     try:
-        manifest = _read(folder.run_json, RunManifest)
-    except _DamagedError as damaged:
-        trouble = damaged.message
-        manifest = read_manifest(folder.run_json)
-    try:
-        if not trouble and _read(folder.run_copy, RunManifest) == manifest:
-            return ""
+        same = _read(folder.run_copy, RunManifest) == manifest
     except OutputConflictError:
-        pass  # it is written anew
-    write_manifest(folder.run_json, manifest)
+        same = False
+    if trouble or not same:
+        write_manifest(folder.run_json, manifest)
     return trouble
 
 
@@ -232,7 +242,9 @@ def read_record(path: Path) -> ClipRecord:
     """Return a clip's record.
 
     Raises:
-        OutputConflictError: It is missing or damaged.
+        DamagedRecordError: It is missing or damaged.
+        OutputConflictError: It is of a newer version, or may not be read.
+        ResumableError: The disk failed.
     """
     return _read(path, ClipRecord)
 
@@ -240,15 +252,17 @@ def read_record(path: Path) -> ClipRecord:
 _Stored = TypeVar("_Stored", RunManifest, ClipRecord)
 
 
-class _DamagedError(OutputConflictError):
-    pass
+class DamagedRecordError(OutputConflictError):
+    """A JSON file of a run is missing, torn or changed."""
 
 
 def _read(path: Path, kind: type[_Stored]) -> _Stored:
     try:
         data = read_document(path, MAX_JSON_BYTES)
     except OSError as reason:
-        raise _DamagedError(f"{path}: cannot be read ({reason.strerror}).") from reason
+        if is_passing(reason):
+            raise storage_error(path, reason) from reason
+        raise DamagedRecordError(f"{path}: cannot be read ({reason.strerror}).") from reason
     except ValueError as reason:
         raise _damaged(path, str(reason)) from reason
     try:
@@ -266,8 +280,8 @@ def _read(path: Path, kind: type[_Stored]) -> _Stored:
         raise _damaged(path, str(reason)) from reason
 
 
-def _damaged(path: Path, why: str) -> _DamagedError:
-    return _DamagedError(
+def _damaged(path: Path, why: str) -> DamagedRecordError:
+    return DamagedRecordError(
         f"{path}: not a file this longvie wrote, or damaged ({why}).",
         hint="Choose another --run-dir, or remove the run folder to start again.",
     )

@@ -10,6 +10,7 @@ from typing import Any
 import xxhash
 
 from longvie_cli.documents import parse_json
+from longvie_cli.durable import is_passing, storage_error
 
 _KEY = "checksum"
 _DIGEST_BYTES = 16
@@ -45,7 +46,12 @@ def with_digest(data: bytes) -> bytes:
 
 
 def is_intact(path: Path) -> bool:
-    """Return whether a file made by `with_digest` is there as it was written."""
+    """Return whether a file made by `with_digest` is there as it was written.
+
+    Raises:
+        ResumableError: The disk failed.
+        OutputConflictError: It may not be read.
+    """
     try:
         rest = path.stat().st_size - _DIGEST_BYTES
         digest = xxhash.xxh3_128()
@@ -54,7 +60,9 @@ def is_intact(path: Path) -> bool:
                 digest.update(block)
                 rest -= len(block)
             return rest == 0 and file.read() == digest.digest()
-    except OSError:
+    except OSError as reason:
+        if is_passing(reason):
+            raise storage_error(path, reason) from reason
         return False
 
 

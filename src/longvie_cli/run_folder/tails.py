@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from longvie_cli.documents import reason_of
-from longvie_cli.durable import write_atomic
+from longvie_cli.durable import is_passing, storage_error, write_atomic
 from longvie_cli.errors import MediaError
 
 _NAME = "frames"
@@ -36,6 +36,8 @@ def load_tail(path: Path) -> NDArray[np.uint8]:
 
     Raises:
         MediaError: The file is missing or damaged.
+        ResumableError: The disk failed.
+        OutputConflictError: It may not be read.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load
@@ -43,6 +45,8 @@ def load_tail(path: Path) -> NDArray[np.uint8]:
     try:
         frames: NDArray[np.uint8] = load(path.read_bytes())[_NAME]
     except OSError as reason:
+        if is_passing(reason):
+            raise storage_error(path, reason) from reason
         raise MediaError(
             f"{path}: the saved last frames cannot be read ({reason.strerror})."
         ) from reason

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from longvie_cli.durable import write_atomic
+from longvie_cli.durable import is_passing, storage_error, write_atomic
 from longvie_cli.errors import MissingResourceError, OutputConflictError
 from longvie_cli.media.reader import read_frames
 from longvie_cli.media.writer import VideoWriter
@@ -215,7 +215,11 @@ def _is_as_recorded(folder: RunFolder) -> bool:
     try:
         record = open_sealed_json(folder.earlier_record.read_bytes())
         return bool(record.get("video_hash") == hash_file(folder.earlier_video))
-    except (OSError, ValueError):
+    except OSError as reason:
+        if is_passing(reason):
+            raise storage_error(folder.earlier_video, reason) from reason
+        return False
+    except ValueError:
         return False
 
 

@@ -16,7 +16,7 @@ from longvie_cli.models.hub import go_offline, locate_weights
 from longvie_cli.progress import Progress, SilentProgress
 from longvie_cli.run_folder.commit import hash_file
 from longvie_cli.run_folder.layout import RunFolder
-from longvie_cli.run_folder.manifest import read_manifest
+from longvie_cli.run_folder.manifest import read_manifest, read_record
 from longvie_cli.run_folder.tails import load_tail
 from longvie_cli.settings.about import checked_about
 from longvie_cli.settings.camera_path import parse_camera_path
@@ -248,16 +248,28 @@ def _origin(folder: RunFolder, record: Mapping[str, Any]) -> Origin:
     request: Mapping[str, Any] = manifest.request
     source_path = request.get("source")
     tail = folder.tail(int(record["last_clip"]))
+    # While a redo is under way the tail is no longer, or not yet, of this video.
+    current = tail.is_file() and record.get("revision", 0) == len(manifest.redos)
+    if current:
+        _check_tail(folder, int(record["last_clip"]))
     return Origin(
         about=record["about"],
         folder=folder,
-        # While a redo is under way the tail is no longer, or not yet, of this video.
-        tail=tail if tail.is_file() and record.get("revision", 0) == len(manifest.redos) else None,
+        tail=tail if current else None,
         source_path=Path(source_path) if source_path else None,
         weights=Path(request["weights"]) if request.get("weights") else None,
         lora_paths=tuple(Path(path) for path in request.get("lora_paths") or []),
         depth=DepthChoice.recalled(request.get("depth") or {}),
     )
+
+
+def _check_tail(folder: RunFolder, last_clip: int) -> None:
+    tail = folder.tail(last_clip)
+    if read_record(folder.clip_record(last_clip)).tail_hash != hash_file(tail):
+        raise MediaError(
+            f"{tail}: the saved last frames are damaged: not what was written.",
+            hint=f"Move {folder.root} away to go on from the last frames as decoded.",
+        )
 
 
 def _sampling(request: ExtendRequest, origin: Origin, preset: Preset) -> Sampling:

@@ -15,7 +15,7 @@ from longvie_cli.run_folder.commit import StoredClip, hash_file, stored_clips
 from longvie_cli.run_folder.events import read_events
 from longvie_cli.run_folder.layout import RunFolder
 from longvie_cli.run_folder.lock import Holder, read_holder
-from longvie_cli.run_folder.manifest import read_manifest
+from longvie_cli.run_folder.manifest import manifest_trouble, read_manifest
 from longvie_cli.settings.presets import load_preset
 from longvie_cli.settings.requests import RunRequest
 from longvie_cli.workflows.delivery import read_delivery
@@ -71,6 +71,8 @@ def _report(folder: RunFolder, hashes: _Hashes) -> ReportResult:
     manifest = read_manifest(folder.run_json)
     output = output_of(folder, manifest)
     record, trouble = None, []
+    if broken := manifest_trouble(folder):
+        trouble.append(f"{broken} Its copy stands for it.")
     try:
         record = read_delivery(folder)
     except OutputConflictError as error:

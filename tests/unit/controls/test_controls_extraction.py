@@ -97,7 +97,7 @@ def test_complete_controls_need_no_depth_model(
 def test_a_video_becomes_a_folder_of_the_released_format(extracted: Path) -> None:
     names = [f"{kind}_{index:04d}.mp4" for kind in ("depth", "track") for index in range(3)]
     assert sorted(contents(extracted)) == sorted(
-        [*names, "cond.json", "first.png", "normalization.json"]
+        [*names, "cond.json", "first.png", "hashes.json", "normalization.json"]
     )
     entries = json.loads((extracted / "cond.json").read_text("utf-8"))
     assert entries[2] == {"text": "a flight", "depth": "depth_0002.mp4", "track": "track_0002.mp4"}
