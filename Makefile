@@ -1,10 +1,10 @@
-# On a fresh machine each of these does all the set-up it needs: make demo, make test, make check.
+# On a fresh machine each of these does all the set-up it needs: make demo, make test, make test-slow, make check.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 TORCH  ?= 2.13.0
 
-.PHONY: setup demo test check format clean
+.PHONY: setup demo test test-slow check format clean
 
 setup: $(VENV)/.installed
 
@@ -19,7 +19,11 @@ demo: setup
 	PATH="$(abspath $(BIN)):$$PATH" bash examples/demo.sh
 
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+
+# Every kill, fuzz input and full-size tensor; `make test` has a sample of each.
+test-slow: setup
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
 
 check: setup
 	$(BIN)/ruff format --check .
