@@ -300,11 +300,12 @@ def check_read_to_the_end(path: Path, process: FfmpegProcess) -> None:
         raise CutOffError(
             f"{path}: the file is cut off ({said}).", hint="Copy or download it again."
         )
-    if _line_with(_NO_INDEX_SIGNS, complaints):
+    if said := _line_with(_NO_INDEX_SIGNS, complaints):
+        # A file of something else, named so, looks the same.
         raise MediaError(
-            f"{path}: the file is cut off, or was never finished: without the index at its end not "
-            "one frame can be read.",
-            hint="Copy or download it again.",
+            f"{path}: cannot be read as a video: its index is missing, so not one frame can be read "
+            f"({said}).",
+            hint="If it is cut off, copy or download it again.",
         )
     if status != 0:
         raise MediaError(f"{path}: cannot be read as a video ({_reason(complaints, status)}).")
