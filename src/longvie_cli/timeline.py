@@ -111,3 +111,9 @@ def plan_clips(
         specs.append(ClipSpec(len(specs), next_frame - skip, skip, added, starts_scene, ends_scene))
         next_frame += added
     return tuple(specs)
+
+
+def timecode(seconds: float) -> str:
+    """Return a time as minutes, seconds and hundredths, `1:02.50`."""
+    hundredths = round(seconds * 100)
+    return f"{hundredths // 6000}:{hundredths // 100 % 60:02d}.{hundredths % 100:02d}"

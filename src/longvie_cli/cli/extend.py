@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -19,6 +19,7 @@ EPILOG = o.epilog(
     "longvie extend out.mp4 --seconds 10 -o longer.mp4",
     'longvie extend out.mp4 --prompt "night falls" --minutes 1 -o night.mp4',
     'longvie extend out.mp4 --camera "turn left 90 in 6s, forward" --minutes 1 -o on.mp4',
+    "longvie extend out.mp4 --video next.mp4 --depth-model small --audio source -o on.mp4",
     'longvie extend phone.mp4 --video ref.mp4 --prompt "a forest in snow" --clips 2 -o on.mp4',
 )
 
@@ -35,15 +36,30 @@ def extend(
     controls: o.Controls = None,
     camera: o.Camera = None,
     fov: o.Fov = None,
+    first_frame: Annotated[
+        Literal["video", "prompt"] | None,
+        typer.Option(
+            "--first-frame",
+            help="Where a scene begins anew (--at-cut restart): with the source's picture, or with "
+            "one made from the prompt. As in the earlier video if not given.",
+            rich_help_panel=o.JOB,
+        ),
+    ] = None,
+    first_frame_model: o.FirstFrameModel = None,
     minutes: o.Minutes = None,
     seconds: o.Seconds = None,
     clips: o.Clips = None,
     repeat: o.RepeatOption = None,
     at_cut: o.AtCutOption = None,
+    size: o.Size = None,
     fit: o.FitOption = None,
     tracker: o.Tracker = None,
     track_grid: o.TrackGridOption = None,
     accept_noncommercial: o.AcceptNoncommercial = None,
+    depth: o.Depth = None,
+    depth_polarity: o.DepthPolarity = None,
+    depth_model: o.DepthModel = None,
+    depth_smoothing: o.DepthSmoothing = None,
     from_clip: o.FromClip = None,
     dry_run: o.DryRun = False,
     preset: o.PresetOption = None,
@@ -65,6 +81,7 @@ def extend(
     lora: o.Lora = None,
     retries: o.Retries = None,
     crf: o.Crf = None,
+    audio: o.AudioOfAll = None,
     overwrite: o.Overwrite = None,
     no_clobber: o.NoClobber = None,
     keep_clips: o.KeepClips = None,

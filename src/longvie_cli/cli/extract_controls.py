@@ -1,4 +1,4 @@
-"""`longvie extract-controls`: depth and point tracks of a video."""
+"""`longvie extract-controls`: depth and point tracks of a video, a path or a landscape."""
 
 from __future__ import annotations
 
@@ -16,22 +16,45 @@ if TYPE_CHECKING:
     from longvie_cli.workflows.result import JobResult
 
 EPILOG = o.epilog(
-    "longvie extract-controls ref.mp4 -o controls/",
+    "longvie extract-controls ref.mp4 --preview -o controls/",
+    "longvie extract-controls --image photo.jpg --camera 'forward 2, turn 30 in 10s' -o controls/",
+    "longvie extract-controls --seed 7 --seconds 10 -o controls/",
+    "longvie extract-controls ref.mp4 --depth-model base --dry-run -o controls/",
     "longvie generate --controls controls/ --prompt '...' -o out.mp4",
 )
 
 
 def extract_controls(
     context: typer.Context,
-    video: Annotated[
-        Path, typer.Argument(metavar="VIDEO", help="The video to take controls from.")
-    ],
     output: Annotated[
         Path,
         typer.Option(
             "-o", "--output", metavar="DIR", help="The folder to make.", rich_help_panel=o.JOB
         ),
     ],
+    video: Annotated[
+        Path | None,
+        typer.Argument(metavar="VIDEO", help="The video to take controls from."),
+    ] = None,
+    image: Annotated[
+        Path | None,
+        typer.Option(
+            "--image",
+            metavar="FILE",
+            help="Picture that --camera goes through, in place of a video.",
+            rich_help_panel=o.JOB,
+        ),
+    ] = None,
+    camera: o.Camera = None,
+    fov: o.Fov = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            "--seed",
+            help="Of the landscape: all there is to fly over, or what lies beyond the picture.",
+            rich_help_panel=o.JOB,
+        ),
+    ] = None,
     prompt: Annotated[
         str | None,
         typer.Option("-p", "--prompt", help="Text for cond.json.", rich_help_panel=o.JOB),
@@ -49,6 +72,7 @@ def extract_controls(
             rich_help_panel=o.JOB,
         ),
     ] = None,
+    size: o.Size = None,
     fit: o.FitOption = None,
     tracker: o.Tracker = None,
     track_grid: o.TrackGridOption = None,
@@ -57,6 +81,7 @@ def extract_controls(
     depth_polarity: o.DepthPolarity = None,
     depth_model: o.DepthModel = None,
     depth_smoothing: o.DepthSmoothing = None,
+    dry_run: o.DryRun = False,
     preset: o.PresetOption = None,
     device: o.Device = None,
     overwrite: Annotated[
@@ -75,10 +100,12 @@ def extract_controls(
     debug: o.Debug = False,
     version: o.Version = False,
 ) -> None:
-    """Write the depth and point tracks of a video, clip by clip, with their cond.json.
+    """Write the depth and point tracks of a source, clip by clip, with their cond.json.
 
-    Depth is normalized once over the whole video. The folder is in the released LongVie format
-    and is what generate --controls takes. Stopped, the same command goes on.
+    The source is a VIDEO, a path (--camera) through a picture (--image) or over a landscape, or a
+    flight over the landscape of a --seed. Depth is normalized once over the whole source. The
+    folder is in the released LongVie format and is what generate --controls takes; of a path it is
+    what generate would make for itself. Stopped, the same command goes on.
     """
 
     def request_model() -> type[ExtractControlsRequest]:
@@ -89,6 +116,8 @@ def extract_controls(
     def work(request: ExtractControlsRequest, console: Console) -> JobResult:
         from longvie_cli.workflows import extract_controls as workflow
 
+        if dry_run:
+            return workflow.plan(request, console)
         return workflow.extract_controls(request, console)
 
     execute(context, request_model, work)

@@ -21,6 +21,7 @@ EPILOG = o.epilog(
     'longvie generate --prompt "green hills, morning fog" --minutes 1 --seed 7 -o flight.mp4',
     'longvie generate --image photo.jpg --camera forward -p "a valley" --minutes 1 -o out.mp4',
     "longvie generate --controls controls/ --image first.png -o out.mp4",
+    "longvie generate --video ref.mp4 -p 'misty fjord' --size 256x144 -o wide.mp4",
 )
 
 
@@ -46,21 +47,13 @@ def generate(
             rich_help_panel=o.JOB,
         ),
     ] = None,
-    first_frame_model: Annotated[
-        Path | None,
-        typer.Option(
-            "--first-frame-model",
-            metavar="DIR",
-            help="Depth-conditioned text-to-image pipeline (diffusers folder) that makes the first "
-            "frame of --first-frame prompt; longvie2 needs one.",
-            rich_help_panel=o.JOB,
-        ),
-    ] = None,
+    first_frame_model: o.FirstFrameModel = None,
     minutes: o.Minutes = None,
     seconds: o.Seconds = None,
     clips: o.Clips = None,
     repeat: o.RepeatOption = None,
     at_cut: o.AtCutOption = None,
+    size: o.Size = None,
     fit: o.FitOption = None,
     tracker: o.Tracker = None,
     track_grid: o.TrackGridOption = None,

@@ -141,6 +141,26 @@ Fov = Annotated[
         rich_help_panel=JOB,
     ),
 ]
+Size = Annotated[
+    str | None,
+    typer.Option(
+        "--size",
+        metavar="WIDTHxHEIGHT",
+        help="Size of the video, both sides multiples of 16; what the preset was trained at if "
+        "not given (tiny 192x112, longvie2 640x352): others may come out worse.",
+        rich_help_panel=JOB,
+    ),
+]
+FirstFrameModel = Annotated[
+    Path | None,
+    typer.Option(
+        "--first-frame-model",
+        metavar="DIR",
+        help="Depth-conditioned text-to-image pipeline (diffusers folder) that makes the first "
+        "frame of --first-frame prompt; longvie2 needs one.",
+        rich_help_panel=JOB,
+    ),
+]
 RepeatOption = Annotated[
     Literal["pingpong"] | None,
     typer.Option(
@@ -383,6 +403,17 @@ Audio = Annotated[
     str | None,
     typer.Option(
         "--audio", metavar="none|source|FILE", help="Sound of the file.", rich_help_panel=DELIVERY
+    ),
+]
+AudioOfAll = Annotated[
+    str | None,
+    typer.Option(
+        "--audio",
+        metavar="none|source|FILE",
+        help="Sound of what is added; the earlier video keeps its own. source: of the video it "
+        "goes on with; FILE: of the whole video, gone on with from here; none: no sound at all. As "
+        "in the earlier video if not given.",
+        rich_help_panel=DELIVERY,
     ),
 ]
 AudioFile = Annotated[

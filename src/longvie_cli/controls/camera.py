@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ _SMOOTH_RATIO = 1.1
 # Greys of two pictures that agree less than this say nothing about one another.
 _LEAST_CORRELATION = 0.5
 _NEAREST_UNITS = 1e-3
+_UNSEEN_GREY = 96
 
 
 class PictureFlight:
@@ -77,6 +79,10 @@ class PictureFlight:
         """Return the disparity of a frame, [H, W]; 1 is the picture's median depth, 0 is sky."""
         return self._scene.disparity(self._path.pose(index / self._fps), self._height, self._width)
 
+    @cached_property
+    def _first_disparity(self) -> NDArray[np.float32]:
+        return self.disparity(0)
+
     def tracks(self, start: int, num_frames: int, points: NDArray[np.float32]) -> PointTracks:
         """Return where points [N, 2] of frame `start` are in `num_frames` frames from it on.
 
@@ -107,6 +113,34 @@ class PictureFlight:
             places[row] = place
         return PointTracks(places, visible)
 
+    def seen(self, index: int) -> NDArray[np.uint8]:
+        """Return what the picture shows of a frame, [H, W, 3]; grey where it shows nothing.
+
+        For people to look at: the scene is known, its colours beyond the picture are not.
+        """
+        here, start = (self._path.pose(number / self._fps) for number in (index, 0))
+        disparity = self.disparity(index).reshape(-1)
+        rows, columns = np.indices((self._height, self._width), dtype=np.float64)
+        points = np.stack((columns.reshape(-1), rows.reshape(-1)), axis=1)
+        middle = np.array([(self._width - 1) / 2, (self._height - 1) / 2])
+        rays = np.concatenate(((points - middle) / self._focal, np.ones((len(points), 1))), axis=1)
+        far_away = disparity == 0
+        reach = self._scene.texels / np.where(far_away, 1, disparity)
+        offsets = (rays * reach[:, None]) @ here.rotation.T
+        moved = np.where(far_away[:, None], 0, here.position - start.position)
+        place = (offsets + moved) @ start.rotation
+        depth = np.maximum(place[:, 2], _NEAREST_UNITS * self._scene.texels)
+        at = place[:, :2] * (self._focal / depth)[:, None] + middle
+        inside = (place[:, 2] > 0) & (at >= -0.5).all(axis=1)
+        inside &= (at < (self._width - 0.5, self._height - 0.5)).all(axis=1)
+        column, row = np.rint(np.where(inside[:, None], at, 0)).astype(int).T
+        expected = np.where(far_away, 0, self._scene.texels / depth)
+        hides = self._first_disparity[row, column] > expected * _SEEN_RATIO + _SEEN_MARGIN
+        frame = np.full((len(points), 3), _UNSEEN_GREY, dtype=np.uint8)
+        shown = inside & ~hides
+        frame[shown] = self.picture[row[shown], column[shown]]
+        return frame.reshape(self._height, self._width, 3)
+
     def _is_seen(
         self, *, pose_index: int, place: NDArray[np.float64], of: NDArray[np.float64]
     ) -> NDArray[np.bool_]:
@@ -135,7 +169,9 @@ def make_camera_controls(
     num_frames: int,
     progress: Progress,
     start_frame: int = 0,
+    text: str = "",
     overwrite: bool = False,
+    mend: bool = False,
 ) -> Path:
     """Return the `cond.json` of a folder with the controls along a path through a picture.
 
@@ -148,13 +184,15 @@ def make_camera_controls(
         num_frames: Frames to make controls for, at least 2.
         progress: Told of everything.
         start_frame: Frame of the path that is frame 0 of the controls.
+        text: Prompt of every clip in `cond.json`.
         overwrite: Replace controls in the folder that were made with other settings.
+        mend: Make damaged files again, as `make_control_folder`.
     """
     if num_frames < 2:
         raise ValueError(f"controls need at least 2 frames, not {num_frames}")
-    source = _PictureSource(flight, start_frame, num_frames)
+    source = _PictureSource(flight, start_frame, num_frames, text)
     return make_control_folder(
-        source, folder, layout, overwrite=overwrite, progress=progress, mend=True
+        source, folder, layout, overwrite=overwrite, progress=progress, mend=mend
     )
 
 
@@ -187,8 +225,9 @@ class _PictureSource:
 
     steadies = False
 
-    def __init__(self, flight: PictureFlight, start_frame: int, num_frames: int) -> None:
+    def __init__(self, flight: PictureFlight, start_frame: int, num_frames: int, text: str) -> None:
         self.expected_frames = num_frames
+        self._text = text
         self._flight = flight
         self._start_frame = start_frame
 
@@ -217,8 +256,8 @@ class _PictureSource:
         return self._flight.tracks(self._start_frame + start_frame, num_frames, points)
 
     def text(self, start_frame: int, num_frames: int) -> str:
-        """Return nothing: a picture brings no words."""
-        return ""
+        """Return what it is told: a picture brings no words."""
+        return self._text
 
 
 def _sample(picture: NDArray[np.float32], points: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -66,19 +66,20 @@ class DepthVideo:
             invert=self.polarity == "near-black",
         )
 
-    def check_length(self, num_frames: int, *, fps: int, needed_by: str) -> None:
-        """Check that there is depth for so many frames.
 
-        Raises:
-            MediaError: there is not, or the file cannot be read.
-        """
-        available = count_frames(self.path, fps=fps)
-        if available < num_frames:
-            raise MediaError(
-                f"{self.path.name}: the depth has {available} frames ({available / fps:.2f} s at "
-                f"{fps} fps), but {needed_by} needs {num_frames} ({num_frames / fps:.2f} s).",
-                hint="Pass the depth of the whole video, or a shorter length.",
-            )
+def check_length(depth: Path, num_frames: int, *, fps: int, needed_by: str) -> None:
+    """Check that a depth video lasts for so many frames.
+
+    Raises:
+        MediaError: it does not, or the file cannot be read.
+    """
+    available = count_frames(depth, fps=fps)
+    if available < num_frames:
+        raise MediaError(
+            f"{depth.name}: the depth has {available} frames ({available / fps:.2f} s at "
+            f"{fps} fps), but {needed_by} needs {num_frames} ({num_frames / fps:.2f} s).",
+            hint="Pass the depth of the whole video, or a shorter length.",
+        )
 
 
 @dataclass(frozen=True)

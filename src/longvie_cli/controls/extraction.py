@@ -15,7 +15,7 @@ from longvie_cli.controls.control_folder import ControlLayout, make_control_fold
 from longvie_cli.controls.depth import DepthEstimator
 from longvie_cli.controls.depth_smoothing import FlowSmoother
 from longvie_cli.controls.depth_store import DEPTH_BATCH_FRAMES, DepthStore
-from longvie_cli.controls.depth_video import DepthVideo
+from longvie_cli.controls.depth_video import DepthVideo, check_length
 from longvie_cli.controls.tracks import PointTracker, PointTracks
 from longvie_cli.errors import MediaError
 from longvie_cli.media.frames import Fit
@@ -86,7 +86,7 @@ def extract_controls(
         expected = max(0, count_frames(source, fps=fps) - start_frame)
         if num_frames is not None:
             expected = min(expected, num_frames)
-        depth.check_length(start_frame + expected, fps=fps, needed_by=source.name)
+        check_length(depth.path, start_frame + expected, fps=fps, needed_by=source.name)
     for line in describe_conversion(video, layout, fit):
         progress.message(line)
     controls = _VideoSource(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from longvie_cli.controls.files import ControlClips
 from longvie_cli.durable import write_atomic
-from longvie_cli.media.frames import Fit, png_bytes
+from longvie_cli.media.frames import png_bytes
 from longvie_cli.media.reader import read_frames
 from longvie_cli.media.writer import VideoWriter
 from longvie_cli.progress import Progress
@@ -25,7 +25,7 @@ _STAGE = "preview"
 
 
 def write_preview(
-    controls: ControlClips, source: Path, *, fps: int, fit: Fit, progress: Progress
+    controls: ControlClips, pictures: Iterator[NDArray[np.uint8]], *, fps: int, progress: Progress
 ) -> tuple[Path, Path]:
     """Return the `preview.mp4` and `contact_sheet.png` of a control folder, making what is missing.
 
@@ -35,9 +35,8 @@ def write_preview(
 
     Args:
         controls: Of the folder, complete.
-        source: The video they were extracted from, from its first frame on.
+        pictures: What they are the controls of, [height, width, 3] at their size, frame by frame.
         fps: Of the controls.
-        fit: How the video was brought to their size.
         progress: Told of the stage `preview` (frames).
 
     Raises:
@@ -54,7 +53,7 @@ def write_preview(
     rows: list[NDArray[np.uint8]] = []
     progress.start(_STAGE, controls.num_frames)
     with VideoWriter(preview, height=height, width=3 * width, fps=fps) as writer:
-        for index, frame in enumerate(_side_by_side(controls, source, fps, fit)):
+        for index, frame in enumerate(_side_by_side(controls, pictures)):
             if index in moments:
                 rows.append(frame)
             writer.write(
@@ -69,11 +68,9 @@ def write_preview(
 
 
 def _side_by_side(
-    controls: ControlClips, source: Path, fps: int, fit: Fit
+    controls: ControlClips, pictures: Iterator[NDArray[np.uint8]]
 ) -> Iterator[NDArray[np.uint8]]:
     """Yield [height, 3 * width, 3] for every frame that shows something."""
-    size = {"height": controls.height, "width": controls.width}
-    pictures = read_frames(source, fps=fps, **size, fit=fit)
     streams = (pictures, _stored(controls, "depth"), _stored(controls, "track"))
     for parts in islice(zip(*streams, strict=False), controls.num_frames):
         yield np.concatenate(parts, axis=1)

@@ -25,7 +25,9 @@ def make_flight_controls(
     num_frames: int,
     progress: Progress,
     start_frame: int = 0,
+    text: str = "",
     overwrite: bool = False,
+    mend: bool = False,
 ) -> Path:
     """Return the `cond.json` of a folder with the controls of a flight, captions included.
 
@@ -38,7 +40,9 @@ def make_flight_controls(
         num_frames: Frames to make controls for, at least 2.
         progress: Told of everything.
         start_frame: Frame of the flight that is frame 0 of the controls.
+        text: Prompt of every clip in `cond.json`, in place of the captions.
         overwrite: Replace controls in the folder that were made with other settings.
+        mend: Make damaged files again, as `make_control_folder`.
     """
     size = (flight.lens.height, flight.lens.width)
     if size != (layout.height, layout.width) or flight.fps != layout.geometry.fps:
@@ -48,9 +52,9 @@ def make_flight_controls(
         )
     if num_frames < 2:
         raise ValueError(f"controls need at least 2 frames, not {num_frames}")
-    source = _FlightSource(flight, start_frame, num_frames)
+    source = _FlightSource(flight, start_frame, num_frames, text)
     return make_control_folder(
-        source, folder, layout, overwrite=overwrite, progress=progress, mend=True
+        source, folder, layout, overwrite=overwrite, progress=progress, mend=mend
     )
 
 
@@ -59,8 +63,9 @@ class _FlightSource:
 
     steadies = False
 
-    def __init__(self, flight: Flight, start_frame: int, num_frames: int) -> None:
+    def __init__(self, flight: Flight, start_frame: int, num_frames: int, text: str) -> None:
         self.expected_frames = num_frames
+        self._text = text
         self._flight = flight
         self._start_frame = start_frame
 
@@ -96,5 +101,5 @@ class _FlightSource:
         return PointTracks(places, visible)
 
     def text(self, start_frame: int, num_frames: int) -> str:
-        """Return what is to be seen in a clip."""
-        return self._flight.caption_at(self._start_frame + start_frame, num_frames)
+        """Return what is to be seen in a clip, unless it is told."""
+        return self._text or self._flight.caption_at(self._start_frame + start_frame, num_frames)

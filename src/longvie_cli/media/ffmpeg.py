@@ -38,6 +38,7 @@ _NUMBERED_SUFFIXES = (".bmp", ".exr", ".jpeg", ".jpg", ".png", ".ppm", ".tif", "
 
 # What ffmpeg says, with exit status 0, when a file ends in the middle or frames are lost.
 _CUT_OFF_SIGNS = ("partial file", "File ended prematurely")
+_NO_INDEX_SIGNS = ("moov atom not found",)
 _DAMAGE_SIGNS = (
     "Decoding error",
     "Error submitting packet to decoder",
@@ -60,6 +61,10 @@ _STORAGE_ERRORS = {
 
 class DamagedVideoError(MediaError):
     """Frames of a video cannot be decoded, or only as a guess."""
+
+
+class CutOffError(MediaError):
+    """A file ends in the middle."""
 
 
 @cache
@@ -292,8 +297,15 @@ def check_read_to_the_end(path: Path, process: FfmpegProcess) -> None:
         raise _killed_error(path, status)
     complaints = process.complaints()
     if said := _line_with(_CUT_OFF_SIGNS, complaints):
-        raise MediaError(
+        raise CutOffError(
             f"{path}: the file is cut off ({said}).", hint="Copy or download it again."
+        )
+    if said := _line_with(_NO_INDEX_SIGNS, complaints):
+        # A file of something else, named so, looks the same.
+        raise MediaError(
+            f"{path}: cannot be read as a video: its index is missing, so not one frame can be "
+            f"read ({said}).",
+            hint="If it is cut off, copy or download it again.",
         )
     if status != 0:
         raise MediaError(f"{path}: cannot be read as a video ({_reason(complaints, status)}).")

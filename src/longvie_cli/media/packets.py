@@ -11,6 +11,7 @@ from typing import IO
 
 from longvie_cli.errors import MediaError
 from longvie_cli.media.ffmpeg import (
+    CutOffError,
     check_read_to_the_end,
     check_readable,
     input_arguments,
@@ -18,7 +19,7 @@ from longvie_cli.media.ffmpeg import (
     running_ffmpeg,
     unnamed_file,
 )
-from longvie_cli.timeline import MAX_SECONDS
+from longvie_cli.timeline import MAX_SECONDS, timecode
 
 _NO_TIMESTAMP = -(1 << 63)
 _DISCARD_FLAG = 4
@@ -75,7 +76,8 @@ def read_packets(path: Path) -> VideoPackets:
     """Return the packets of a file's first video stream (cover pictures do not count).
 
     Raises:
-        MediaError: The file is missing, empty, cut off or holds no video.
+        MediaError: The file is missing, empty, cut off (says which frames can be read) or holds no
+            video.
     """
     check_readable(path)
     return _packets(path, input_arguments(path))
@@ -95,7 +97,10 @@ def _packets(path: Path, source: list[str], inherited: Sequence[int] = ()) -> Vi
     ]
     with running_ffmpeg(arguments, inherited=inherited) as process:
         header, packets = _parse(_bounded_lines(path, process.stdout))
-        check_read_to_the_end(path, process)
+        try:
+            check_read_to_the_end(path, process)
+        except CutOffError as error:
+            raise _cut_off(path, error) from error
     if not packets:
         raise MediaError(f"{path}: there is no picture in this video.")
     if header["codec_id 0"] == "ansi":  # ffmpeg draws plain text files as terminal screens
@@ -112,6 +117,24 @@ def _packets(path: Path, source: list[str], inherited: Sequence[int] = ()) -> Vi
         end=max(shown_at + lasts for shown_at, lasts in packets),
         extradata=header.get("extradata 0", ""),
         audio_codec=header.get("codec_id 1"),
+    )
+
+
+def _cut_off(path: Path, error: CutOffError) -> CutOffError:
+    """Return the error that says how far a file can be read, found by decoding it."""
+    strict = ("-xerror", "-err_detect", "explode", *input_arguments(path))
+    small = ("-map", "0:V:0", "-fps_mode", "passthrough", "-vf", "scale=16:16")
+    with running_ffmpeg([*strict, *small, "-f", "framecrc", "pipe:1"]) as process:
+        header, frames = _parse(_bounded_lines(path, process.stdout))
+    what = "not one frame can be read"
+    if frames:
+        last = max(shown_at + lasts for shown_at, lasts in frames)
+        end = timecode(float(last * Fraction(header["tb 0"])))
+        what = f"frames 0 to {len(frames) - 1} (up to {end}) can be read"
+    why = error.message.removeprefix(f"{path}: ").removesuffix(".")
+    return CutOffError(
+        f"{path}: {what}, then {why}.",
+        hint="Copy or download it again, or save those frames as a video with a player or editor.",
     )
 
 

@@ -24,6 +24,7 @@ from longvie_cli.media.ffmpeg import (
 )
 from longvie_cli.media.frames import SQUARE, Fit, Frame, Frames, resize_frame, resize_grey
 from longvie_cli.media.probe import SourceVideo, probe_video
+from longvie_cli.timeline import timecode
 
 # Output frame k shows the source frame on screen at second k/fps. Containers that round times to
 # milliseconds put a frame up to half a millisecond late, so that instant is taken this much later.
@@ -433,14 +434,15 @@ def damage_error(
     """Return the error that says which frames of a damaged video can be read."""
     why = reason.removeprefix(f"{source.path}: ")
     rate = fps or source.fps
+    end = timecode(readable / rate)
     if readable < 1:
         return DamagedVideoError(
             f"{source.path}: not one frame can be read without damage; {why}",
             hint="Encode the video again with a player or editor that repairs it.",
         )
     return DamagedVideoError(
-        f"{source.path}: frames 0 to {readable - 1} ({readable / rate:.2f} s) can be read, then it "
-        f"is damaged; {why}",
+        f"{source.path}: frames 0 to {readable - 1} (up to {end}) can be read, then it is damaged; "
+        f"{why}",
         hint=f"Use what comes before with --seconds {math.floor(readable / rate * 10) / 10:g}, or "
         "encode the video again with a player or editor that repairs it.",
     )

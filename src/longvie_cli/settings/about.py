@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from longvie_cli.documents import first_reason_of
 from longvie_cli.errors import LongVieError
 from longvie_cli.settings.camera_path import parse_camera_path
-from longvie_cli.settings.presets import Fit
+from longvie_cli.settings.presets import Fit, parse_size
 from longvie_cli.settings.requests import (
     AtCut,
     Attention,
@@ -78,6 +78,7 @@ class DecidingSettings(_Known):
     pingpong: bool | None = None
     tracker: Annotated[str, _understood_by(parse_tracker)] | None = None
     track_grid: Annotated[str, _understood_by(parse_track_grid)] | None = None
+    size: Annotated[str, _understood_by(parse_size)] | None = None
     at_cut: AtCut | None = None
     fit: Fit | None = None
     seed: _Seed | None = None

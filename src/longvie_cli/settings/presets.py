@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import difflib
+import re
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from longvie_cli.documents import (
     MAX_JSON_BYTES,
@@ -16,13 +24,52 @@ from longvie_cli.documents import (
     parse_json,
     read_document,
 )
-from longvie_cli.errors import MissingResourceError, SettingsError
+from longvie_cli.errors import MissingResourceError, SettingsError, UsageError
 from longvie_cli.timeline import ClipGeometry
 
 PRESET_NAMES = ("tiny", "longvie2")
 DEFAULT_PRESET = "tiny"
 
 Fit = Literal["crop", "pad", "stretch"]
+
+_SIZE = re.compile(r"(\d{1,5})x(\d{1,5})", re.IGNORECASE)
+# Below, depth and tracks have nothing to hold on to; above, x264 and the VAE are far out of bounds.
+_SHORTEST_SIDE, _LONGEST_SIDE = 64, 4096
+
+
+class FrameSize(BaseModel):
+    """Width and height of a video in pixels, `640x352` as it is typed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    width: int = Field(ge=_SHORTEST_SIDE, le=_LONGEST_SIDE)
+    height: int = Field(ge=_SHORTEST_SIDE, le=_LONGEST_SIDE)
+
+    @property
+    def label(self) -> str:
+        """As it is typed."""
+        return f"{self.width}x{self.height}"
+
+
+def parse_size(value: Any) -> Any:
+    """Return the `FrameSize` of a size written `640x352`, anything but text as it is.
+
+    Raises:
+        ValueError: It is no WIDTHxHEIGHT, or a side is out of range.
+    """
+    if not isinstance(value, str):
+        return value
+    found = _SIZE.fullmatch(value.strip())
+    if found is None or not all(
+        _SHORTEST_SIDE <= int(side) <= _LONGEST_SIDE for side in found.groups()
+    ):
+        raise ValueError(
+            f"use WIDTHxHEIGHT, each from {_SHORTEST_SIDE} to {_LONGEST_SIDE}, as in 640x352"
+        )
+    return FrameSize(width=int(found[1]), height=int(found[2]))
+
+
+SizeSetting = Annotated[FrameSize, BeforeValidator(parse_size)]
 
 
 class TrackGrid(BaseModel):
@@ -45,6 +92,7 @@ class Preset(BaseModel):
     Heights and widths are in pixels; `control_height` and `control_width` are the size at which
     controls are extracted and stored, the same as the video's where not given. `models` are
     the registry names of the models that must be fetched; none where the package holds the weights.
+    `size_multiple` is what both sides must be multiples of: VAE factor times patch.
     `weights` is where a user keeps them instead, never part of a preset's own file.
     `makes_first_frame`: the model was trained to make a first frame from prompt and depth alone.
     """
@@ -57,6 +105,7 @@ class Preset(BaseModel):
     fps: int
     height: int = Field(ge=16, le=8192)
     width: int = Field(ge=16, le=8192)
+    size_multiple: int = Field(default=16, ge=1)
     history_frames: int = Field(default=8, ge=1)
     num_inference_steps: int = Field(ge=1)
     guidance_scale: float = Field(ge=1.0)
@@ -82,6 +131,11 @@ class Preset(BaseModel):
         return ClipGeometry(num_frames=self.num_frames, fps=self.fps)
 
     @property
+    def size(self) -> FrameSize:
+        """Of the video."""
+        return FrameSize(width=self.width, height=self.height)
+
+    @property
     def control_size(self) -> tuple[int, int]:
         """Height and width at which controls are stored."""
         return self.control_height or self.height, self.control_width or self.width
@@ -94,6 +148,37 @@ class Preset(BaseModel):
         controls (spec 6.1), and released inference stretches those to the model's size.
         """
         return self.fit if self.control_size == (self.height, self.width) else "crop"
+
+
+def with_size(preset: Preset, size: FrameSize | None) -> Preset:
+    """Return a preset that makes videos of another size, the preset itself where None.
+
+    Controls then have that size too: nothing is stretched on its way from one to the other, which
+    is a habit of the released 832x480 and 640x352 alone. Pictures of another aspect are cropped.
+
+    Raises:
+        UsageError: The model cannot make this size; names the nearest ones it can.
+    """
+    if size is None or size == preset.size:
+        return preset
+    multiple = preset.size_multiple
+    if size.width % multiple or size.height % multiple:
+        smaller, larger = (
+            f"{_fitting(size.width, multiple, up=up)}x{_fitting(size.height, multiple, up=up)}"
+            for up in (False, True)
+        )
+        raise UsageError(
+            f"--size {size.label}: both sides must be multiples of {multiple} for preset "
+            f"{preset.name}.",
+            hint=f"The nearest sizes that fit are {smaller} and {larger}.",
+        )
+    changes = {"width": size.width, "height": size.height, "fit": "crop"}
+    return preset.model_copy(update=changes | {"control_width": 0, "control_height": 0})
+
+
+def _fitting(side: int, multiple: int, *, up: bool) -> int:
+    fitting = (-(-side // multiple) if up else side // multiple) * multiple
+    return min(max(fitting, _SHORTEST_SIDE), _LONGEST_SIDE)
 
 
 def preset_folder(name: str) -> Path:

@@ -76,8 +76,8 @@ def files_of(stored: Mapping[str, Any]) -> list[tuple[str, Path]]:
 
 def sound_file(stored: Mapping[str, Any]) -> Path | None:
     """Return the file a recorded request takes its sound from, None if it names none."""
-    audio = stored.get("audio", "none")
-    return None if audio in ("none", "source") else Path(audio)
+    audio = stored.get("audio")
+    return None if audio in (None, "none", "source") else Path(audio)
 
 
 def _json(value: Any) -> Any:

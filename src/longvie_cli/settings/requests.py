@@ -7,7 +7,7 @@ the key in settings files and `LONGVIE_*` variables (`steps`, `guidance`).
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -21,7 +21,14 @@ from pydantic import (
 
 from longvie_cli.errors import UsageError
 from longvie_cli.settings.camera_path import CameraPath, read_camera_path
-from longvie_cli.settings.presets import DEFAULT_PRESET, Fit
+from longvie_cli.settings.presets import (
+    DEFAULT_PRESET,
+    Fit,
+    Preset,
+    SizeSetting,
+    load_preset,
+    with_size,
+)
 from longvie_cli.settings.prompts import Prompts
 from longvie_cli.settings.tracking import Tracking
 from longvie_cli.timeline import MAX_SECONDS, ClipGeometry
@@ -97,6 +104,8 @@ class Request(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
+    exclusive_groups: ClassVar[tuple[tuple[str, ...], ...]] = EXCLUSIVE_GROUPS
+
     @field_validator("*", mode="before")
     @classmethod
     def _can_be_written_down(cls, value: Any) -> Any:
@@ -114,7 +123,7 @@ class Request(BaseModel):
 
     @model_validator(mode="after")
     def _exclusive(self) -> Self:
-        for group in EXCLUSIVE_GROUPS:
+        for group in self.exclusive_groups:
             given = [name for name in group if getattr(self, name, None) not in (None, False)]
             if len(given) > 1:
                 raise UsageError(f"{flags_of(given)}: pass only one of them.")
@@ -192,12 +201,28 @@ class DepthSettings(BaseModel):
     depth_model: str | None = Field(default=None, min_length=1)
     depth_smoothing: Literal["none", "flow"] | None = None
     depth: Path | None = None
-    depth_polarity: Literal["near-white", "near-black", "auto"] = "auto"
+    depth_polarity: Literal["near-white", "near-black", "auto"] | None = None
+
+
+def _preset_of(values: dict[str, Any]) -> Preset:
+    return with_size(load_preset(values["preset"]), values.get("size"))
+
+
+def _usual_fit(values: dict[str, Any]) -> Fit:
+    preset = _preset_of(values)
+    # A camera flies through a picture of the size of the controls, as a video has it.
+    return preset.source_fit if values.get("video") or values.get("camera") else preset.fit
 
 
 class GenerateRequest(OutputRequest, Length, Delivery, Network, Tracking, DepthSettings):
-    """What `generate` was asked: prompts, control source, first frame, length and sampling."""
+    """What `generate` was asked: prompts, control source, first frame, length and sampling.
 
+    What the preset was trained with stands for steps, guidance, negative prompt and fit that are
+    not given.
+    """
+
+    preset: str = DEFAULT_PRESET
+    size: SizeSetting | None = None
     prompt: str | None = None
     prompts: Prompts = ()
     video: Path | None = None
@@ -209,9 +234,8 @@ class GenerateRequest(OutputRequest, Length, Delivery, Network, Tracking, DepthS
     first_frame_model: Path | None = None
     repeat: Repeat | None = None
     at_cut: AtCut | None = None
-    fit: Fit = "crop"
+    fit: Fit = Field(default_factory=_usual_fit)
     audio: str = "none"
-    preset: str = DEFAULT_PRESET
     weights: Path | None = None
     device: str = "auto"
     dtype: DType = "auto"
@@ -219,9 +243,19 @@ class GenerateRequest(OutputRequest, Length, Delivery, Network, Tracking, DepthS
     quantize: Quantize = "none"
     attention: Attention | Literal["auto"] = "auto"
     seed: int = Field(default=0, ge=0, lt=2**63)
-    num_inference_steps: int = Field(alias="steps", ge=1, le=1000)
-    guidance_scale: float = Field(alias="guidance", ge=1.0, le=50.0)
-    negative_prompt: str = ""
+    num_inference_steps: int = Field(
+        default_factory=lambda values: _preset_of(values).num_inference_steps,
+        alias="steps",
+        ge=1,
+        le=1000,
+    )
+    guidance_scale: float = Field(
+        default_factory=lambda values: _preset_of(values).guidance_scale,
+        alias="guidance",
+        ge=1.0,
+        le=50.0,
+    )
+    negative_prompt: str = Field(default_factory=lambda values: _preset_of(values).negative_prompt)
     depth_strength: Strength = 1.0
     track_strength: Strength = 1.0
     control_start: Fraction = 0.0
@@ -250,19 +284,23 @@ class GenerateRequest(OutputRequest, Length, Delivery, Network, Tracking, DepthS
         return self
 
 
-class ExtendRequest(OutputRequest, Length, Delivery, Network, Tracking):
+class ExtendRequest(OutputRequest, Length, Delivery, Network, Tracking, DepthSettings):
     """What `extend` was asked; None stands for "as in the earlier video", then for the preset's."""
 
     previous: Path
+    size: SizeSetting | None = None
     prompt: str | None = None
     prompts: Prompts = ()
     video: Path | None = None
     controls: Path | None = None
     camera: Camera | None = None
     fov: Fov | None = None
+    first_frame: FirstFrame | None = None
+    first_frame_model: Path | None = None
     repeat: Repeat | None = None
     at_cut: AtCut | None = None
     fit: Fit | None = None
+    audio: str | None = None
     preset: str | None = None
     weights: Path | None = None
     device: str = "auto"
@@ -293,16 +331,40 @@ class StitchRequest(OutputRequest):
 
 
 class ExtractControlsRequest(OutputRequest, Length, Network, Tracking, DepthSettings):
-    """What `extract-controls` was asked: a video to take depth and tracks from."""
+    """What `extract-controls` was asked: a video, a path through a picture, or a landscape."""
 
-    video: Path
+    exclusive_groups = (*EXCLUSIVE_GROUPS, ("video", "image"))
+
+    preset: str = DEFAULT_PRESET
+    size: SizeSetting | None = None
+    video: Path | None = None
+    image: Path | None = None
+    camera: Camera | None = None
+    fov: Fov = 55.0
+    seed: int | None = Field(default=None, ge=0, lt=2**63)
     prompt: str | None = None
     at_cut: AtCut | None = None
     preview: bool = False
     overwrite: bool = False
-    fit: Fit = "crop"
-    preset: str = DEFAULT_PRESET
+    fit: Fit = Field(default_factory=_usual_fit)
     device: str = "auto"
+
+    @model_validator(mode="after")
+    def _has_a_source(self) -> Self:
+        if self.image is not None and self.camera is None:
+            raise UsageError(
+                "--image: a picture alone has no motion to extract.",
+                hint='Pass --camera "forward" or another path through it.',
+            )
+        if self.video is None and self.camera is None and self.seed is None:
+            raise UsageError(
+                "There is nothing to take controls from.",
+                hint="Pass a VIDEO, --camera PATH (with --image FILE, or over a landscape), or "
+                "--seed N for a flight over a landscape.",
+            )
+        if self.depth is not None and self.video is None:
+            raise UsageError("--depth: there is no VIDEO that it is the depth of.")
+        return self
 
 
 class RedoRequest(Request):

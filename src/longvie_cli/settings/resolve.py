@@ -7,7 +7,7 @@ error names the flag, the variable or the file and key that holds the wrong valu
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,11 +25,11 @@ from longvie_cli.documents import (
     read_document,
 )
 from longvie_cli.errors import LongVieError, SettingsError, UsageError
-from longvie_cli.settings.presets import DEFAULT_PRESET, load_preset
+from longvie_cli.settings.idle import idle_settings
+from longvie_cli.settings.presets import load_preset
 from longvie_cli.settings.prompts import read_prompt_file
 from longvie_cli.settings.requests import (
     DEPTH_MODELS,
-    EXCLUSIVE_GROUPS,
     NO_LORA,
     ConvertModelsRequest,
     ExtendRequest,
@@ -62,6 +62,7 @@ _ONLY_ON_THE_COMMAND_LINE = {
     *("output", "previous", "inputs", "prompts", "names"),
     *("run", "clip", "new_prompt", "new_seed", "from_clip"),
 }
+_ARGUMENTS = {"extract-controls": frozenset({"video"})}
 # Read by the command line itself, before any request exists.
 _CONSOLE_VARIABLES = {"json", "quiet", "verbose", "debug", "config"}
 _PATH_KEYS = {
@@ -87,14 +88,18 @@ class Layer:
         origin: What the user calls the place, up to the key: `--`, `LONGVIE_`, or the file's name.
         values: Settings by key, as written.
         folder: Folder that relative paths in it start from; None for the working directory.
+        arguments: Keys that are given without a flag here.
     """
 
     origin: str
     values: Mapping[str, Any]
     folder: Path | None = None
+    arguments: frozenset[str] = frozenset()
 
     def label(self, key: str) -> str:
         """Return how the user wrote this key here."""
+        if key in self.arguments:
+            return key.upper()
         if self.origin == "--":
             return flags_of([key])
         if self.origin == ENVIRONMENT_PREFIX:
@@ -138,7 +143,7 @@ def resolve(
     command = next(name for name, request in COMMANDS.items() if request is model)
     # A flag that may be repeated and was not given is an empty list.
     given = {key: value for key, value in flags.items() if value not in (None, [], ())}
-    layers = [Layer("--", given)]
+    layers = [Layer("--", given, arguments=_ARGUMENTS.get(command, frozenset()))]
     variables, warnings = _environment_layer(environment)
     layers.append(variables)
     local = config if config is not None else working_folder / SETTINGS_FILE
@@ -149,53 +154,49 @@ def resolve(
         layers.append(_file_layer(user, command))
 
     keys = _keys(model)
-    values, origins = _merge(layers, keys | _ONLY_ON_THE_COMMAND_LINE)
+    values, origins = _merge(layers, keys | _ONLY_ON_THE_COMMAND_LINE, model.exclusive_groups)
     if (prompt_file := values.pop("prompt_file", None)) is not None:
         if not isinstance(prompt_file, str | Path):
             raise origins["prompt_file"].error(
                 "prompt_file", f"{briefly(prompt_file)}: it is no file name."
             )
         values["prompts"] = read_prompt_file(Path(prompt_file))
-    if model is GenerateRequest or model is ExtractControlsRequest:
-        _add_preset_values(values, origins, keys)
-    return _build(model, values, origins), warnings
+    _check_preset(values, origins)
+    request = _build(model, values, origins)
+    for key, reason in idle_settings(request).items():
+        # In a file or variable it may be meant for other commands.
+        if key in origins and origins[key].origin == "--":
+            raise origins[key].error(key, f"it would do nothing: {reason}.")
+    return request, warnings
 
 
-def _add_preset_values(values: dict[str, Any], origins: dict[str, Layer], keys: set[str]) -> None:
-    name = values.get("preset", DEFAULT_PRESET)
+def _check_preset(values: dict[str, Any], origins: dict[str, Layer]) -> None:
+    if "preset" not in values:
+        return
     try:
-        preset = load_preset(str(name))
+        load_preset(str(values["preset"]))
     except SettingsError as error:
-        if "preset" in origins:
-            raise origins["preset"].error("preset", error.message, error.hint) from error
-        raise
-    defaults = {
-        "steps": preset.num_inference_steps,
-        "guidance": preset.guidance_scale,
-        "negative_prompt": preset.negative_prompt,
-        # "video" of extract-controls is always there; a camera flies through a picture.
-        "fit": preset.source_fit if values.get("video") or values.get("camera") else preset.fit,
-    }
-    for key, value in defaults.items():
-        if key in keys:
-            values.setdefault(key, value)
+        raise origins["preset"].error("preset", error.message, error.hint) from error
 
 
-def _merge(layers: list[Layer], keys: Iterable[str]) -> tuple[dict[str, Any], dict[str, Layer]]:
+def _merge(
+    layers: list[Layer], keys: Iterable[str], groups: Sequence[tuple[str, ...]]
+) -> tuple[dict[str, Any], dict[str, Layer]]:
     known = set(keys)
     values: dict[str, Any] = {}
     origins: dict[str, Layer] = {}
     for layer in layers:
         taken = set(values)
         for key, value in layer.values.items():
-            if key not in known or key in taken or _hidden(key, taken):
+            shared = [group for group in groups if key in group]
+            hidden = any(rival in taken for group in shared for rival in group)
+            if key not in known or key in taken or hidden:
                 continue
-            rivals = [
-                k for k in _group(key) if k in layer.values and layer.values[k] not in (None, False)
-            ]
-            if len(rivals) > 1:
-                names = ", ".join(layer.label(rival) for rival in rivals)
-                raise _kind(layer)(f"{names}: pass only one of them.")
+            for group in shared:
+                rivals = [k for k in group if layer.values.get(k) not in (None, False)]
+                if len(rivals) > 1:
+                    names = ", ".join(layer.label(rival) for rival in rivals)
+                    raise _kind(layer)(f"{names}: pass only one of them.")
             try:
                 values[key] = _located(key, value, layer)
             except ValueError as error:
@@ -232,14 +233,6 @@ def _located_lora(value: Any, folder: Path) -> Any:
 
 def _kind(layer: Layer) -> type[LongVieError]:
     return UsageError if layer.origin == "--" else SettingsError
-
-
-def _group(key: str) -> tuple[str, ...]:
-    return next((group for group in EXCLUSIVE_GROUPS if key in group), (key,))
-
-
-def _hidden(key: str, taken: set[str]) -> bool:
-    return any(rival in taken for rival in _group(key))
 
 
 def _build(model: type[R], values: dict[str, Any], origins: dict[str, Layer]) -> R:

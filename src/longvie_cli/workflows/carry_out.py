@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from longvie_cli.durable import is_passing, storage_error, write_atomic
-from longvie_cli.errors import MissingResourceError, OutputConflictError
 from longvie_cli.media.reader import read_frames
 from longvie_cli.media.writer import VideoWriter
 from longvie_cli.models.hub import EntryStatus, gigabytes, preset_status
@@ -28,6 +24,8 @@ from longvie_cli.workflows.delivery import (
     is_own_output,
     read_delivery,
 )
+from longvie_cli.workflows.depth import say_models
+from longvie_cli.workflows.disk import free_bytes, run_bytes, say_disk, unwritable
 from longvie_cli.workflows.expected_time import expected_time
 from longvie_cli.workflows.job import Job, output_taken
 from longvie_cli.workflows.live import LiveVideo
@@ -35,8 +33,6 @@ from longvie_cli.workflows.memory import describe_memory, fitting_plan
 from longvie_cli.workflows.opening import Change, changed_settings, opened_run
 from longvie_cli.workflows.result import JobResult
 
-# H.264 at crf 18 of moving landscapes stays below this; a guess for --dry-run, on the safe side.
-_BYTES_A_PIXEL = 0.25
 _NEVER_TIMED = "not known before this machine has made a clip like these, of two steps or more"
 
 
@@ -58,7 +54,7 @@ def carry_out(
         MediaError, ControlError: An input turned out to be unusable.
         ResumableError: The disk is full; the same request goes on.
     """
-    if (locked := _not_writable(job)) is not None:
+    if (locked := unwritable(job.output.parent, job.folder.root)) is not None:
         raise locked
     with opened_run(job, progress, change=change, resuming=resuming) as folder:
         if finished := finished_result(job):
@@ -75,8 +71,7 @@ def carry_out(
         if len(completed_clips(folder, job.specs, redos)) < len(job.specs):
             # Before the controls, which can take minutes.
             offload = fitting_plan(job).offload
-            if (shortage := _disk_shortage(job)) is not None:
-                progress.warning(shortage)
+            say_disk(run_bytes(job), folder.root, progress, only_if_short=True)
         for note in job.notes:
             progress.message(note)
         append_event(folder.events, "started", clips=len(job.specs), frames=job.added_frames)
@@ -93,8 +88,7 @@ def describe(job: Job, progress: Progress) -> JobResult:
     weights = preset_status(job.preset)
     weights_here = all(status.complete for status in weights)
     state, clips_to_make = _standing(job, weights_here)
-    disk_bytes = _disk_bytes(job)
-    free_bytes = _free_bytes(job)
+    disk_bytes = run_bytes(job)
     clips: list[dict[str, Any]] = []
     made = job.earlier.num_frames if job.earlier else 0
     for spec, prompt, seed in zip(job.specs, job.prompts, job.seeds, strict=True):
@@ -124,16 +118,15 @@ def describe(job: Job, progress: Progress) -> JobResult:
             f"{clip['frames']} frames: {clip['prompt']}"
         )
     _describe_weights(job, weights, progress)
+    models = say_models(job.source.models(), progress)
     finished = weights_here and _finished(job)
     if job.output.exists() and not job.delivery.overwrite and not finished:
         progress.warning(
             f"{job.output} exists already; without --overwrite the run will not start."
         )
     memory = describe_memory(job, progress)
-    progress.message(f"disk: about {disk_bytes / 1e6:.1f} MB of {free_bytes / 1e6:.0f} MB free")
-    if (shortage := _disk_shortage(job)) is not None:
-        progress.warning(shortage)
-    if (locked := _not_writable(job)) is not None:
+    say_disk(disk_bytes, job.folder.root, progress, only_if_short=False)
+    if (locked := unwritable(job.output.parent, job.folder.root)) is not None:
         progress.warning(f"The run will not start: {locked.message}")
     expected = None
     if memory is not None:
@@ -164,9 +157,10 @@ def describe(job: Job, progress: Progress) -> JobResult:
                 }
                 for status in weights
             ],
+            "models": models,
             "memory": memory,
             "disk_bytes": disk_bytes,
-            "disk_free_bytes": free_bytes,
+            "disk_free_bytes": free_bytes(job.folder.root),
             "expected_seconds": None if expected is None else round(expected.seconds, 1),
             "expected_from": None if expected is None else expected.measured,
         },
@@ -184,10 +178,6 @@ def _describe_weights(job: Job, weights: Sequence[EntryStatus], progress: Progre
             "Weights are missing; without them the run will not start: "
             f"longvie models pull {job.preset.name}"
         )
-    try:
-        job.source.check_models()
-    except MissingResourceError as error:
-        progress.warning(f"The run will not start: {error.message} {error.hint}".rstrip())
 
 
 def _encode_earlier_video(job: Job, folder: RunFolder, progress: Progress) -> None:
@@ -250,48 +240,3 @@ def _finished(job: Job) -> bool:
         and record.get("revision", 0) == len(read_manifest(job.folder.run_json).redos)
         and not changed_settings(job)
     )
-
-
-def _disk_bytes(job: Job) -> int:
-    pixels = job.preset.height * job.preset.width
-    control_pixels = job.preset.control_size[0] * job.preset.control_size[1]
-    # Clips and the joined file; depth and tracks; an uncompressed tail a clip.
-    videos = job.added_frames * (2 * pixels + 2 * control_pixels) * _BYTES_A_PIXEL
-    earlier = job.earlier.path.stat().st_size if job.earlier else 0
-    tails = len(job.specs) * job.preset.history_frames * pixels * 3
-    return int(videos + earlier + tails)
-
-
-def _free_bytes(job: Job) -> int:
-    return shutil.disk_usage(_existing(job.folder.root)).free
-
-
-def _disk_shortage(job: Job) -> str | None:
-    """Return what to say where the disk may be too small; a run goes on once there is room."""
-    needed, free = _disk_bytes(job), _free_bytes(job)
-    if needed <= free:
-        return None
-    return (
-        f"{job.folder.root}: the run may need {needed / 1e6:.0f} MB, and {free / 1e6:.0f} MB are "
-        "free; it stops where the disk is full, and goes on once there is room."
-    )
-
-
-def _not_writable(job: Job) -> OutputConflictError | None:
-    """Return the error of a folder that a file is to be written to at the end, but cannot be."""
-    for path in (job.output.absolute().parent, job.folder.root):
-        folder = _existing(path)
-        if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-            return OutputConflictError(
-                f"{folder}: nothing can be written here.",
-                hint="Pass -o, or --run-dir, in a folder of yours.",
-            )
-    return None
-
-
-def _existing(path: Path) -> Path:
-    """Return the path, or the nearest folder above it that exists."""
-    path = path.absolute()
-    while not path.exists():
-        path = path.parent
-    return path

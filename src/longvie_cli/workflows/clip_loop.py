@@ -218,7 +218,7 @@ def _paint_pictures(
     for clip in stored:
         spec = clip.spec
         made = folder.scene_picture(spec.index, revision_of(redos, spec.index))
-        starts = spec.index == 0 or spec.starts_scene
+        starts = spec.starts_scene or (spec.index == 0 and job.start.history is None)
         if clip.record is not None or not starts or _is_painted(made, progress):
             continue
         from longvie_cli.engine.first_frame import make_first_frame

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from longvie_cli.durable import (
 from longvie_cli.errors import OutputConflictError
 from longvie_cli.media.join import join_clips
 from longvie_cli.media.metadata import encode_settings
+from longvie_cli.media.sound import SoundPart, write_sound
 from longvie_cli.progress import Progress
 from longvie_cli.run_folder.commit import hash_file
 from longvie_cli.run_folder.events import append_event
@@ -78,19 +80,18 @@ def deliver(job: Job, progress: Progress) -> JobResult:
     """
     folder = job.folder
     clips = [folder.clip_video(spec.index) for spec in job.specs]
-    sound = job.audio
     if job.earlier is not None:
         clips.insert(0, job.earlier.path if job.earlier.joinable else folder.earlier_video)
-        sound = job.earlier.path if job.earlier.has_audio else None
     metadata = encode_settings(embedded_settings(job)) if job.delivery.embed_metadata else None
-    join_clips(
-        clips,
-        folder.joined_video,
-        fps=job.preset.fps,
-        metadata=metadata,
-        audio=sound,
-        overwrite=True,
-    )
+    with tempfile.TemporaryDirectory(prefix="longvie-") as scratch:
+        join_clips(
+            clips,
+            folder.joined_video,
+            fps=job.preset.fps,
+            metadata=metadata,
+            audio=_sound_file(job, Path(scratch)),
+            overwrite=True,
+        )
     output_hash = hash_file(folder.joined_video)
     _write_delivery(job, output_hash)
     _move_out(job, output_hash)
@@ -99,6 +100,27 @@ def deliver(job: Job, progress: Progress) -> JobResult:
         _drop_clips(job)
         progress.message("The single clips are removed; the last frames stay for `longvie extend`.")
     return _result(job)
+
+
+def _sound_file(job: Job, scratch: Path) -> Path | None:
+    """Return a file whose sound, from its beginning, is that of the whole video; None for none."""
+    earlier, sound, fps = job.earlier, job.sound, job.preset.fps
+    before = earlier.num_frames / fps if earlier is not None else 0.0
+    kept = earlier is not None and earlier.keeps_sound
+    if sound is None:
+        return earlier.path if earlier is not None and kept else None
+    begins = sound.start - before
+    if not kept and begins == 0:
+        return sound.path
+    after = job.added_frames / fps
+    if earlier is not None and kept:
+        parts = [SoundPart(earlier.path, 0, before), SoundPart(sound.path, sound.start, after)]
+    elif begins > 0:
+        parts = [SoundPart(sound.path, begins, before + after)]
+    else:
+        parts = [SoundPart(None, 0, -begins), SoundPart(sound.path, 0, before + after + begins)]
+    write_sound(parts, scratch / "sound.m4a")
+    return scratch / "sound.m4a"
 
 
 def is_own_output(job: Job) -> bool:

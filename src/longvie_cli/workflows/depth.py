@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -27,6 +27,21 @@ _PATH_PREFIX = "path:"
 
 
 @dataclass(frozen=True)
+class ModelState:
+    """A model that controls are made with, and whether it can be used.
+
+    Args:
+        role: `depth` or `tracker`.
+        name: What was chosen, as typed; of a folder its last name.
+        missing: Why it cannot be used; None where it can.
+    """
+
+    role: Literal["depth", "tracker"]
+    name: str
+    missing: MissingResourceError | None = None
+
+
+@dataclass(frozen=True)
 class DepthChoice:
     """What was asked for as depth; None leaves it to the preset.
 
@@ -46,7 +61,10 @@ class DepthChoice:
     def of(cls, request: DepthSettings) -> DepthChoice:
         """Return the choice of a request."""
         return cls(
-            request.depth_model, request.depth_smoothing, request.depth, request.depth_polarity
+            request.depth_model,
+            request.depth_smoothing,
+            request.depth,
+            request.depth_polarity or "auto",
         )
 
     @classmethod
@@ -141,19 +159,35 @@ class DepthChoice:
             )
         return estimator
 
-    def check(self, preset: Preset) -> None:
-        """Do nothing if the model, or the ready depth, is there; loads nothing.
+    def state(self, preset: Preset) -> ModelState:
+        """Return whether the model, or the ready depth, is there; loads nothing.
 
         Raises:
-            MissingResourceError: The model is not on this machine, or its licence not accepted.
             MediaError: Ready depth is no readable file.
         """
         if self.video is not None:
             check_readable(self.video)
-            return
-        self._located(preset)
-        if self._model_folder is None:
-            _settle_licence(self._named(preset), SilentProgress())
+            return ModelState("depth", self.video.name)
+        folder = self._model_folder
+        name = self._named(preset) if folder is None else folder.absolute().name
+        try:
+            self._located(preset)
+            if folder is None:
+                _settle_licence(name, SilentProgress())
+        except MissingResourceError as missing:
+            return ModelState("depth", name, missing)
+        return ModelState("depth", name)
+
+    def check_length(self, num_frames: int, *, fps: int, needed_by: str) -> None:
+        """Do nothing if ready depth, where there is any, lasts for so many frames at `fps`.
+
+        Raises:
+            MediaError: It is shorter, or cannot be read.
+        """
+        if self.video is not None:
+            from longvie_cli.controls.depth_video import check_length
+
+            check_length(self.video, num_frames, fps=fps, needed_by=needed_by)
 
     def _located(self, preset: Preset) -> Path:
         folder = self._model_folder
@@ -191,6 +225,26 @@ class DepthChoice:
         else:
             progress.warning(f"{line} If that is wrong, pass --depth-polarity.")
         return DepthVideo(depth, found.polarity)
+
+
+def say_models(models: Sequence[ModelState], progress: Progress) -> list[dict[str, Any]]:
+    """Say which models controls are made with, and return it as JSON values; a plan's lines."""
+    for model in models:
+        if model.missing is None:
+            progress.message(f"{model.role}: {model.name}, here")
+        else:
+            progress.warning(
+                f"The run will not start: {model.missing.message} {model.missing.hint}".rstrip()
+            )
+    return [
+        {
+            "role": model.role,
+            "name": model.name,
+            "state": "here" if model.missing is None else "missing",
+            **({} if model.missing is None else {"hint": model.missing.hint}),
+        }
+        for model in models
+    ]
 
 
 def _settle_licence(name: str, progress: Progress) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from longvie_cli.errors import ControlError, MediaError, OutputConflictError, UsageError
 from longvie_cli.media.join import is_joinable
 from longvie_cli.media.metadata import read_settings
+from longvie_cli.media.packets import read_sound
 from longvie_cli.media.probe import probe_video
 from longvie_cli.media.reader import count_frames, read_last_frames
 from longvie_cli.models.hub import go_offline, locate_weights
@@ -20,25 +21,42 @@ from longvie_cli.run_folder.manifest import read_manifest, read_record
 from longvie_cli.run_folder.tails import load_tail
 from longvie_cli.settings.about import checked_about
 from longvie_cli.settings.camera_path import parse_camera_path
-from longvie_cli.settings.presets import DEFAULT_PRESET, Fit, Preset, TrackGrid, load_preset
-from longvie_cli.settings.requests import AtCut, ExtendRequest, LoraFile, check_control_range
+from longvie_cli.settings.presets import (
+    DEFAULT_PRESET,
+    Fit,
+    FrameSize,
+    Preset,
+    TrackGrid,
+    load_preset,
+    parse_size,
+    with_size,
+)
+from longvie_cli.settings.requests import (
+    AtCut,
+    ExtendRequest,
+    LoraFile,
+    check_control_range,
+    flags_of,
+)
 from longvie_cli.settings.tracking import parse_track_grid, parse_tracker
 from longvie_cli.timeline import plan_clips
 from longvie_cli.workflows.carry_out import carry_out, describe
 from longvie_cli.workflows.delivery import read_delivery
 from longvie_cli.workflows.depth import DepthChoice
 from longvie_cli.workflows.job import (
+    FROM_THE_PROMPT,
     EarlierVideo,
     Job,
     Sampling,
+    Sound,
     Start,
+    check_first_frame,
     check_loras,
     check_name,
     check_output_path,
-    check_scene_pictures,
-    clip_prompts,
-    clip_seeds,
-    deciding_settings,
+    decided_job,
+    first_frame_label,
+    say_untrained_size,
 )
 from longvie_cli.workflows.result import JobResult
 from longvie_cli.workflows.scenes import cuts_to_honour
@@ -72,6 +90,7 @@ class Origin:
         weights: Folder of the weights it was made with, where one was named.
         lora_paths: The LoRA files it was made with, where its run folder was found.
         depth: Where the depth of that source came from.
+        request: What its command was asked, as recorded there; empty where it was not found.
     """
 
     about: Mapping[str, Any]
@@ -81,6 +100,18 @@ class Origin:
     weights: Path | None = None
     lora_paths: tuple[Path, ...] = ()
     depth: DepthChoice = field(default_factory=DepthChoice)
+    request: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def preset_name(self) -> str:
+        """The preset it was made with, the default for a foreign video."""
+        return str(self.settings.get("preset", DEFAULT_PRESET))
+
+    @property
+    def size(self) -> FrameSize | None:
+        """The size that was asked for, None where it was the preset's."""
+        size = parse_size(self.settings.get("size"))
+        return size if isinstance(size, FrameSize) else None
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -96,7 +127,7 @@ def extend(request: ExtendRequest, progress: Progress | None = None) -> JobResul
         LongVieError: See `longvie_cli.errors`; everything made so far is saved.
     """
     progress = progress or SilentProgress()
-    check_output_path(request.output, [request.previous, request.video])
+    check_output_path(request.output, [request.previous, request.video, request.depth])
     check_name(request.previous)
     check_name(request.run_dir)
     if request.no_clobber and request.output.exists():
@@ -110,7 +141,7 @@ def extend(request: ExtendRequest, progress: Progress | None = None) -> JobResul
 def plan(request: ExtendRequest, progress: Progress | None = None) -> JobResult:
     """Say what `extend` would do; writes nothing."""
     progress = progress or SilentProgress()
-    check_output_path(request.output, [request.previous, request.video])
+    check_output_path(request.output, [request.previous, request.video, request.depth])
     check_name(request.previous)
     check_name(request.run_dir)
     if request.offline:
@@ -126,19 +157,7 @@ def decide(request: ExtendRequest, progress: Progress, *, to_run: bool = False) 
     """
     probe_video(request.previous)
     origin = find_origin(request.previous)
-    earlier_preset = str(origin.settings.get("preset", DEFAULT_PRESET))
-    preset = with_track_grid(
-        load_preset(request.preset or earlier_preset),
-        request.track_grid or _earlier_grid(origin),
-    )
-    weights = request.weights
-    if weights is None and preset.name == earlier_preset:
-        weights = origin.weights
-    if weights is not None:
-        from longvie_cli.engine.loader import find_weights
-
-        preset = preset.model_copy(update={"weights": weights})
-        find_weights(preset)
+    preset = _preset(request, origin)
     if to_run:
         locate_weights(preset)
     fit: Fit = request.fit or origin.settings.get("fit", preset.fit)
@@ -146,26 +165,33 @@ def decide(request: ExtendRequest, progress: Progress, *, to_run: bool = False) 
     sampling = _sampling(request, origin, preset)
     notes: list[str] = []
     start = _start(request, origin, preset, fit, notes)
-    earlier = _earlier_video(request.previous, preset, fit, notes)
+    earlier = _earlier_video(request, preset, fit, notes)
     # A source that was cut up before is cut up again: its cuts are as known as its length.
-    at_cut: AtCut | None = request.at_cut or origin.settings.get("at_cut")
+    at_cut: AtCut | None = (
+        request.at_cut or origin.request.get("at_cut") or origin.settings.get("at_cut")
+    )
     if request.camera is not None:
         source: Source = _camera_source(request, origin, preset, fit, sampling, start)
     else:
         source = _source(request, origin, preset, source_fit, sampling, progress, notes, at_cut)
+    _say_idle(request, source, progress)
     if to_run:
         source.check_models()
+    say_untrained_size(preset, progress)
     wanted = request.wanted_frames(preset.geometry, continues=True)
     num_frames = frames_to_make(
         source, wanted, flag=request.length_flag, fps=preset.fps, shared_frames=1
     )
+    source.check_length(num_frames + 1)
     if wanted is None and source.frames_left(None) is None:
         notes.append(f"No length given: {num_frames / preset.fps:g} s are added.")
     cuts = cuts_to_honour(
         source, num_frames + 1, at_cut, fps=preset.fps, notes=notes, progress=progress
     )
     specs = plan_clips(preset.geometry, num_frames, continues=True, cuts=cuts)
-    check_scene_pictures(specs, source, start)
+    scenes = _scenes(request, origin, preset) if cuts else None
+    if scenes is not None:
+        start = replace(start, scenes_from_prompt=True, image_model=scenes.model)
     prompt = request.prompt
     # Captions go on as captions where the source still has some; else the last words stay.
     captioned = source.kind in ("controls", "camera", "flight") and origin.about.get(
@@ -173,37 +199,53 @@ def decide(request: ExtendRequest, progress: Progress, *, to_run: bool = False) 
     )
     if prompt is None and not request.prompts and not captioned:
         prompt = origin.about.get("last_prompt")
-    prompts = clip_prompts(specs, prompt, request.prompts, source, preset.fps)
-    seeds = clip_seeds(specs, sampling, request.prompts)
-    return Job(
-        command="extend",
-        output=request.output,
-        folder=RunFolder(request.run_dir) if request.run_dir else RunFolder.beside(request.output),
+    audio, sound = _sound(request, origin, source, earlier, preset.fps, notes)
+    more_settings: dict[str, Any] = {} if scenes is None else {"scenes": scenes.label}
+    if sound is not None:
+        more_settings["audio_start"] = round(sound.start, 6)
+    if earlier.has_sound and not earlier.keeps_sound:
+        more_settings["earlier_sound"] = False
+    # Recorded as they hold, so that the next `extend` finds them however many came before it.
+    asked = request.model_copy(
+        update={
+            "at_cut": at_cut,
+            "audio": audio,
+            "first_frame": "prompt" if _scenes_by_prompt(request, origin) else request.first_frame,
+            "first_frame_model": _first_frame_model(request, origin),
+        }
+    )
+    return decided_job(
+        "extend",
+        asked,
         preset=preset,
         specs=specs,
-        prompts=prompts,
-        seeds=seeds,
+        prompt=prompt,
         source=source,
         start=start,
+        fit=source_fit,
         sampling=sampling,
-        delivery=request,
-        audio=None,
+        sound=sound,
+        notes=notes,
         earlier=earlier,
-        settings=deciding_settings(
-            preset=preset,
-            specs=specs,
-            prompts=prompts,
-            seeds=seeds,
-            source=source,
-            start=start,
-            fit=source_fit,
-            sampling=sampling,
-            delivery=request,
-            audio=None,
-        ),
-        captioned=prompt is None and not request.prompts,
-        notes=tuple(notes),
+        more_settings=more_settings,
     )
+
+
+def _preset(request: ExtendRequest, origin: Origin) -> Preset:
+    name = request.preset or origin.preset_name
+    size = request.size or (origin.size if name == origin.preset_name else None)
+    preset = with_track_grid(
+        with_size(load_preset(name), size), request.track_grid or _earlier_grid(origin)
+    )
+    weights = request.weights
+    if weights is None and name == origin.preset_name:
+        weights = origin.weights
+    if weights is not None:
+        from longvie_cli.engine.loader import find_weights
+
+        preset = preset.model_copy(update={"weights": weights})
+        find_weights(preset)
+    return preset
 
 
 def find_origin(video: Path) -> Origin:
@@ -260,6 +302,7 @@ def _origin(folder: RunFolder, record: Mapping[str, Any]) -> Origin:
         weights=Path(request["weights"]) if request.get("weights") else None,
         lora_paths=tuple(Path(path) for path in request.get("lora_paths") or []),
         depth=DepthChoice.recalled(request.get("depth") or {}),
+        request=request.get("request") or {},
     )
 
 
@@ -344,7 +387,11 @@ def _start(
         history = load_tail(origin.tail)
         if history.shape[1:3] == (preset.height, preset.width):
             return Start(label, history=history)
-    if origin.about:
+        notes.append(
+            f"{previous.name}: its last frames are brought to {preset.size.label}, so it does not "
+            "go on without loss."
+        )
+    elif origin.about:
         notes.append(
             f"{previous.name}: its run folder is not beside it, so it goes on from its last frames "
             "as decoded, which are not lossless."
@@ -372,7 +419,10 @@ def _source_fit(request: ExtendRequest, preset: Preset, earlier: Fit) -> Fit:
     return earlier
 
 
-def _earlier_video(previous: Path, preset: Preset, fit: Fit, notes: list[str]) -> EarlierVideo:
+def _earlier_video(
+    request: ExtendRequest, preset: Preset, fit: Fit, notes: list[str]
+) -> EarlierVideo:
+    previous = request.previous
     video = probe_video(previous)
     joinable = is_joinable(previous, height=preset.height, width=preset.width, fps=preset.fps)
     if not joinable:
@@ -385,9 +435,146 @@ def _earlier_video(previous: Path, preset: Preset, fit: Fit, notes: list[str]) -
         path=previous,
         num_frames=count_frames(previous, fps=None if joinable else preset.fps),
         joinable=joinable,
-        has_audio=video.has_audio,
+        has_sound=video.has_audio,
+        keeps_sound=video.has_audio and request.audio != "none",
         fit=fit,
     )
+
+
+@dataclass(frozen=True)
+class _Scenes:
+    """How scenes that begin anew get their picture from the prompt.
+
+    Args:
+        label: In words, for the comparison of requests.
+        model: The pipeline that makes it; None lets the video model do it.
+    """
+
+    label: str
+    model: Path | None
+
+
+def _scenes_by_prompt(request: ExtendRequest, origin: Origin) -> bool:
+    asked = request.first_frame or origin.request.get("first_frame")
+    if asked is not None:
+        return bool(asked == "prompt")
+    return str(origin.settings.get("first_frame", "")).startswith(FROM_THE_PROMPT)
+
+
+def _first_frame_model(request: ExtendRequest, origin: Origin) -> Path | None:
+    earlier = origin.request.get("first_frame_model")
+    return request.first_frame_model or (Path(earlier) if earlier else None)
+
+
+def _scenes(request: ExtendRequest, origin: Origin, preset: Preset) -> _Scenes | None:
+    """Return how scenes get a picture from the prompt, None if they show the source's own.
+
+    Raises:
+        UsageError: Nothing makes one.
+        MissingResourceError: The pipeline is gone.
+    """
+    if not _scenes_by_prompt(request, origin):
+        return None
+    model = _first_frame_model(request, origin)
+    check_first_frame(preset, model)
+    return _Scenes(first_frame_label(model), model)
+
+
+def _sound(
+    request: ExtendRequest,
+    origin: Origin,
+    source: Source,
+    earlier: EarlierVideo,
+    fps: int,
+    notes: list[str],
+) -> tuple[str | None, Sound | None]:
+    """Return `--audio` as it holds, and what is heard from the first new frame on.
+
+    A file is the sound of the whole video, so it goes on where the earlier video ends.
+
+    Raises:
+        UsageError: There is no video whose sound could go along, or it has none.
+        MediaError: The file has no sound.
+    """
+    audio = request.audio
+    if audio is None:
+        audio = _earlier_audio(request, origin, source, notes)
+    if audio is None or audio == "none":
+        return audio, None
+    if audio != "source":
+        read_sound(Path(audio))
+        return audio, Sound(Path(audio), earlier.num_frames / fps)
+    if not isinstance(source, VideoSource):
+        raise UsageError("--audio source: it goes on without a video to take the sound from.")
+    if source.pingpong:
+        raise UsageError(
+            "--audio source: the sound of a source played back and forth is of no use."
+        )
+    if not source.video.has_audio:
+        raise UsageError(f"--audio source: {source.name} has no sound.")
+    # Its frame `first_frame` is the last one of the earlier video.
+    return audio, Sound(source.path, (source.first_frame + 1) / fps)
+
+
+def _earlier_audio(
+    request: ExtendRequest, origin: Origin, source: Source, notes: list[str]
+) -> str | None:
+    """Return what the earlier run took its sound from, None if it had none or that is gone."""
+    audio = origin.request.get("audio")
+    if audio is None or audio == "none":
+        return None
+    if audio == "source":
+        goes_on = request.video is None and isinstance(source, VideoSource) and not source.pingpong
+    else:
+        goes_on = Path(audio).is_file()
+    if not goes_on:
+        notes.append(f"{request.previous.name}: its sound does not go on (--audio).")
+        return None
+    return str(audio)
+
+
+def _say_idle(request: ExtendRequest, source: Source, progress: Progress) -> None:
+    """Warn of what was asked for and does nothing, as what it goes on with shows.
+
+    Raises:
+        UsageError: Ready depth has no video whose depth it could be.
+    """
+    if source.kind == "video":
+        return
+    if request.depth is not None:
+        raise UsageError(f"--depth: there is no video that it is the depth of ({source.name}).")
+    estimated = isinstance(source, CameraSource) and source.has_picture
+    names = ["tracker", "depth_smoothing", *([] if estimated else ["depth_model"])]
+    if idle := [name for name in names if getattr(request, name) is not None]:
+        progress.warning(f"{flags_of(idle)}: nothing to do, it goes on with {source.name}.")
+
+
+def _depth(request: ExtendRequest, origin: Origin, *, own_source: bool) -> DepthChoice:
+    """Return where depth comes from: as asked for, or as before; ready depth is of one video."""
+    before = origin.depth if own_source else replace(origin.depth, video=None)
+    smoothing = request.depth_smoothing or before.smoothing
+    if request.depth is not None:
+        polarity = request.depth_polarity or "auto"
+        return DepthChoice(before.model, smoothing, request.depth, polarity)
+    if request.depth_model is not None:
+        return DepthChoice(request.depth_model, smoothing)
+    polarity = request.depth_polarity or before.polarity
+    return DepthChoice(before.model, smoothing, before.video, polarity)
+
+
+def _range_for(
+    depth: DepthChoice, request: ExtendRequest, origin: Origin, notes: list[str]
+) -> DepthRange | None:
+    """Return the depth range of the earlier run, None where depth has another scale now."""
+    if request.depth is None and request.depth_model is None:
+        return _depth_range(origin)
+    if (depth.model, depth.video) == (origin.depth.model, origin.depth.video):
+        return _depth_range(origin)
+    notes.append(
+        f"{request.previous.name}: depth comes from another place than before, so its greys are "
+        "measured anew."
+    )
+    return None
 
 
 def _camera_source(
@@ -411,7 +598,7 @@ def _camera_source(
         fov=fov,
         pingpong=request.repeat == "pingpong",
         greys=_last_greys(origin, preset),
-        depth=replace(origin.depth, video=None),
+        depth=_depth(request, origin, own_source=False),
     )
 
 
@@ -451,7 +638,6 @@ def _source(
     """Return what the video goes on with: a new source, the rest of its own, or nothing."""
     pingpong = request.repeat == "pingpong"
     if request.video is not None:
-        # Another video has other ready depth, but the same model and smoothing.
         return VideoSource(
             request.video,
             preset,
@@ -460,12 +646,12 @@ def _source(
             pingpong,
             at_cut=at_cut,
             progress=progress,
-            depth=replace(origin.depth, video=None),
+            depth=_depth(request, origin, own_source=False),
             **_tracking(request, origin),
         )
     if request.controls is not None:
         return FolderSource(request.controls, preset, fit, progress, pingpong)
-    rest = _rest_of_source(request, origin, preset, fit, sampling, progress, at_cut)
+    rest = _rest_of_source(request, origin, preset, fit, sampling, progress, notes, at_cut)
     if rest is None:
         if request.repeat is not None:
             raise UsageError("--repeat: there is no --video or --controls to repeat.")
@@ -486,6 +672,7 @@ def _rest_of_source(
     fit: Fit,
     sampling: Sampling,
     progress: Progress,
+    notes: list[str],
     at_cut: AtCut | None,
 ) -> Source | None:
     settings, kind = origin.settings, origin.about.get("source_kind")
@@ -494,7 +681,7 @@ def _rest_of_source(
     if kind == "flight":
         return FlightSource(int(settings["flight"]), preset, place, _depth_range(origin))
     if kind == "camera":
-        return _rest_of_camera(request, origin, preset, fit, sampling, pingpong)
+        return _rest_of_camera(request, origin, preset, fit, sampling, notes, pingpong)
     if origin.source_path is None or kind not in ("video", "controls"):
         return None
     path = origin.source_path
@@ -519,7 +706,7 @@ def _rest_of_source(
             f"{path}: this file has changed since {request.previous.name} was made from it.",
             hint="Pass --video to begin with it anew.",
         )
-    depth = origin.depth
+    depth = _depth(request, origin, own_source=True)
     if depth.video is not None and not depth.video.exists():
         raise ControlError(
             f"{depth.video}: the depth of {path.name} is no longer there.",
@@ -532,7 +719,7 @@ def _rest_of_source(
         sampling.device,
         pingpong,
         place,
-        _depth_range(origin),
+        _range_for(depth, request, origin, notes),
         depth,
         at_cut,
         progress,
@@ -566,6 +753,7 @@ def _rest_of_camera(
     preset: Preset,
     fit: Fit,
     sampling: Sampling,
+    notes: list[str],
     pingpong: bool,
 ) -> Source | None:
     """Return the path of the earlier run, further on; None if its picture is gone."""
@@ -579,6 +767,7 @@ def _rest_of_camera(
         picture = origin.folder.controls_dir / FIRST_FRAME_NAME
         if not picture.is_file():
             return None
+    depth = _depth(request, origin, own_source=False)
     source = CameraSource(
         parse_camera_path(str(settings["camera"])),
         preset,
@@ -589,10 +778,12 @@ def _rest_of_camera(
         fov=float(settings.get("fov", 55.0)),
         pingpong=pingpong,
         first_frame=int(origin.about.get("last_source_frame", 0)),
-        depth_range=_depth_range(origin),
-        depth=replace(origin.depth, video=None),
+        depth_range=_range_for(depth, request, origin, notes) if picture else _depth_range(origin),
+        depth=depth,
     )
-    if source.facts().get("camera_picture") != settings.get("camera_picture"):
+    # The hash is of the picture at the size of the controls, which may be another one now.
+    before = replace(source, preset=with_size(load_preset(origin.preset_name), origin.size))
+    if before.facts().get("camera_picture") != settings.get("camera_picture"):
         raise ControlError(
             f"{picture}: this picture has changed since {request.previous.name} was made from it.",
             hint="Pass --camera to begin with the last frame.",

@@ -1,84 +1,202 @@
-"""`extract-controls`: a video becomes a folder of depth and track clips with their cond.json."""
+"""`extract-controls`: a source becomes a folder of depth and track clips with their cond.json."""
 
 from __future__ import annotations
 
-from longvie_cli.controls.extraction import extract_controls as extract
-from longvie_cli.controls.files import load_control_clips
+from dataclasses import dataclass
+from typing import Any
+
+from longvie_cli.controls.files import CONDITIONS_NAME, load_control_clips
 from longvie_cli.controls.preview import write_preview
 from longvie_cli.errors import UsageError
 from longvie_cli.models.hub import go_offline
 from longvie_cli.progress import Progress, SilentProgress
-from longvie_cli.settings.presets import load_preset
+from longvie_cli.settings.presets import Preset, load_preset, with_size
 from longvie_cli.settings.requests import ExtractControlsRequest
 from longvie_cli.settings.tracking import TrackerChoice
-from longvie_cli.workflows.depth import DepthChoice
+from longvie_cli.timeline import plan_clips
+from longvie_cli.workflows.depth import DepthChoice, say_models
+from longvie_cli.workflows.disk import extraction_bytes, free_bytes, say_disk, unwritable
 from longvie_cli.workflows.result import JobResult
 from longvie_cli.workflows.scenes import cuts_to_honour
 from longvie_cli.workflows.sources import (
+    CameraSource,
+    FlightSource,
+    MadeSource,
     VideoSource,
-    control_layout,
     frames_to_make,
     with_track_grid,
 )
-from longvie_cli.workflows.trackers import make_tracker
+
+
+@dataclass(frozen=True)
+class _Extraction:
+    """One extraction, decided before anything is written.
+
+    Args:
+        preset: Sizes and clip length.
+        source: What is extracted.
+        num_frames: How much of it.
+        cuts: Frames that begin scenes which are laid out anew.
+        notes: What the user should know before it begins.
+    """
+
+    preset: Preset
+    source: MadeSource
+    num_frames: int
+    cuts: tuple[int, ...]
+    notes: tuple[str, ...]
 
 
 def extract_controls(
     request: ExtractControlsRequest, progress: Progress | None = None
 ) -> JobResult:
-    """Write the controls of a video, going on where an earlier call stopped.
+    """Write the controls of a source, going on where an earlier call stopped.
+
+    The folder is what a run of `generate` with the same source makes for itself.
 
     Raises:
         LongVieError: See `longvie_cli.errors`.
     """
-    from longvie_cli.engine.loader import resolve_device
-
     progress = progress or SilentProgress()
-    if request.output.exists() and not request.output.is_dir():
-        raise UsageError(f"-o {request.output}: this is a file; the controls need a folder.")
-    if request.offline:
-        go_offline()
-    preset = with_track_grid(load_preset(request.preset), request.track_grid)
-    device = resolve_device(request.device)
-    choice = DepthChoice.of(request)
-    tracker = make_tracker(
-        request.tracker or TrackerChoice(),
-        device=device,
-        accept_noncommercial=request.accept_noncommercial,
-        progress=progress,
-    )
-    depth = choice.load(
-        request.video, preset=preset, fit=request.fit, device=device, progress=progress
-    )
-    wanted = request.wanted_frames(preset.geometry)
-    source = VideoSource(
-        request.video, preset, request.fit, device, at_cut=request.at_cut, progress=progress
-    )
-    num_frames = frames_to_make(source, wanted, flag=request.length_flag, fps=preset.fps)
-    notes: list[str] = []
-    cuts = cuts_to_honour(
-        source, num_frames, request.at_cut, fps=preset.fps, notes=notes, progress=progress
-    )
-    for note in notes:
+    job = _decide(request, progress, to_run=True)
+    preset, source = job.preset, job.source
+    if (locked := unwritable(request.output)) is not None:
+        raise locked
+    needed = extraction_bytes(source, preset, job.num_frames)
+    say_disk(needed, request.output, progress, only_if_short=True)
+    for note in job.notes:
         progress.message(note)
-    extract(
-        request.video,
+    source.write_controls(
         request.output,
-        layout=control_layout(preset, cuts=cuts),
-        fit=request.fit,
-        depth=depth,
-        smoothing=choice.smoothing_used,
-        tracker=tracker,
-        progress=progress,
-        num_frames=wanted,
+        job.num_frames,
+        progress,
         text=request.prompt or "",
         overwrite=request.overwrite,
     )
     controls = load_control_clips(request.output, preset.geometry)
-    if request.preview:
-        preview, sheet = write_preview(
-            controls, request.video, fps=preset.fps, fit=request.fit, progress=progress
-        )
-        progress.message(f"To look at: {preview} and {sheet}")
     frames = controls.num_frames
-    return JobResult("done", request.output, frames=frames, seconds=frames / preset.fps)
+    if request.preview:
+        pictures = source.control_pictures(frames)
+        preview, sheet = write_preview(controls, pictures, fps=preset.fps, progress=progress)
+        progress.message(f"To look at: {preview} and {sheet}")
+    return JobResult(
+        "done", request.output, frames=frames, seconds=frames / preset.fps, seed=request.seed
+    )
+
+
+def plan(request: ExtractControlsRequest, progress: Progress | None = None) -> JobResult:
+    """Say what `extract_controls` would do; writes nothing."""
+    progress = progress or SilentProgress()
+    job = _decide(request, progress, to_run=False)
+    preset, source, fps = job.preset, job.source, job.preset.fps
+    seconds = job.num_frames / fps
+    specs = plan_clips(preset.geometry, job.num_frames, cuts=job.cuts)
+    height, width = preset.control_size
+    progress.message(
+        f"{request.output}: {job.num_frames} frames, {seconds:.2f} s at {fps} fps, "
+        f"{width}x{height}, {len(specs)} clips of depth and tracks."
+    )
+    progress.message(f"source: {source.name}")
+    inputs = [*source.conversions(), *job.notes]
+    for line in inputs:
+        progress.message(line)
+    clips: list[dict[str, Any]] = []
+    for spec in specs:
+        first = spec.first_frame + spec.skip_frames
+        last = first + spec.added_frames
+        clips.append(
+            {
+                "index": spec.index,
+                "frames": spec.added_frames,
+                "from_seconds": round(first / fps, 3),
+                "to_seconds": round(last / fps, 3),
+            }
+        )
+        progress.message(
+            f"  clip {spec.index}: {first / fps:.2f} s to {last / fps:.2f} s, "
+            f"{spec.added_frames} frames"
+        )
+    if (request.output / CONDITIONS_NAME).is_file():
+        progress.message(
+            f"{request.output}: holds controls; they stay if they are these, others are replaced "
+            "only with --overwrite."
+        )
+    models = say_models(source.models(), progress)
+    needed = extraction_bytes(source, preset, job.num_frames)
+    say_disk(needed, request.output, progress, only_if_short=False)
+    if (locked := unwritable(request.output)) is not None:
+        progress.warning(f"The run will not start: {locked.message}")
+    return JobResult(
+        "planned",
+        request.output,
+        frames=job.num_frames,
+        seconds=seconds,
+        seed=request.seed,
+        plan={
+            "clips": clips,
+            "source": source.name,
+            "inputs": inputs,
+            "width": width,
+            "height": height,
+            "settings": source.facts(),
+            "models": models,
+            "disk_bytes": needed,
+            "disk_free_bytes": free_bytes(request.output),
+        },
+    )
+
+
+def _decide(request: ExtractControlsRequest, progress: Progress, *, to_run: bool) -> _Extraction:
+    if request.output.exists() and not request.output.is_dir():
+        raise UsageError(f"-o {request.output}: this is a file; the controls need a folder.")
+    if request.offline:
+        go_offline()
+    preset = with_size(load_preset(request.preset), request.size)
+    preset = with_track_grid(preset, request.track_grid)
+    source = _source(request, preset, progress)
+    if to_run:
+        # Before a long video is read through.
+        source.check_models()
+    wanted = request.wanted_frames(preset.geometry)
+    num_frames = frames_to_make(
+        source, wanted, flag=request.length_flag, fps=preset.fps, repeatable=False
+    )
+    source.check_length(num_frames)
+    notes: list[str] = []
+    if wanted is None and source.frames_left(None) is None:
+        notes.append(f"No length given: {num_frames / preset.fps:g} s.")
+    cuts = cuts_to_honour(
+        source, num_frames, request.at_cut, fps=preset.fps, notes=notes, progress=progress
+    )
+    return _Extraction(preset, source, num_frames, cuts, tuple(notes))
+
+
+def _source(request: ExtractControlsRequest, preset: Preset, progress: Progress) -> MadeSource:
+    from longvie_cli.engine.loader import resolve_device
+
+    device = resolve_device(request.device)
+    if request.video is not None:
+        return VideoSource(
+            request.video,
+            preset,
+            request.fit,
+            device,
+            at_cut=request.at_cut,
+            progress=progress,
+            depth=DepthChoice.of(request),
+            tracker=request.tracker or TrackerChoice(),
+            accept_noncommercial=request.accept_noncommercial,
+        )
+    if request.camera is not None:
+        return CameraSource(
+            request.camera,
+            preset,
+            request.fit,
+            device,
+            request.seed or 0,
+            image=request.image,
+            fov=request.fov,
+            depth=DepthChoice.of(request),
+            progress=progress,
+        )
+    return FlightSource(request.seed or 0, preset)

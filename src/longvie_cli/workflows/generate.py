@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from longvie_cli.errors import MissingResourceError, UsageError
-from longvie_cli.media.ffmpeg import check_readable
+from longvie_cli.errors import UsageError
+from longvie_cli.media.packets import read_sound
 from longvie_cli.media.probe import probe_video
 from longvie_cli.media.reader import read_image
 from longvie_cli.models.hub import go_offline, locate_weights
 from longvie_cli.progress import Progress, SilentProgress
 from longvie_cli.run_folder.commit import hash_file
-from longvie_cli.run_folder.layout import RunFolder
-from longvie_cli.run_folder.manifest import fingerprint
-from longvie_cli.settings.presets import Preset, load_preset
+from longvie_cli.settings.presets import Preset, load_preset, with_size
 from longvie_cli.settings.requests import GenerateRequest
 from longvie_cli.settings.tracking import TrackerChoice
 from longvie_cli.timeline import plan_clips
@@ -22,14 +20,15 @@ from longvie_cli.workflows.depth import DepthChoice
 from longvie_cli.workflows.job import (
     Job,
     Sampling,
+    Sound,
     Start,
+    check_first_frame,
     check_loras,
     check_name,
     check_output_path,
-    check_scene_pictures,
-    clip_prompts,
-    clip_seeds,
-    deciding_settings,
+    decided_job,
+    first_frame_label,
+    say_untrained_size,
 )
 from longvie_cli.workflows.result import JobResult
 from longvie_cli.workflows.scenes import cuts_to_honour
@@ -111,61 +110,43 @@ def decide(request: GenerateRequest, progress: Progress, *, to_run: bool = False
         loras=request.lora,
     )
     check_loras(sampling.loras)
-    _check_first_frame(request, preset)
+    if request.first_frame == "prompt":
+        check_first_frame(preset, request.first_frame_model)
     source = _source(request, preset, sampling.device, progress)
     if to_run:
         if source.kind != "controls":
             # All that is missing in one message, before a video is read through.
             locate_weights(preset)
         source.check_models()
+    say_untrained_size(preset, progress)
     wanted = request.wanted_frames(preset.geometry)
     num_frames = frames_to_make(source, wanted, flag=request.length_flag, fps=preset.fps)
+    source.check_length(num_frames)
     notes: list[str] = []
     cuts = cuts_to_honour(
         source, num_frames, request.at_cut, fps=preset.fps, notes=notes, progress=progress
     )
-    specs = plan_clips(preset.geometry, num_frames, cuts=cuts)
-    prompts = clip_prompts(specs, request.prompt, request.prompts, source, preset.fps)
-    seeds = clip_seeds(specs, sampling, request.prompts)
-    start = _start(request, preset, source)
-    check_scene_pictures(specs, source, start)
-    audio = _audio(request)
     if wanted is None and source.frames_left(None) is None:
         flown = "flight" if source.kind == "flight" else "video"
         notes.append(f"No length given: the {flown} lasts {num_frames / preset.fps:g} s.")
-    return Job(
-        command="generate",
-        output=request.output,
-        folder=RunFolder(request.run_dir) if request.run_dir else RunFolder.beside(request.output),
+    return decided_job(
+        "generate",
+        request,
         preset=preset,
-        specs=specs,
-        prompts=prompts,
-        seeds=seeds,
+        specs=plan_clips(preset.geometry, num_frames, cuts=cuts),
+        prompt=request.prompt,
         source=source,
-        start=start,
+        start=_start(request, preset, source),
+        fit=request.fit,
         sampling=sampling,
-        delivery=request,
-        audio=audio,
-        earlier=None,
-        settings=deciding_settings(
-            preset=preset,
-            specs=specs,
-            prompts=prompts,
-            seeds=seeds,
-            source=source,
-            start=start,
-            fit=request.fit,
-            sampling=sampling,
-            delivery=request,
-            audio=audio,
-        ),
-        captioned=request.prompt is None and not request.prompts,
-        notes=tuple(notes),
+        sound=_sound(request),
+        notes=notes,
     )
 
 
 def _preset(request: GenerateRequest) -> Preset:
-    return load_preset(request.preset).model_copy(update={"weights": request.weights})
+    preset = with_size(load_preset(request.preset), request.size)
+    return preset.model_copy(update={"weights": request.weights})
 
 
 def _source(request: GenerateRequest, preset: Preset, device: str, progress: Progress) -> Source:
@@ -201,21 +182,6 @@ def _source(request: GenerateRequest, preset: Preset, device: str, progress: Pro
     return FlightSource(request.seed, preset)
 
 
-def _check_first_frame(request: GenerateRequest, preset: Preset) -> None:
-    """Do nothing if the first frame asked for can be made.
-
-    Raises:
-        UsageError: It shall come from the prompt, and nothing makes one.
-    """
-    can_make = preset.makes_first_frame or request.first_frame_model is not None
-    if request.first_frame == "prompt" and not can_make:
-        raise UsageError(
-            f"--first-frame prompt: preset {preset.name} continues pictures and makes none.",
-            hint="Pass --image FILE, or --first-frame-model DIR: a depth-conditioned text-to-image "
-            "pipeline.",
-        )
-
-
 def _start(request: GenerateRequest, preset: Preset, source: Source) -> Start:
     """Return what the video starts from: --image, the source's own picture, or the prompt."""
     if request.image is not None:
@@ -240,34 +206,15 @@ def _start(request: GenerateRequest, preset: Preset, source: Source) -> Start:
             else "Pass --image FILE.",
         )
     model = request.first_frame_model
-    if model is None:
-        return Start("from the prompt", scenes_from_prompt=True)
-    label = f"from the prompt by {_pipeline_identity(model)}"
-    return Start(label, image_model=model, scenes_from_prompt=True)
+    return Start(first_frame_label(model), image_model=model, scenes_from_prompt=True)
 
 
-def _pipeline_identity(model: Path) -> str:
-    """Return a pipeline folder's name and a hash of its layout: names and sizes of all its files.
-
-    Raises:
-        MissingResourceError: It is no pipeline folder.
-    """
-    if not (model / "model_index.json").is_file():
-        raise MissingResourceError(
-            f"--first-frame-model {model}: no pipeline in diffusers layout (no model_index.json).",
-            hint="Fetch one, for instance: hf download NAME --local-dir FOLDER",
-        )
-    files = sorted(path for path in model.rglob("*") if path.is_file())
-    listing = [(path.relative_to(model).as_posix(), path.stat().st_size) for path in files]
-    return f"{model.absolute().name} {fingerprint({'files': listing})}"
-
-
-def _audio(request: GenerateRequest) -> Path | None:
+def _sound(request: GenerateRequest) -> Sound | None:
     if request.audio == "none":
         return None
     if request.audio != "source":
-        check_readable(Path(request.audio))
-        return Path(request.audio)
+        read_sound(Path(request.audio))
+        return Sound(Path(request.audio))
     assert request.video is not None, "checked by the request"
     if request.repeat is not None:
         raise UsageError(
@@ -275,4 +222,4 @@ def _audio(request: GenerateRequest) -> Path | None:
         )
     if not probe_video(request.video).has_audio:
         raise UsageError(f"--audio source: {request.video.name} has no sound.")
-    return request.video
+    return Sound(request.video)

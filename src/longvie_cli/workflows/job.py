@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from longvie_cli.documents import briefly
 from longvie_cli.durable import part_path
-from longvie_cli.errors import OutputConflictError, UsageError
+from longvie_cli.errors import MissingResourceError, OutputConflictError, UsageError
 from longvie_cli.models.hub import weight_hashes
+from longvie_cli.progress import Progress
 from longvie_cli.run_folder.commit import hash_file
 from longvie_cli.run_folder.layout import RunFolder
-from longvie_cli.run_folder.manifest import Redo
-from longvie_cli.settings.presets import Fit, Preset, preset_folder
+from longvie_cli.run_folder.manifest import Redo, fingerprint
+from longvie_cli.settings.presets import Fit, Preset, load_preset, preset_folder
 from longvie_cli.settings.prompts import (
     ClipPrompt,
     Prompts,
@@ -27,13 +28,25 @@ from longvie_cli.settings.prompts import (
     prompt_of_clip,
     seed_of_clip,
 )
-from longvie_cli.settings.requests import Attention, Delivery, LoraFile, Offload, Quantize
+from longvie_cli.settings.requests import (
+    Attention,
+    Delivery,
+    ExtendRequest,
+    GenerateRequest,
+    LoraFile,
+    Offload,
+    Quantize,
+)
 from longvie_cli.timeline import ClipSpec
 from longvie_cli.workflows.sources import Source
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+
+FROM_THE_PROMPT = "from the prompt"
+"""How the label of a start begins whose picture is made."""
 
 
 @dataclass(frozen=True)
@@ -89,15 +102,30 @@ class EarlierVideo:
         path: The file.
         num_frames: Its frames at the preset's fps.
         joinable: Whether new clips can follow it without encoding it again.
-        has_audio: Whether it has sound, which then goes along.
+        has_sound: Whether it has sound.
+        keeps_sound: Whether that goes along.
         fit: How it is brought to size where it is encoded again.
     """
 
     path: Path
     num_frames: int
     joinable: bool
-    has_audio: bool
+    has_sound: bool
+    keeps_sound: bool
     fit: Fit
+
+
+@dataclass(frozen=True)
+class Sound:
+    """Sound that goes along.
+
+    Args:
+        path: File whose sound it is.
+        start: Second of it that belongs to the first frame this run adds.
+    """
+
+    path: Path
+    start: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -116,7 +144,7 @@ class Job:
         start: What clip 0 starts from.
         sampling: How the model is run.
         delivery: How the file is written.
-        audio: File whose sound goes along.
+        sound: What is heard beside the sound of the earlier video.
         earlier: What `extend` continues.
         settings: Everything that decides the output, as JSON without absolute paths.
         captioned: Whether the prompts came with the source.
@@ -134,7 +162,7 @@ class Job:
     start: Start
     sampling: Sampling
     delivery: Delivery
-    audio: Path | None
+    sound: Sound | None
     earlier: EarlierVideo | None
     settings: Mapping[str, Any]
     captioned: bool
@@ -160,6 +188,68 @@ class Job:
     def last_source_frame(self) -> int:
         """Frame of the source's timeline that the last frame of the video shows."""
         return self.source.first_frame + self.source_frames - 1
+
+
+def decided_job(
+    command: Literal["generate", "extend"],
+    request: GenerateRequest | ExtendRequest,
+    *,
+    preset: Preset,
+    specs: Sequence[ClipSpec],
+    prompt: str | None,
+    source: Source,
+    start: Start,
+    fit: Fit,
+    sampling: Sampling,
+    sound: Sound | None,
+    notes: Sequence[str],
+    earlier: EarlierVideo | None = None,
+    more_settings: Mapping[str, Any] | None = None,
+) -> Job:
+    """Return the job once everything is decided but what follows from the rest: prompts, seeds.
+
+    Args:
+        command: The command's name.
+        request: As recorded in the run folder and delivered.
+        prompt: One for all clips, where `request` has none over time.
+        more_settings: Deciding settings that only this command has.
+
+    Raises:
+        UsageError, SettingsError: Prompts or pictures of scenes are missing or do not fit.
+    """
+    prompts = clip_prompts(specs, prompt, request.prompts, source, preset.fps)
+    seeds = clip_seeds(specs, sampling, request.prompts)
+    check_scene_pictures(specs, source, start)
+    settings = deciding_settings(
+        preset=preset,
+        specs=specs,
+        prompts=prompts,
+        seeds=seeds,
+        source=source,
+        start=start,
+        fit=fit,
+        sampling=sampling,
+        delivery=request,
+        sound=sound,
+    )
+    return Job(
+        command=command,
+        output=request.output,
+        folder=RunFolder(request.run_dir) if request.run_dir else RunFolder.beside(request.output),
+        preset=preset,
+        specs=tuple(specs),
+        prompts=prompts,
+        seeds=seeds,
+        source=source,
+        start=start,
+        sampling=sampling,
+        delivery=request,
+        sound=sound,
+        earlier=earlier,
+        settings=settings | dict(more_settings or {}),
+        captioned=prompt is None and not request.prompts,
+        notes=tuple(notes),
+    )
 
 
 def check_output_path(output: Path, inputs: Sequence[Path | None]) -> None:
@@ -342,6 +432,51 @@ def check_scene_pictures(specs: Sequence[ClipSpec], source: Source, start: Start
             )
 
 
+def check_first_frame(preset: Preset, model: Path | None) -> None:
+    """Do nothing if a first frame can be made from the prompt.
+
+    Raises:
+        UsageError: Neither the preset nor a pipeline makes one.
+    """
+    if not preset.makes_first_frame and model is None:
+        raise UsageError(
+            f"--first-frame prompt: preset {preset.name} continues pictures and makes none.",
+            hint="Pass --image FILE, or --first-frame-model DIR: a depth-conditioned text-to-image "
+            "pipeline.",
+        )
+
+
+def first_frame_label(model: Path | None) -> str:
+    """Return in words what a first frame made from the prompt depends on.
+
+    Of a pipeline its folder's name, and a hash of the names and sizes of all its files.
+
+    Raises:
+        MissingResourceError: It is no pipeline folder.
+    """
+    if model is None:
+        return FROM_THE_PROMPT
+    if not (model / "model_index.json").is_file():
+        raise MissingResourceError(
+            f"--first-frame-model {model}: no pipeline in diffusers layout (no model_index.json).",
+            hint="Fetch one, for instance: hf download NAME --local-dir FOLDER",
+        )
+    files = sorted(path for path in model.rglob("*") if path.is_file())
+    listing = [(path.relative_to(model).as_posix(), path.stat().st_size) for path in files]
+    identity = f"{model.absolute().name} {fingerprint({'files': listing})}"
+    return f"{FROM_THE_PROMPT} by {identity}"
+
+
+def say_untrained_size(preset: Preset, progress: Progress) -> None:
+    """Warn that a preset was trained at another size than it is to make."""
+    trained = load_preset(preset.name).size
+    if preset.size != trained:
+        progress.warning(
+            f"--size {preset.size.label}: preset {preset.name} was trained at {trained.label}; "
+            "other sizes may come out worse."
+        )
+
+
 def model_hashes(preset: Preset) -> dict[str, str]:
     """Return the hash of every weights and settings file of a preset, by its name there.
 
@@ -367,7 +502,7 @@ def deciding_settings(
     fit: str,
     sampling: Sampling,
     delivery: Delivery,
-    audio: Path | None,
+    sound: Sound | None,
 ) -> dict[str, Any]:
     """Return everything that decides the output, named as in the flags where there is one."""
     # Named only where they are not the default, which earlier versions did not know.
@@ -385,6 +520,7 @@ def deciding_settings(
         **source.facts(),
         # Only where there are any: without cuts a run is what it was before they were looked for.
         **({"at_cut": "restart", "cuts": restarts} if restarts else {}),
+        **_size_settings(preset),
         "fit": fit,
         "seed": sampling.seed,
         "steps": sampling.num_inference_steps,
@@ -396,10 +532,14 @@ def deciding_settings(
         **kernels,
         "crf": delivery.crf,
         "embed_metadata": delivery.embed_metadata,
-        "audio": None if audio is None else f"{audio.name} {hash_file(audio)}",
+        "audio": None if sound is None else f"{sound.path.name} {hash_file(sound.path)}",
         **_unusual_settings(sampling, delivery),
         **_seed_settings(sampling, seeds),
     }
+
+
+def _size_settings(preset: Preset) -> dict[str, Any]:
+    return {} if preset.size == load_preset(preset.name).size else {"size": preset.size.label}
 
 
 def _prompt_settings(prompts: Sequence[str]) -> dict[str, Any]:

@@ -35,8 +35,8 @@ class LiveVideo:
         self._not_before = 0.0
         if self._path is None:
             return
-        inputs = [job.audio, job.earlier.path if job.earlier else None]
-        taken = {path.absolute() for path in (job.output, *inputs) if path is not None}
+        inputs = [part.path for part in (job.sound, job.earlier) if part is not None]
+        taken = {path.absolute() for path in (job.output, *inputs)}
         if self._path.suffix.lower() != ".mp4":
             raise UsageError(f"--live {self._path}: the file must be named .mp4.")
         if self._path.absolute() in taken:

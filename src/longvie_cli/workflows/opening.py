@@ -43,9 +43,10 @@ _SHAPING_PACKAGES = ("torch", "diffusers", "transformers", "numpy", "opencv-pyth
 _MAY_CHANGE = {
     *("prompt", "prompts", "seed", "seeds", "seed_per_clip", "steps", "guidance"),
     *("negative_prompt", "depth_strength", "track_strength", "control_start", "control_end"),
-    *("dtype", "quantize", "attention", "lora", "retries", "audio", "embed_metadata"),
+    *("dtype", "quantize", "attention", "lora", "retries"),
 }
-_ONLY_OF_THE_FILE = {"audio", "embed_metadata"}
+_ONLY_OF_THE_FILE = {"audio", "audio_start", "earlier_sound", "embed_metadata"}
+_MAY_CHANGE |= _ONLY_OF_THE_FILE
 _BY_CLIP = {"prompt", "prompts", "seed", "seeds", "seed_per_clip"}
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from longvie_cli.errors import InputError, UsageError
 from longvie_cli.progress import Progress
 from longvie_cli.settings.requests import AtCut
+from longvie_cli.timeline import timecode
 from longvie_cli.workflows.sources import Source
 
 # More are counted, not listed.
@@ -70,9 +71,3 @@ def describe_cuts(cuts: Sequence[int], first_frame: int, fps: int) -> str:
         return f"a scene cut at {listed[0]}"
     more = f" and {len(cuts) - _LISTED} more" if len(cuts) > _LISTED else ""
     return f"{len(cuts)} scene cuts, at {', '.join(listed)}{more}"
-
-
-def timecode(seconds: float) -> str:
-    """Return a time as minutes, seconds and hundredths, `1:02.50`."""
-    hundredths = round(seconds * 100)
-    return f"{hundredths // 6000}:{hundredths // 100 % 60:02d}.{hundredths % 100:02d}"

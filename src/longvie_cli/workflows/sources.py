@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +23,7 @@ from longvie_cli.settings.presets import Fit, Preset, TrackGrid
 from longvie_cli.settings.requests import AtCut
 from longvie_cli.settings.tracking import TrackerChoice
 from longvie_cli.timeline import ClipSpec
-from longvie_cli.workflows.depth import DepthChoice
+from longvie_cli.workflows.depth import DepthChoice, ModelState
 
 if TYPE_CHECKING:
     import numpy as np
@@ -131,10 +132,24 @@ class Source(Protocol):
         """Return what decides its controls, as JSON without absolute paths."""
 
     def check_models(self) -> None:
-        """Do nothing if the models it is looked at with are here; loads and writes nothing.
+        """Do nothing if `models` are all here; loads and writes nothing.
 
         Raises:
             MissingResourceError: One is not here, or its licence is not accepted.
+            MediaError: Ready depth is no readable file.
+        """
+
+    def check_length(self, num_frames: int) -> None:
+        """Do nothing if what was brought beside it lasts for the frames the run shows of it.
+
+        Raises:
+            MediaError: Ready depth is shorter; says by how much.
+        """
+
+    def models(self) -> list[ModelState]:
+        """Return the models its controls are made with, and whether they are here; none: no line.
+
+        Raises:
             MediaError: Ready depth is no readable file.
         """
 
@@ -165,6 +180,34 @@ class Source(Protocol):
 
         Returns None for a source without controls.
         """
+
+
+class MadeSource(Source, Protocol):
+    """A source whose controls are made, and not brought."""
+
+    def write_controls(
+        self,
+        folder: Path,
+        num_frames: int,
+        progress: Progress,
+        *,
+        text: str = "",
+        overwrite: bool = False,
+        mend: bool = False,
+    ) -> None:
+        """Write the controls of `num_frames` frames into a folder, as `prepare` does, resumably.
+
+        Args:
+            folder: Made where missing.
+            num_frames: Counted from `first_frame`.
+            progress: Told of everything.
+            text: Prompt of every clip in `cond.json`, in place of those the source brings.
+            overwrite: Replace controls in the folder that were made otherwise.
+            mend: Make damaged files again, as `make_control_folder`.
+        """
+
+    def control_pictures(self, num_frames: int) -> Iterator[NDArray[np.uint8]]:
+        """Yield its own pictures at the size of the controls, [height, width, 3], to look at."""
 
 
 @dataclass(frozen=True)
@@ -202,7 +245,7 @@ class VideoSource:
         if video.is_still:
             raise MediaError(
                 f"{self.path}: this is a still picture ({video.codec}), not a video.",
-                hint="Pass a video; a picture to begin with goes with `generate --image`.",
+                hint="Pass a video; a picture goes with --image, and --camera PATH to move in it.",
             )
         return video
 
@@ -238,10 +281,18 @@ class VideoSource:
         )
 
     def check_models(self) -> None:
-        from longvie_cli.workflows.trackers import check_tracker
+        _raise_missing(self.models())
 
-        self.depth.check(self.preset)
-        check_tracker(self.tracker, accept_noncommercial=self.accept_noncommercial)
+    def check_length(self, num_frames: int) -> None:
+        # Played back and forth, any part of it may be shown.
+        shown = self._exact_frames if self.pingpong else self.first_frame + num_frames
+        self.depth.check_length(shown, fps=self.preset.fps, needed_by=self.name)
+
+    def models(self) -> list[ModelState]:
+        from longvie_cli.workflows.trackers import tracker_state
+
+        tracker = tracker_state(self.tracker, accept_noncommercial=self.accept_noncommercial)
+        return [self.depth.state(self.preset), tracker]
 
     def conversions(self) -> list[str]:
         from longvie_cli.controls.extraction import describe_conversion
@@ -299,15 +350,19 @@ class VideoSource:
     def caption(self, spec: ClipSpec) -> str:
         return ""
 
-    def prepare(self, folder: Path, num_frames: int, progress: Progress) -> PlayedControls:
+    def write_controls(
+        self,
+        folder: Path,
+        num_frames: int,
+        progress: Progress,
+        *,
+        text: str = "",
+        overwrite: bool = False,
+        mend: bool = False,
+    ) -> None:
         from longvie_cli.controls.extraction import extract_controls
-        from longvie_cli.controls.files import load_control_clips
         from longvie_cli.workflows.trackers import make_tracker
 
-        # Played back and forth, any part of the source may come next, the part before
-        # `first_frame` too.
-        start = 0 if self.pingpong else self.first_frame
-        reach = num_frames if not self.pingpong else None
         extract_controls(
             self.path,
             folder,
@@ -332,14 +387,34 @@ class VideoSource:
                 progress=progress,
             ),
             progress=progress,
-            start_frame=start,
-            num_frames=reach,
-            mend=True,
+            start_frame=self._scan_start,
+            num_frames=None if self.pingpong else num_frames,
+            text=text,
+            overwrite=overwrite,
+            mend=mend,
         )
+
+    def control_pictures(self, num_frames: int) -> Iterator[NDArray[np.uint8]]:
+        from longvie_cli.media.reader import read_frames
+
+        height, width = self.preset.control_size
+        return read_frames(
+            self.path,
+            fps=self.preset.fps,
+            height=height,
+            width=width,
+            fit=self.fit,
+            start_frame=self.first_frame,
+            num_frames=num_frames,
+        )
+
+    def prepare(self, folder: Path, num_frames: int, progress: Progress) -> PlayedControls:
+        from longvie_cli.controls.files import load_control_clips
+
+        self.write_controls(folder, num_frames, progress, mend=True)
         controls = load_control_clips(folder, self.preset.geometry, progress=progress)
-        return PlayedControls(
-            controls, self.first_frame - start, self.pingpong, self.preset, "stretch"
-        )
+        start = self.first_frame - self._scan_start
+        return PlayedControls(controls, start, self.pingpong, self.preset, "stretch")
 
 
 @dataclass(frozen=True)
@@ -383,6 +458,12 @@ class FolderSource:
 
     def check_models(self) -> None:
         return
+
+    def check_length(self, num_frames: int) -> None:
+        return
+
+    def models(self) -> list[ModelState]:
+        return []
 
     def conversions(self) -> list[str]:
         controls, preset = self._controls, self.preset
@@ -449,6 +530,12 @@ class FlightSource:
     def check_models(self) -> None:
         return
 
+    def check_length(self, num_frames: int) -> None:
+        return
+
+    def models(self) -> list[ModelState]:
+        return []
+
     def conversions(self) -> list[str]:
         return []
 
@@ -465,8 +552,16 @@ class FlightSource:
         start = self.first_frame + spec.first_frame
         return self._flight.caption_at(start, self.preset.num_frames)
 
-    def prepare(self, folder: Path, num_frames: int, progress: Progress) -> PlayedControls:
-        from longvie_cli.controls.files import load_control_clips
+    def write_controls(
+        self,
+        folder: Path,
+        num_frames: int,
+        progress: Progress,
+        *,
+        text: str = "",
+        overwrite: bool = False,
+        mend: bool = False,
+    ) -> None:
         from longvie_cli.controls.procedural import make_flight_controls
 
         # A flight has no end, so the last clip too gets controls of its own for every frame.
@@ -478,8 +573,20 @@ class FlightSource:
             num_frames=geometry.frames_of_clips(geometry.num_clips(num_frames)),
             progress=progress,
             start_frame=self.first_frame,
+            text=text,
+            overwrite=overwrite,
+            mend=mend,
         )
-        controls = load_control_clips(folder, geometry, progress=progress)
+
+    def control_pictures(self, num_frames: int) -> Iterator[NDArray[np.uint8]]:
+        for index in range(self.first_frame, self.first_frame + num_frames):
+            yield self._flight.frame(index).rgb
+
+    def prepare(self, folder: Path, num_frames: int, progress: Progress) -> PlayedControls:
+        from longvie_cli.controls.files import load_control_clips
+
+        self.write_controls(folder, num_frames, progress, mend=True)
+        controls = load_control_clips(folder, self.preset.geometry, progress=progress)
         return PlayedControls(controls, 0, False, self.preset, "stretch")
 
 
@@ -583,8 +690,13 @@ class CameraSource:
         return {"camera": str(self.camera)} | scene | _played_facts(self)
 
     def check_models(self) -> None:
-        if self.has_picture:
-            self.depth.check(self.preset)
+        _raise_missing(self.models())
+
+    def check_length(self, num_frames: int) -> None:
+        return
+
+    def models(self) -> list[ModelState]:
+        return [self.depth.state(self.preset)] if self.has_picture else []
 
     def conversions(self) -> list[str]:
         if self.image is None:
@@ -613,15 +725,22 @@ class CameraSource:
         start = self.first_frame + spec.first_frame
         return self._over_landscape.caption_at(start, self.preset.num_frames)
 
-    def prepare(self, folder: Path, num_frames: int, progress: Progress) -> PlayedControls:
+    def write_controls(
+        self,
+        folder: Path,
+        num_frames: int,
+        progress: Progress,
+        *,
+        text: str = "",
+        overwrite: bool = False,
+        mend: bool = False,
+    ) -> None:
         from longvie_cli.controls.camera import make_camera_controls, range_to_continue
-        from longvie_cli.controls.files import load_control_clips
         from longvie_cli.controls.procedural import make_flight_controls
 
         for line in self.conversions():
             progress.message(line)
-        geometry = self.preset.geometry
-        start = 0 if self.pingpong else self.first_frame
+        geometry, start = self.preset.geometry, self._played_from
         if self.pingpong and self._num_frames is not None:
             # Any part may come next, and the turning frame is the path's last.
             reach = self._num_frames
@@ -630,6 +749,7 @@ class CameraSource:
             reach = geometry.frames_of_clips(geometry.num_clips(num_frames))
         depth_range = self.depth_range
         how: dict[str, Any] = {"num_frames": reach, "progress": progress, "start_frame": start}
+        how |= {"text": text, "overwrite": overwrite, "mend": mend}
         if self.has_picture:
             if depth_range is None and self.greys is not None:
                 depth_range = range_to_continue(self._through_picture.disparity(start), self.greys)
@@ -638,10 +758,25 @@ class CameraSource:
         else:
             layout = control_layout(self.preset, depth_range)
             make_flight_controls(self._over_landscape, folder, layout=layout, **how)
-        controls = load_control_clips(folder, geometry, progress=progress)
-        return PlayedControls(
-            controls, self.first_frame - start, self.pingpong, self.preset, "stretch"
-        )
+
+    @property
+    def _played_from(self) -> int:
+        return 0 if self.pingpong else self.first_frame
+
+    def control_pictures(self, num_frames: int) -> Iterator[NDArray[np.uint8]]:
+        for index in range(self.first_frame, self.first_frame + num_frames):
+            if self.has_picture:
+                yield self._through_picture.seen(index)
+            else:
+                yield self._over_landscape.frame(index).rgb
+
+    def prepare(self, folder: Path, num_frames: int, progress: Progress) -> PlayedControls:
+        from longvie_cli.controls.files import load_control_clips
+
+        self.write_controls(folder, num_frames, progress, mend=True)
+        controls = load_control_clips(folder, self.preset.geometry, progress=progress)
+        start = self.first_frame - self._played_from
+        return PlayedControls(controls, start, self.pingpong, self.preset, "stretch")
 
 
 @dataclass(frozen=True)
@@ -661,6 +796,12 @@ class NoSource:
 
     def check_models(self) -> None:
         return
+
+    def check_length(self, num_frames: int) -> None:
+        return
+
+    def models(self) -> list[ModelState]:
+        return []
 
     def conversions(self) -> list[str]:
         return []
@@ -709,7 +850,13 @@ def with_track_grid(preset: Preset, grid: TrackGrid | None) -> Preset:
 
 
 def frames_to_make(
-    source: Source, wanted: int | None, *, flag: str, fps: int, shared_frames: int = 0
+    source: Source,
+    wanted: int | None,
+    *,
+    flag: str,
+    fps: int,
+    shared_frames: int = 0,
+    repeatable: bool = True,
 ) -> int:
     """Return how many frames the run adds.
 
@@ -719,6 +866,7 @@ def frames_to_make(
         flag: The length as the user wrote it.
         fps: Of the preset.
         shared_frames: Frames at the start of the source that the video has already (0 or 1).
+        repeatable: Whether the command could play it back and forth, for the hint.
 
     Raises:
         UsageError: The source is shorter; the message names the longest possible.
@@ -737,10 +885,11 @@ def frames_to_make(
         return available
     if wanted > available:
         option = flag.split()[0]
+        repeat = "or --repeat pingpong, " if repeatable else ""
         raise UsageError(
             f"{flag}: {source.name} has {available} frames ({available / fps:.2f} s at {fps} fps), "
             f"but {wanted} are needed.",
-            hint=f"{_longest(option, available, fps)}, or --repeat pingpong, or a longer source.",
+            hint=f"{_longest(option, available, fps)}, {repeat}or a longer source.",
         )
     return wanted
 
@@ -750,6 +899,12 @@ def _longest(option: str, available: int, fps: int) -> str:
     if option == "--minutes":
         return f"Pass at most --minutes {math.floor(seconds / 60 * 1000) / 1000:g}"
     return f"Pass at most --seconds {math.floor(seconds * 1000) / 1000:g}"
+
+
+def _raise_missing(models: Sequence[ModelState]) -> None:
+    for model in models:
+        if model.missing is not None:
+            raise model.missing
 
 
 def _played_facts(source: Source) -> dict[str, Any]:

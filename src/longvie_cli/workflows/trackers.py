@@ -11,6 +11,7 @@ from longvie_cli.models.licences import settle_licences
 from longvie_cli.progress import Progress, SilentProgress
 from longvie_cli.settings.model_registry import entry_named
 from longvie_cli.settings.tracking import TrackerChoice
+from longvie_cli.workflows.depth import ModelState
 
 _HOW_TO_ACCEPT = "pass --accept-noncommercial; if not: --tracker lk"
 
@@ -51,26 +52,26 @@ def tracker_fact(choice: TrackerChoice) -> str:
         weights = cotracker_weights(online=online, checkout=choice.checkout)
         return f"{choice.label} {checkout_digest(choice.checkout, weights)}"
     except (OSError, MissingResourceError):
-        # Nothing can be made with it either, as `check_tracker` says.
+        # Nothing can be made with it either, as `tracker_state` says.
         return choice.label
 
 
-def check_tracker(choice: TrackerChoice, *, accept_noncommercial: bool) -> None:
-    """Do nothing if the tracker may be used and everything it needs is there; writes nothing.
-
-    Raises:
-        MissingResourceError: As `make_tracker`.
-    """
+def tracker_state(choice: TrackerChoice, *, accept_noncommercial: bool) -> ModelState:
+    """Return whether the tracker may be used and everything it needs is there; writes nothing."""
     if not choice.is_cotracker:
-        return
-    if not accept_noncommercial:
-        settle_licences(
-            [entry_named("cotracker3")],
-            accept=False,
-            how=_HOW_TO_ACCEPT,
-            progress=SilentProgress(),
-        )
-    _cotracker(choice, "cpu")
+        return ModelState("tracker", choice.label)
+    try:
+        if not accept_noncommercial:
+            settle_licences(
+                [entry_named("cotracker3")],
+                accept=False,
+                how=_HOW_TO_ACCEPT,
+                progress=SilentProgress(),
+            )
+        _cotracker(choice, "cpu")
+    except MissingResourceError as missing:
+        return ModelState("tracker", choice.label, missing)
+    return ModelState("tracker", choice.label)
 
 
 def _cotracker(choice: TrackerChoice, device: str) -> PointTracker:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from fractions import Fraction
 from pathlib import Path
@@ -347,7 +348,8 @@ def damaged(ffmpeg, tmp_path) -> Path:
 
 
 def test_damage_in_the_middle_names_what_can_be_read(damaged):
-    with pytest.raises(DamagedVideoError, match=r"frames 0 to \d+ \(\d\.\d\d s\) can be read") as e:
+    words = r"frames 0 to \d+ \(up to 0:0\d\.\d\d\) can be read"
+    with pytest.raises(DamagedVideoError, match=words) as e:
         list(scan_scenes(damaged, fps=16))
     seconds = float(e.value.hint.partition("--seconds ")[2].split(",")[0])
     assert 1 <= seconds < 5
@@ -359,3 +361,28 @@ def test_damage_in_the_middle_names_what_can_be_read(damaged):
         list(scan_scenes(damaged, fps=16, num_frames=90))
     with pytest.raises(DamagedVideoError, match="can be read"):
         count_frames(damaged, fps=16)
+
+
+@pytest.mark.parametrize("name", ["video.mp4", "video.mkv"])
+def test_a_file_that_ends_in_the_middle_says_up_to_where_it_can_be_read(ffmpeg, tmp_path, name):
+    path = tmp_path / name
+    source = ("-f", "lavfi", "-i", "testsrc2=s=320x240:r=16:d=6")
+    ffmpeg(*source, "-c:v", "libx264", "-g", "16", "-bf", "0", "-movflags", "+faststart", path)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) * 6 // 10])
+    with pytest.raises(MediaError, match="cut off") as e:
+        probe_video(path)
+    found = re.search(r"frames 0 to (\d+) \(up to 0:0(\d\.\d\d)\) can be read", e.value.message)
+    assert found is not None, e.value.message
+    last, seconds = int(found[1]), float(found[2])
+    assert seconds == pytest.approx((last + 1) / 16, abs=0.01)
+    # The bytes are spread about evenly: neither far less nor more than what is there.
+    assert 1.5 <= seconds <= 4.5
+
+
+def test_a_file_without_its_index_says_that_nothing_can_be_read(ffmpeg, tmp_path):
+    path = tmp_path / "video.mp4"
+    ffmpeg("-f", "lavfi", "-i", "testsrc2=s=64x48:r=16:d=2", "-c:v", "libx264", path)
+    path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(MediaError, match="not one frame can be read"):
+        probe_video(path)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import platformdirs
 import pytest
 
 from longvie_cli.errors import LongVieError, SettingsError, UsageError
-from longvie_cli.settings.presets import load_preset
+from longvie_cli.settings.presets import FrameSize, load_preset, preset_folder, with_size
 from longvie_cli.settings.requests import ExtendRequest, GenerateRequest, StitchRequest
 from longvie_cli.settings.resolve import resolve
 
@@ -211,3 +212,110 @@ def test_a_control_range_lies_within_the_steps(
 ) -> None:
     with pytest.raises(UsageError, match=said):
         generate_request(tmp_path, flags)
+
+
+@pytest.mark.parametrize("preset", ["tiny", "longvie2"])
+@pytest.mark.parametrize("source", [{"video": "ref.mp4"}, {"controls": "made"}, {}])
+def test_a_request_made_in_python_takes_what_a_command_takes(
+    tmp_path: Path, preset: str, source: dict[str, object]
+) -> None:
+    made = GenerateRequest.model_validate(
+        {"output": tmp_path / "out.mp4", "prompt": "hills", "preset": preset, **source}
+    )
+    assert made == generate_request(tmp_path, {"preset": preset, **source})
+    expected = load_preset(preset)
+    assert made.negative_prompt == expected.negative_prompt
+    assert made.fit == (expected.source_fit if "video" in source else expected.fit)
+    assert made.num_inference_steps == expected.num_inference_steps
+
+
+def test_a_size_is_a_multiple_or_the_nearest_are_named(tmp_path: Path) -> None:
+    assert generate_request(tmp_path, {"size": "256X144"}).size == FrameSize(width=256, height=144)
+    with pytest.raises(UsageError, match="multiples of 16") as refused:
+        generate_request(tmp_path, {"size": "641x359"})
+    assert refused.value.hint == "The nearest sizes that fit are 640x352 and 656x368."
+    for size in ("640", "32x64", "64x9999", "0x0", "x", "-64x64"):
+        with pytest.raises(UsageError, match=r"--size: .*WIDTHxHEIGHT, each from 64 to 4096"):
+            generate_request(tmp_path, {"size": size})
+
+
+def test_controls_of_another_size_are_not_stretched() -> None:
+    preset = load_preset("longvie2")
+    assert with_size(preset, FrameSize(width=640, height=352)) is preset
+    assert (preset.control_size, preset.fit, preset.source_fit) == ((480, 832), "stretch", "crop")
+    other = with_size(preset, FrameSize(width=832, height=480))
+    assert (other.size.label, other.control_size) == ("832x480", (480, 832))
+    assert (other.fit, other.source_fit) == ("crop", "crop")
+
+
+@pytest.mark.parametrize("name", ["tiny", "longvie2"])
+def test_sizes_are_multiples_of_what_the_model_needs(name: str) -> None:
+    folder = preset_folder(name)
+    vae = json.loads((folder / "vae" / "config.json").read_text())
+    transformer = json.loads((folder / "transformer" / "config.json").read_text())
+    factor = vae["scale_factor_spatial"] * transformer["patch_size"][1]
+    assert load_preset(name).size_multiple == factor
+
+
+@pytest.mark.parametrize(
+    ("flags", "idle"),
+    [
+        ({"controls": "made", "depth_model": "small"}, "--depth-model"),
+        ({"controls": "made", "tracker": "lk"}, "--tracker"),
+        ({"controls": "made", "track_grid": "9x9"}, "--track-grid"),
+        ({"controls": "made", "depth_smoothing": "none"}, "--depth-smoothing"),
+        ({"camera": "forward", "image": "x.png", "tracker": "lk"}, "--tracker"),
+        ({"camera": "forward", "depth_model": "small"}, "--depth-model"),
+        ({"depth_smoothing": "flow"}, "--depth-smoothing"),
+        ({"at_cut": "restart"}, "--at-cut"),
+        ({"fit": "pad"}, "--fit"),
+        ({"fov": 60}, "--fov"),
+        ({"camera": "forward", "fov": 60}, "--fov"),
+        ({"video": "x.mp4", "depth_polarity": "near-white"}, "--depth-polarity"),
+        ({"video": "x.mp4", "image": "x.png", "first_frame_model": "m"}, "--first-frame-model"),
+        ({"video": "x.mp4", "first_frame_model": "m"}, "--first-frame-model"),
+        ({"guidance": 1, "negative_prompt": "fog"}, "--negative-prompt"),
+    ],
+)
+def test_a_flag_that_would_do_nothing_is_said(
+    tmp_path: Path, flags: dict[str, object], idle: str
+) -> None:
+    with pytest.raises(UsageError, match=f"^{idle}: it would do nothing: "):
+        generate_request(tmp_path, flags)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        {"video": "x.mp4", "tracker": "lk", "depth_model": "small", "at_cut": "ignore"},
+        {"video": "x.mp4", "depth": "d.mp4", "depth_polarity": "near-black", "fit": "pad"},
+        {"camera": "forward", "image": "x.png", "fov": 60, "depth_model": "small", "fit": "pad"},
+        {"video": "x.mp4", "first_frame": "prompt", "first_frame_model": "m"},
+        {"first_frame_model": "m", "negative_prompt": "fog", "guidance": 2},
+        {"image": "x.png", "fit": "pad", "track_grid": "9x9"},
+    ],
+)
+def test_flags_that_do_something_pass(tmp_path: Path, flags: dict[str, object]) -> None:
+    generate_request(tmp_path, flags)
+
+
+def test_what_a_file_says_may_be_meant_for_other_commands(tmp_path: Path) -> None:
+    request = generate_request(
+        tmp_path, {"controls": "made"}, local="tracker: lk\ndepth-model: small\nfov: 70"
+    )
+    assert request.depth_model == "small"
+
+
+@pytest.mark.parametrize(
+    ("flags", "idle"),
+    [
+        ({"controls": "made", "depth_model": "small"}, "--depth-model"),
+        ({"camera": "forward", "tracker": "lk"}, "--tracker"),
+        ({"video": "x.mp4", "fov": 60}, "--fov"),
+        ({"first_frame": "prompt", "at_cut": "ignore"}, "--first-frame"),
+    ],
+)
+def test_extend_says_it_too(tmp_path: Path, flags: dict[str, object], idle: str) -> None:
+    given = {"output": tmp_path / "on.mp4", "previous": "out.mp4"} | flags
+    with pytest.raises(UsageError, match=f"^{idle}: it would do nothing: "):
+        resolve(ExtendRequest, given, config=None, environment={}, working_folder=tmp_path)

@@ -36,6 +36,8 @@ def test_models_in_folders_of_one_name_are_two(tmp_path: Path) -> None:
 def test_what_is_not_there_is_missed_without_loading_anything(
     choice: DepthChoice, error: type[Exception], words: str
 ) -> None:
-    DepthChoice().check(PRESET)
+    assert DepthChoice().state(PRESET).missing is None
     with pytest.raises(error, match=words):
-        choice.check(PRESET)
+        missing = choice.state(PRESET).missing
+        assert missing is not None
+        raise missing

@@ -1,0 +1,95 @@
+"""Settings that do nothing beside the others of a request, which a user who gives them is told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from longvie_cli.settings.requests import (
+    ExtendRequest,
+    ExtractControlsRequest,
+    GenerateRequest,
+    Request,
+)
+
+_FOUND_IN_PICTURES = ("tracker", "depth_model", "depth_smoothing")
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What controls come from.
+
+    Args:
+        kind: `video`, `controls`, `camera`, `flight`; `earlier` is what an earlier run had, which
+            is not known yet.
+        has_picture: Whether a picture is flown through, or would be.
+    """
+
+    kind: str
+    has_picture: bool
+
+
+def idle_settings(request: Request) -> dict[str, str]:
+    """Return the settings that do nothing beside the others, with the reason, by key.
+
+    Whether they were given or are defaults is not looked at.
+    """
+    if not isinstance(request, GenerateRequest | ExtendRequest | ExtractControlsRequest):
+        return {}
+    source = _source(request)
+    idle = _found_in_pictures(source)
+    if request.depth is None and source.kind != "earlier":
+        idle["depth_polarity"] = "there is no --depth"
+    if source.kind != "camera" or not source.has_picture:
+        idle["fov"] = "no --camera goes through a picture"
+    if source.kind in ("camera", "flight"):
+        idle["at_cut"] = "only a video, or controls of one, can have cuts"
+    if isinstance(request, ExtractControlsRequest):
+        return idle | _of_extraction(source)
+    if request.guidance_scale == 1:
+        idle["negative_prompt"] = "with --guidance 1 nothing is pushed away from"
+    if isinstance(request, GenerateRequest):
+        return idle | _of_first_frame(request, source)
+    if request.at_cut in ("refuse", "ignore"):
+        reason = f"with --at-cut {request.at_cut} no scene begins anew"
+        idle |= dict.fromkeys(("first_frame", "first_frame_model"), reason)
+    return idle
+
+
+def _source(request: GenerateRequest | ExtendRequest | ExtractControlsRequest) -> _Source:
+    given = [name for name in ("video", "controls", "camera") if getattr(request, name, None)]
+    if isinstance(request, ExtendRequest):
+        # A new path goes through the last frame.
+        return _Source(given[0] if given else "earlier", has_picture=True)
+    return _Source(given[0] if given else "flight", has_picture=request.image is not None)
+
+
+def _found_in_pictures(source: _Source) -> dict[str, str]:
+    if source.kind == "controls":
+        reason = "--controls hold their depth and tracks already"
+        return dict.fromkeys((*_FOUND_IN_PICTURES, "track_grid"), reason)
+    if source.kind not in ("camera", "flight"):
+        return {}
+    reason = "depth and tracks are rendered along the path, not found in pictures"
+    idle = dict.fromkeys(_FOUND_IN_PICTURES, reason)
+    if source.kind == "camera" and source.has_picture:
+        del idle["depth_model"]
+    return idle
+
+
+def _of_extraction(source: _Source) -> dict[str, str]:
+    if source.kind == "video":
+        return {"seed": "nothing in the controls of a video is drawn from it"}
+    return {} if source.has_picture else {"fit": "there is no picture to bring to size"}
+
+
+def _of_first_frame(request: GenerateRequest, source: _Source) -> dict[str, str]:
+    idle: dict[str, str] = {}
+    if source.kind in ("camera", "flight") and request.image is None:
+        idle["fit"] = "there is no picture to bring to size"
+    if request.image is not None:
+        idle["first_frame_model"] = "--image is the first frame"
+    elif request.first_frame == "video" or (
+        request.first_frame is None and source.kind in ("video", "controls")
+    ):
+        idle["first_frame_model"] = "the first frame is the source's; pass --first-frame prompt"
+    return idle
