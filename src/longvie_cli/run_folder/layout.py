@@ -27,6 +27,7 @@ class RunFolder:
     first_0002_r1.png    the same after a redo forgot the clip once
     earlier.mp4          what `extend` goes on from, where it had to be encoded again
     earlier.json         its hash, written last
+    sound.m4a            the sound of the whole video while it is joined, where it is made of parts
     joined.mp4           the whole video, until it is moved to the output
     delivery.json        hash of the output and where its source stands: the run is finished
     .lock, .lock.holder  who works here
@@ -95,6 +96,10 @@ class RunFolder:
         if revision:
             return self.root / f"first_{clip_index:04d}_r{revision}.png"
         return self.first_picture if clip_index == 0 else self.root / f"first_{clip_index:04d}.png"
+
+    @property
+    def joined_sound(self) -> Path:
+        return self.root / "sound.m4a"
 
     @property
     def joined_video(self) -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -83,15 +82,15 @@ def deliver(job: Job, progress: Progress) -> JobResult:
     if job.earlier is not None:
         clips.insert(0, job.earlier.path if job.earlier.joinable else folder.earlier_video)
     metadata = encode_settings(embedded_settings(job)) if job.delivery.embed_metadata else None
-    with tempfile.TemporaryDirectory(prefix="longvie-") as scratch:
-        join_clips(
-            clips,
-            folder.joined_video,
-            fps=job.preset.fps,
-            metadata=metadata,
-            audio=_sound_file(job, Path(scratch)),
-            overwrite=True,
-        )
+    join_clips(
+        clips,
+        folder.joined_video,
+        fps=job.preset.fps,
+        metadata=metadata,
+        audio=_sound_file(job),
+        overwrite=True,
+    )
+    folder.joined_sound.unlink(missing_ok=True)
     output_hash = hash_file(folder.joined_video)
     _write_delivery(job, output_hash)
     _move_out(job, output_hash)
@@ -102,7 +101,7 @@ def deliver(job: Job, progress: Progress) -> JobResult:
     return _result(job)
 
 
-def _sound_file(job: Job, scratch: Path) -> Path | None:
+def _sound_file(job: Job) -> Path | None:
     """Return a file whose sound, from its beginning, is that of the whole video; None for none."""
     earlier, sound, fps = job.earlier, job.sound, job.preset.fps
     before = earlier.num_frames / fps if earlier is not None else 0.0
@@ -119,8 +118,8 @@ def _sound_file(job: Job, scratch: Path) -> Path | None:
         parts = [SoundPart(sound.path, begins, before + after)]
     else:
         parts = [SoundPart(None, 0, -begins), SoundPart(sound.path, 0, before + after + begins)]
-    write_sound(parts, scratch / "sound.m4a")
-    return scratch / "sound.m4a"
+    write_sound(parts, job.folder.joined_sound)
+    return job.folder.joined_sound
 
 
 def is_own_output(job: Job) -> bool:

@@ -295,7 +295,7 @@ def _forget(folder: RunFolder) -> None:
     That is replaced by the new one in one step: a folder without one is nobody's.
     """
     files = (
-        *(folder.delivery, folder.joined_video, folder.first_picture),
+        *(folder.delivery, folder.joined_video, folder.joined_sound, folder.first_picture),
         *(folder.earlier_record, folder.earlier_video, *folder.root.glob("first_*.png")),
     )
     try:
