@@ -30,6 +30,7 @@ from longvie_cli.models.lora import check_lora
 from longvie_cli.models.pull_record import RECORD_NAME, known_record, repo_folder
 from longvie_cli.models.tensor_files import TensorFiles, find_shards
 from longvie_cli.progress import SilentProgress
+from longvie_cli.run_folder.commit import hash_file
 from longvie_cli.run_folder.events import append_event, read_events
 from longvie_cli.run_folder.layout import RunFolder
 from longvie_cli.run_folder.manifest import (
@@ -385,6 +386,8 @@ def _delivery(folder: Path, data: bytes) -> None:
         without_source = _MANIFEST.request | {"source": None}
         write_manifest(run.run_json, _MANIFEST.model_copy(update={"request": without_source}))
         save_tail(run.tail(1), np.zeros((8, 4, 6, 3), np.uint8))
+        of_tail = {"index": 1, "tail_hash": hash_file(run.tail(1))}
+        write_record(run.clip_record(1), _RECORD.model_copy(update=of_tail))
         video.touch()
     run.delivery.write_bytes(data)
     _go_on(extend.find_origin(video))
