@@ -87,39 +87,47 @@ class Boundary:
             return None
         return self.watched(name) if name.startswith(os.sep) else None  # else a pipe
 
-    def around(self, kind: str, path: str | None, work: Callable[[], Any]) -> Any:
-        """Do an operation, or fail at it, or do it and be killed."""
+    def around(
+        self,
+        kind: str,
+        path: str | None,
+        work: Callable[[], Any],
+        *,
+        half: Callable[[], Any] | None = None,
+    ) -> Any:
+        """Do an operation, or fail at it, or do it (or `half` of it) and be killed."""
         if path is None or kind not in self._kinds:
             return work()
-        number = self._number(f"{kind} {path}")
-        due = (number is not None and number == self._at) or (self._broken and self._sticky)
+        due = self._is_due(f"{kind} {path}")
         if due and self._fault != "kill":
             self._broken = True
             code = getattr(errno, self._fault)
             raise OSError(code, os.strerror(code), path)
         try:
-            return work()
+            return (half or work)() if due else work()
         finally:
             if due:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    def _number(self, operation: str) -> int | None:
-        """Note an operation and return its number, None before counting begins."""
-        self._os_write(self._log, f"{operation}\n".encode())
-        self._counting = self._counting or operation not in self._beyond
-        return self._next() if self._counting else None
-
-    def _next(self) -> int:
-        self._count += 1
-        return self._count - 1
-
     def write(self, path: str | None, data: Any, work: Callable[[Any], int]) -> int:
         """Write, or fail, or write half of it and be killed."""
-        torn = self._fault == "kill" and self._count == self._at and "write" in self._kinds
-        if path is not None and torn:
-            work(bytes(data)[: len(data) // 2])
-            return int(self.around("write", path, lambda: 0))
-        return int(self.around("write", path, lambda: work(data)))
+        return int(
+            self.around(
+                "write",
+                path,
+                lambda: work(data),
+                half=lambda: work(bytes(data)[: len(data) // 2]),
+            )
+        )
+
+    def _is_due(self, operation: str) -> bool:
+        """Note an operation and return whether the fault happens at it."""
+        self._os_write(self._log, f"{operation}\n".encode())
+        self._counting = self._counting or operation not in self._beyond
+        if not self._counting:
+            return self._broken and self._sticky
+        self._count += 1
+        return self._count - 1 == self._at or (self._broken and self._sticky)
 
 
 class _WatchedFile(io.FileIO):

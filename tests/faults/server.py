@@ -10,6 +10,7 @@ how it ended.
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import json
 import os
@@ -23,6 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from faults.boundary import ALL, Boundary, install
+
+_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG: a trial that hangs does not outlive the session
 
 
 def main() -> None:
@@ -81,6 +84,7 @@ def _start(request: dict[str, Any]) -> dict[str, Any]:
 
 def _become(request: dict[str, Any]) -> None:
     """Set this process up as the shell would, and then as the fault asks."""
+    ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.update(request["environment"])
     tempfile.tempdir = None

@@ -17,6 +17,8 @@ from longvie_cli.run_folder.manifest import fingerprint
 from longvie_cli.run_folder.sealed import open_sealed_json, sealed_json
 
 HARMS = ("empty", "cut", "last byte", "flip", "flip", "gone", "folder", "link")
+# Folders whose files must be right again, in a finished run as well.
+MENDED = ("clips", "tails")
 WORDS = ("made again", "written anew", "joined again", "encoded again", "it is made")
 
 
@@ -86,6 +88,10 @@ class Damages:
         self.turn += 1
         ended = self.forked.run(place, command)
         trouble = self.trouble(place, relative, ended, outside, mattered=harmed)
+        if ended.code == 0 and how != "gone" and relative.parent.name in MENDED:
+            wanted = (self.judge.reference / relative).read_bytes()
+            if relative.suffix != ".json" and _content(place.work / relative) != wanted:
+                trouble.append("not mended")
         if how in ("gone", "link", "folder"):
             trouble = [line for line in trouble if line != "not a word about it"]
         self.counts.judge(f"{relative} {how}, {command[0]}", trouble)
@@ -100,7 +106,10 @@ class Damages:
             trouble = [] if tidy else [f"ended with {ended.code}: {ended.err[-600:]}"]
             return trouble + self.judge.litter(place, outside)
         self.counts.add("identical")
-        trouble = self.judge.differences(place.work) + self.judge.litter(place, outside)
+        # What is not needed any more, as the prompts once all clips are made, is left as it is.
+        trouble = self.judge.differences(place.work, spare=str(relative)) + self.judge.litter(
+            place, outside
+        )
         written = _content(place.work / relative) != mattered and relative.suffix != ".jsonl"
         if written and mattered is not None and not any(word in ended.err for word in WORDS):
             trouble.append("not a word about it")
@@ -159,10 +168,10 @@ def test_a_harmed_half_made_run_sample(forked, referee, tally, state) -> None:
 @pytest.mark.parametrize(
     ("name", "at", "harms"),
     [
-        ("flight", FIRST_CLIP, 3),
-        ("flight", FIRST_CONTROLS, 2),
-        ("extend", FIRST_CLIP, 2),
-        ("generate", None, 2),
+        ("flight", FIRST_CLIP, 2),
+        ("flight", FIRST_CONTROLS, 1),
+        ("extend", FIRST_CLIP, 1),
+        ("generate", None, 1),
     ],
     ids=["half", "controls", "extended", "finished"],
 )
@@ -192,7 +201,7 @@ def test_a_harmed_extraction(forked, referee, tally, state, at) -> None:
     damages = Damages(
         forked, judge, state("extract", at), tally("damaged files"), (judge.scenario.command,)
     )
-    damages.each("ctl", 2, f"extract {at}")
+    damages.each("ctl", 1, f"extract {at}")
 
 
 def _set(*keys: str, to: Any) -> Callable[[dict[str, Any]], None]:

@@ -76,7 +76,7 @@ def test_the_disk_is_full_at_some_writes(forked, base, referee, tally, name) -> 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "step"),
-    [("generate", 1), ("stitch", 1), ("redo", 2), ("extend", 2), ("extract", 3), ("flight", 3)],
+    [("generate", 1), ("stitch", 1), ("redo", 4), ("extend", 4), ("extract", 4), ("flight", 4)],
 )
 def test_the_disk_is_full_at_writes(forked, base, referee, tally, name, step) -> None:
     """Each attempt gets as far as one write, or `step` writes, more before all of them fail."""
@@ -109,7 +109,7 @@ def test_files_may_not_grow(forked, base, referee, tally) -> None:
     """RLIMIT_FSIZE, which ffmpeg meets as well."""
     counts = tally("file size limits")
     for name in ("generate", "flight", "extend", "extract"):
-        for limit in (1, 700, 1500, 2500, 6000):
+        for limit in (1, 1500, 2500):
             try_fault(
                 forked,
                 referee(name),
@@ -155,7 +155,7 @@ def test_the_disk_is_small(forked, base, referee, tally, small_disk: Path, name)
     needed = sum(p.stat().st_blocks * 512 for p in judge.reference.rglob("*") if p.is_file())
     start = sum(-(-p.stat().st_size // 4096) * 4096 for p in base.rglob("*") if p.is_file())
     rng = random.Random(zlib.crc32(name.encode()))
-    for _ in range(5):
+    for _ in range(4):
         free = rng.randrange(8192, max(16384, needed - start))
         size = start + 4096 * 12 + free // 4096 * 4096
         assert _mount(small_disk, f"size={size}")
@@ -179,7 +179,7 @@ def test_the_disk_is_small(forked, base, referee, tally, small_disk: Path, name)
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "size"), [("generate", 14), ("flight", 8), ("extend", 8), ("extract", 8), ("redo", 6)]
+    ("name", "size"), [("generate", 8), ("filmed", 4), ("extend", 4), ("extract", 4), ("redo", 4)]
 )
 def test_the_disk_fails(forked, base, referee, tally, name, size) -> None:
     judge, counts = referee(name), tally("EIO")
@@ -196,7 +196,7 @@ def test_the_disk_fails(forked, base, referee, tally, name, size) -> None:
 def test_permission_is_lost(forked, base, referee, tally, name) -> None:
     judge, counts = referee(name), tally("permission losses")
     for fault_name in ("EACCES", "EROFS"):
-        for number, line in sample(judge, numbers_of(judge, FILLING), 5):
+        for number, line in sample(judge, numbers_of(judge, FILLING), 4):
             fault = {"kinds": FILLING, "at": number, "fault": fault_name, "sticky": True}
             label = f"{fault_name} at {number} ({line})"
             try_fault(forked, judge, base, counts, label, (4,), **fault)

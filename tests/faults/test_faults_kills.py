@@ -92,8 +92,8 @@ def test_killed_at_some_commit_points(forked, base, referee, tally, name) -> Non
 @pytest.mark.parametrize(
     ("name", "size"),
     [
-        *(("generate", 40), ("filmed", 14), ("slim", 12)),
-        *(("overwrite", 18), ("redo", 14), ("extend", 16)),
+        *(("generate", 24), ("filmed", 8), ("slim", 8)),
+        *(("overwrite", 12), ("redo", 10), ("extend", 12)),
     ],
 )
 def test_killed_at_commit_points(forked, base, referee, tally, name, size) -> None:
@@ -146,7 +146,7 @@ def test_killed_at_random_instants(forked, base, referee, tally) -> None:
         whole = Place(base.parent / "trial", base)
         seconds = forked.run(whole, judge.scenario.command).seconds
         whole.remove()
-        for _ in range(5):
+        for _ in range(3):
             place = Place(base.parent / "trial", base)
             delay = rng.uniform(0.05, 0.95) * seconds
             trouble = kill_and_finish(

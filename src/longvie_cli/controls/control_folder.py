@@ -201,7 +201,7 @@ class _FolderMaker:
         if self._mend:
             self._written.remove_damaged(self._progress)
         else:
-            self._written.refuse_damaged()
+            self._written.refuse_damaged(self._progress)
         conditions = self._folder / CONDITIONS_NAME
         store = self._store("depth")
         depth_range, num_frames = self._recorded() or self._measure(store)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from longvie_cli.controls.files import ControlClips
+from longvie_cli.controls.written_files import WrittenFiles
 from longvie_cli.durable import write_atomic
 from longvie_cli.media.frames import png_bytes
 from longvie_cli.media.reader import read_frames
@@ -64,6 +65,7 @@ def write_preview(
             progress.advance(_STAGE)
     progress.finish(_STAGE)
     write_atomic(sheet, png_bytes(np.concatenate(rows)))
+    WrittenFiles(folder).add([preview, sheet])
     return preview, sheet
 
 

@@ -67,8 +67,7 @@ class WrittenFiles:
             ResumableError: The disk failed.
             OutputConflictError: A file cannot be removed.
         """
-        if self._trouble:
-            progress.warning(f"{self._trouble} It is written anew.")
+        self._say_trouble(progress)
         for path in self.damaged():
             progress.warning(f"{path}: is not what was written; it is made again.")
             try:
@@ -76,18 +75,23 @@ class WrittenFiles:
             except OSError as reason:
                 raise storage_error(path, reason) from reason
 
-    def refuse_damaged(self) -> None:
-        """Do nothing if all files are as they were written.
+    def refuse_damaged(self, progress: Progress) -> None:
+        """Do nothing if all files are as they were written, or the list itself is damaged.
 
         Raises:
             OutputConflictError: One was damaged, or changed by somebody who may want to keep it.
         """
+        self._say_trouble(progress)
         for path in self.damaged():
             raise OutputConflictError(
                 f"{path}: is not what was written: damaged, or changed by hand.",
                 hint="Remove it, and the same command makes it again; or use the folder as it is "
                 "with --controls.",
             )
+
+    def _say_trouble(self, progress: Progress) -> None:
+        if self._trouble:
+            progress.warning(f"{self._trouble} It is written anew.")
 
     def add(self, paths: Sequence[Path]) -> None:
         """List finished files.

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 
 from longvie_cli.errors import MediaError
-from longvie_cli.media.ffmpeg import input_arguments, run_inspecting
+from longvie_cli.media.ffmpeg import check_readable, input_arguments, run_inspecting
 from longvie_cli.media.packets import read_packets
 
 _MAX_HOURS = 24
@@ -126,9 +127,19 @@ class SourceVideo:
 def probe_video(path: Path) -> SourceVideo:
     """Return what a video file holds; reads it once, decodes one frame.
 
+    Asked again in the same process, it is not read again unless it was changed.
+
     Raises:
         MediaError: The file is missing, empty, cut off, no video, or claims to last days.
     """
+    check_readable(path)
+    found = path.stat()
+    return _probe(path, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+# Each file is asked for several times on its way: when it is checked, and whenever it is read.
+@lru_cache(maxsize=1024)
+def _probe(path: Path, inode: int, size: int, changed_ns: int) -> SourceVideo:
     packets = read_packets(path)
     duration = packets.duration
     if duration > _MAX_HOURS * 3600:

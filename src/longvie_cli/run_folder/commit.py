@@ -19,7 +19,14 @@ from longvie_cli.run_folder.manifest import (
 )
 from longvie_cli.timeline import ClipSpec
 
-__all__ = ["commit_file", "completed_clips", "hash_file", "stored_clips", "write_atomic"]
+__all__ = [
+    "commit_file",
+    "completed_clips",
+    "harmed_clips",
+    "hash_file",
+    "stored_clips",
+    "write_atomic",
+]
 
 _BLOCK_BYTES = 1 << 20
 
@@ -86,6 +93,24 @@ def stored_clips(
         hasher: `hash_file`, or something that remembers what it found.
     """
     return [_stored_clip(folder, spec, redos, hasher) for spec in plan]
+
+
+def harmed_clips(
+    folder: RunFolder, plan: Sequence[ClipSpec], redos: Sequence[Redo] = ()
+) -> list[StoredClip]:
+    """Return the clips whose files are all there, but not as they were written.
+
+    A file that is gone was removed, to save space perhaps; one that has changed was damaged.
+    """
+    return [
+        clip
+        for clip in stored_clips(folder, plan, redos)
+        if clip.damage
+        and all(
+            path.exists()
+            for path in (folder.clip_video(clip.spec.index), folder.tail(clip.spec.index))
+        )
+    ]
 
 
 def _stored_clip(

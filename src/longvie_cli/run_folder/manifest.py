@@ -211,19 +211,23 @@ def mend_manifest(folder: RunFolder) -> str:
     """Make `run.json` and its copy one again; to be called by who holds the lock.
 
     Returns:
-        What was wrong with `run.json`, empty where nothing was.
+        What was mended, in words; empty where nothing was, or only a copy that was not there yet.
 
     Raises:
         OutputConflictError: Both are missing or damaged, or it is of a newer version.
         ResumableError: The disk is full or failed.
     """
     trouble = manifest_trouble(folder)
+    if trouble:
+        trouble += " It is written anew from its copy."
     manifest = read_manifest(folder.run_json)
     try:
         same = _read(folder.run_copy, RunManifest) == manifest
-    except OutputConflictError:
+    except OutputConflictError as error:
         same = False
-    if trouble or not same:
+        if folder.run_copy.exists() and not trouble:
+            trouble = f"{error.message} It is written anew."
+    if not same or manifest_trouble(folder):
         write_manifest(folder.run_json, manifest)
     return trouble
 

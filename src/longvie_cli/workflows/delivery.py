@@ -25,7 +25,7 @@ from longvie_cli.media.join import join_clips
 from longvie_cli.media.metadata import encode_settings
 from longvie_cli.media.sound import SoundPart, write_sound
 from longvie_cli.progress import Progress
-from longvie_cli.run_folder.commit import hash_file
+from longvie_cli.run_folder.commit import harmed_clips, hash_file
 from longvie_cli.run_folder.events import append_event
 from longvie_cli.run_folder.layout import RunFolder
 from longvie_cli.run_folder.manifest import read_manifest
@@ -52,13 +52,16 @@ class _Delivered(BaseModel):
 def finished_result(job: Job) -> JobResult | None:
     """Return the result of a run that was finished before, after what was left to do at its end.
 
-    That is to move its file out, and to remove the single clips where they are not kept.
+    That is to move its file out, and to remove the single clips where they are not kept. A run of
+    which a clip was damaged since is not finished.
 
     Raises:
         OutputConflictError: The run is finished, but something else lies at the output.
     """
     record = _sound_delivery(job.folder)
     if record is None or record.get("revision", 0) != _revision(job.folder):
+        return None
+    if harmed_clips(job.folder, job.specs, read_manifest(job.folder.run_json).redos):
         return None
     if not _is(job.output, record["output_hash"]):
         if not _is(job.folder.joined_video, record["output_hash"]):

@@ -94,7 +94,7 @@ def opened_run(
         begun = folder.is_begun
         if begun:
             if trouble := mend_manifest(folder):
-                progress.warning(f"{trouble} It is written anew from its copy.")
+                progress.warning(trouble)
             manifest = read_manifest(folder.run_json)
             check_request(folder, manifest)
             changed = changed_settings(job if change is None else change.before)

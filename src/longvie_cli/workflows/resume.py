@@ -9,7 +9,7 @@ from typing import Any
 from longvie_cli.errors import InputError, OutputConflictError, UsageError
 from longvie_cli.models.hub import go_offline, locate_weights
 from longvie_cli.progress import Progress, SilentProgress
-from longvie_cli.run_folder.commit import hash_file
+from longvie_cli.run_folder.commit import harmed_clips, hash_file
 from longvie_cli.run_folder.layout import RunFolder
 from longvie_cli.run_folder.manifest import Redo, RunManifest, read_manifest
 from longvie_cli.settings.recorded import RunRequests, files_of, recalled
@@ -149,6 +149,8 @@ def _finished(folder: RunFolder, manifest: RunManifest) -> JobResult | None:
     kept = (manifest.request.get("request") or {}).get("keep_clips", True)
     if not kept and any(folder.clips_dir.glob("*.mp4")):
         return None  # It was killed while it tidied up.
+    if harmed_clips(folder, manifest.plan, manifest.redos):
+        return None  # They are made again.
     record = read_delivery(folder)
     assert record is not None, "it was delivered"
     if hash_file(output) != record["output_hash"]:
