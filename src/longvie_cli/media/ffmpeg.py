@@ -303,8 +303,8 @@ def check_read_to_the_end(path: Path, process: FfmpegProcess) -> None:
     if said := _line_with(_NO_INDEX_SIGNS, complaints):
         # A file of something else, named so, looks the same.
         raise MediaError(
-            f"{path}: cannot be read as a video: its index is missing, so not one frame can be "
-            f"read ({said}).",
+            f"{path}: cannot be read as a video: its index is missing, so no frame can be read "
+            f"({said}).",
             hint="If it is cut off, copy or download it again.",
         )
     if status != 0:
