@@ -417,7 +417,7 @@ def _go_on(origin: extend.Origin) -> None:
     recorded(request)
     extend._tracking(request, origin)
     extend._last_greys(origin, preset)
-    extend._rest_of_source(request, origin, preset, fit, sampling, SilentProgress(), None)
+    extend._rest_of_source(request, origin, preset, fit, sampling, SilentProgress(), [], None)
     with suppress(UsageError):  # The files are not here.
         extend._earlier_loras(origin)
 

@@ -9,9 +9,11 @@ from contextlib import contextmanager
 from types import FrameType
 
 # Windows has no terminal that hangs up.
-_STOPPING = [
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
-]
+_HANG_UP: int | None = getattr(signal, "SIGHUP", None)
+_STOPPING: tuple[int, ...] = (
+    *(signal.SIGINT, signal.SIGTERM),
+    *(() if _HANG_UP is None else (_HANG_UP,)),
+)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -41,8 +43,9 @@ def stop_on_signals() -> Iterator[None]:
         received.append(signal_number)
         raise Interrupted(signal_number)
 
-    # What is ignored stays ignored: `nohup` means a run to outlive its terminal.
-    wanted = [number for number in _STOPPING if signal.getsignal(number) != signal.SIG_IGN]
+    wanted = list(_STOPPING)
+    if _HANG_UP is not None and signal.getsignal(_HANG_UP) == signal.SIG_IGN:
+        wanted.remove(_HANG_UP)  # `nohup` means a run to outlive its terminal.
     previous = {number: signal.signal(number, handle) for number in wanted}
     try:
         yield

@@ -42,8 +42,9 @@ class FrameSize(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    width: int = Field(ge=_SHORTEST_SIDE, le=_LONGEST_SIDE)
-    height: int = Field(ge=_SHORTEST_SIDE, le=_LONGEST_SIDE)
+    # What may be asked for begins at _SHORTEST_SIDE; a preset may be of any size.
+    width: int = Field(ge=1, le=_LONGEST_SIDE)
+    height: int = Field(ge=1, le=_LONGEST_SIDE)
 
     @property
     def label(self) -> str:
