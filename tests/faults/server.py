@@ -99,10 +99,8 @@ def _become(request: dict[str, Any]) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     if offset := request.get("clock_offset"):
         _move_clock(offset, request.get("clock_back_after"))
-    if uid := request.get("uid"):
-        os.setgroups([])
-        os.setgid(uid)
-        os.setuid(uid)
+    if request.get("obeys_modes"):
+        _obey_modes()
     boundary = Boundary(
         roots=request["roots"],
         log=log,
@@ -113,6 +111,19 @@ def _become(request: dict[str, Any]) -> None:
         beyond=request.get("beyond", ()),
     )
     install(boundary)
+
+
+def _obey_modes() -> None:
+    """Let permissions hold for root as well: give up CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, this process
+    sets = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable; low and high words
+    if libc.capget(header, sets):
+        raise OSError(ctypes.get_errno(), "capget")
+    for index in range(3):
+        sets[index] &= ~0b110
+    if libc.capset(header, sets):
+        raise OSError(ctypes.get_errno(), "capset")
 
 
 def _move_clock(offset: float, turns: int | None) -> None:

@@ -325,6 +325,9 @@ def writing_error(path: Path, process: FfmpegProcess) -> LongVieError:
     for said, code in _STORAGE_ERRORS.items():
         if _line_with((said,), complaints):
             return storage_error(path, OSError(code, said))
+    # A full disk is often met after the last word: then only the exit status, 256 less, names it.
+    if (code := 256 - status) in _STORAGE_ERRORS.values():
+        return storage_error(path, OSError(code, os.strerror(code)))
     return MediaError(f"{path}: cannot be written ({_reason(complaints, status)}).")
 
 
