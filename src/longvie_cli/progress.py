@@ -5,6 +5,15 @@ from __future__ import annotations
 from typing import Protocol
 
 
+def duration(seconds: float) -> str:
+    """Return a time as people say it: `40 s`, `12 min`, `7.5 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
 class Progress(Protocol):
     """Receives progress. Implementations never raise and never write to stdout."""
 

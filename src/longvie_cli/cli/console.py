@@ -24,6 +24,7 @@ from rich.progress import (
 from rich.progress import Progress as RichProgress
 
 from longvie_cli.errors import LongVieError, ResumableError
+from longvie_cli.progress import duration
 
 # Stages inside a clip: drawn as a bar on a terminal, never as lines of their own.
 INNER_STAGES = {"steps"}
@@ -54,7 +55,7 @@ class Stage:
         left = self.total - self.done
         if not measured or left <= 0:
             return ""
-        return f"about {_duration(statistics.median(measured) * left)} left"
+        return f"about {duration(statistics.median(measured) * left)} left"
 
 
 class Console:
@@ -211,11 +212,3 @@ class Console:
                 self._bars.console.print(text, soft_wrap=True)
             else:
                 print(text, file=sys.stderr, flush=True)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"

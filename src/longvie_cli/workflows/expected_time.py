@@ -19,6 +19,7 @@ import platformdirs
 from longvie_cli.documents import MAX_JSON_BYTES, parse_json, read_document
 from longvie_cli.durable import write_atomic
 from longvie_cli.errors import LongVieError
+from longvie_cli.progress import duration
 from longvie_cli.run_folder.manifest import fingerprint
 from longvie_cli.settings.requests import Offload
 from longvie_cli.workflows.job import Job
@@ -48,8 +49,8 @@ class ExpectedTime:
     def text(self) -> str:
         """The time in words."""
         return (
-            f"{in_words(self.seconds)} for the clips ({self.clip_seconds:.1f} s each, as on this "
-            f"machine on {self.measured})"
+            f"about {duration(self.seconds)} for the clips ({self.clip_seconds:.1f} s each, as on "
+            f"this machine on {self.measured})"
         )
 
 
@@ -98,15 +99,6 @@ def note_clip(job: Job, seconds: float, timings: ClipTimings, *, offload: Offloa
         write_atomic(path, json.dumps(kept, indent=1).encode())
     except (OSError, LongVieError):
         return  # A note that cannot be kept costs an estimate, not the run.
-
-
-def in_words(seconds: float) -> str:
-    """Return a time as people say it: `40 s`, `12 min`, `7.5 h`."""
-    if seconds < 90:
-        return f"about {max(1, round(seconds))} s"
-    if seconds < 5400:
-        return f"about {round(seconds / 60)} min"
-    return f"about {seconds / 3600:.1f} h"
 
 
 def _passes_a_step(job: Job) -> int:

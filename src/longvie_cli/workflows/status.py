@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from longvie_cli.errors import OutputConflictError
+from longvie_cli.progress import duration
 from longvie_cli.run_folder.commit import StoredClip, hash_file, stored_clips
 from longvie_cli.run_folder.events import read_events
 from longvie_cli.run_folder.layout import RunFolder
@@ -162,9 +163,9 @@ def _table(fields: dict[str, Any]) -> str:
         f"{fields['clips_total']} clips, {fields['frames_done']} of {fields['frames_total']} "
         f"frames ({fields['video_seconds']:.2f} s of video)"
     ]
-    times = f"{_duration(fields['work_seconds'])} of work so far"
+    times = f"{duration(fields['work_seconds'])} of work so far"
     if fields["left_seconds"] is not None:
-        times += f", about {_duration(fields['left_seconds'])} left"
+        times += f", about {duration(fields['left_seconds'])} left"
     lines.append(times)
     if fields["holder"] is not None:
         words = Holder(fields["holder"], fields["holder_host"]).words
@@ -189,12 +190,6 @@ def _table(fields: dict[str, Any]) -> str:
         )
         lines.append(f"  {event.get('time', '')} {event.get('event', '')} {facts}".rstrip())
     return "\n".join(lines)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _short(text: str) -> str:
