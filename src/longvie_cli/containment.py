@@ -6,9 +6,14 @@ from pathlib import Path
 
 
 def is_inside(folder: Path, path: Path) -> bool:
-    """Return whether a path, every link on its way followed, lies in a folder."""
+    """Return whether a path, every link on its way followed, lies in a folder.
+
+    In the hub's cache the files of a snapshot are links to the blobs beside it, which belong to it.
+    """
     try:
-        return path.resolve().is_relative_to(folder.resolve())
+        place, reached = folder.resolve(), path.resolve()
+        blobs = [up.parent / "blobs" for up in place.parents if up.name == "snapshots"]
+        return any(reached.is_relative_to(part) for part in (place, *blobs))
     except (OSError, RuntimeError, ValueError):
         return False  # a loop of links, or no path at all
 

@@ -109,7 +109,7 @@ class Console:
                 return  # The work is done and saved all the same.
             raise ResumableError(
                 f"standard output: the result cannot be written ({error.strerror}).",
-                hint="All is made; the same command again writes the result alone.",
+                hint="All is made and saved; only this line is missing.",
             ) from error
 
     @contextmanager

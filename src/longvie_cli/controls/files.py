@@ -353,14 +353,15 @@ def _find(path: Path, index: int, key: str, name: str) -> Path:
             candidates.append(folder.parents[levels - 1] / named)
     candidates.append(folder / named.name)
     # os.path: names too long for the disk, or that are none, are no files.
-    for candidate in filter(os.path.isfile, candidates):
-        if not named.is_absolute() and not is_inside(folder, candidate):
-            raise ControlError(
-                f'{path}: clip {index}: "{key}" names {briefly(name)}, which leads out of this '
-                "folder.",
-                hint="Put the file itself there, or write its absolute path.",
-            )
-        return candidate
+    found = list(filter(os.path.isfile, candidates))
+    for candidate in found:
+        if named.is_absolute() or is_inside(folder, candidate):
+            return candidate
+    if found:
+        raise ControlError(
+            f'{path}: clip {index}: "{key}" names {briefly(name)}, which leads out of this folder.',
+            hint="Put the file itself there, or write its absolute path.",
+        )
     raise ControlError(
         f'{path}: clip {index}: "{key}" names {_quoted(name)}, and there is no such file.'
     )

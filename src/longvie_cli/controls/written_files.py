@@ -35,6 +35,8 @@ class WrittenFiles:
         self._hashes: dict[str, str] = {}
         try:
             files = open_sealed_json(self._path.read_bytes())["files"]
+            if any(name in ("", ".", "..") or Path(name).name != name for name in files):
+                raise ValueError("it names files outside the folder")
             self._hashes = {str(name): str(content) for name, content in files.items()}
         except FileNotFoundError:
             return
@@ -101,6 +103,7 @@ class WrittenFiles:
             OutputConflictError: The folder cannot be written.
         """
         new = {path.name: hash_file(path) for path in paths}
-        if any(self._hashes.get(name) != content for name, content in new.items()):
+        if self._trouble or any(self._hashes.get(name) != content for name, content in new.items()):
+            self._trouble = ""
             self._hashes |= new
             write_atomic(self._path, sealed_json({"files": self._hashes}))

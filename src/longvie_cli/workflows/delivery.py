@@ -67,6 +67,8 @@ def finished_result(job: Job) -> JobResult | None:
         if not _is(job.folder.joined_video, record["output_hash"]):
             return None
         _move_out(job, record["output_hash"])
+    # Left by a kill between its copy to another disk and this.
+    job.folder.joined_video.unlink(missing_ok=True)
     if not job.delivery.keep_clips:
         _drop_clips(job)
     return _result(job)

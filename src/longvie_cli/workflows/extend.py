@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -53,7 +54,7 @@ from longvie_cli.workflows.job import (
     check_first_frame,
     check_loras,
     check_name,
-    check_output_path,
+    check_paths,
     decided_job,
     first_frame_label,
     say_untrained_size,
@@ -127,9 +128,8 @@ def extend(request: ExtendRequest, progress: Progress | None = None) -> JobResul
         LongVieError: See `longvie_cli.errors`; everything made so far is saved.
     """
     progress = progress or SilentProgress()
-    check_output_path(request.output, [request.previous, request.video, request.depth])
+    check_paths(request)
     check_name(request.previous)
-    check_name(request.run_dir)
     if request.no_clobber and request.output.exists():
         progress.message(f"{request.output}: exists, skipped (--no-clobber).")
         return JobResult("skipped", request.output)
@@ -141,9 +141,8 @@ def extend(request: ExtendRequest, progress: Progress | None = None) -> JobResul
 def plan(request: ExtendRequest, progress: Progress | None = None) -> JobResult:
     """Say what `extend` would do; writes nothing."""
     progress = progress or SilentProgress()
-    check_output_path(request.output, [request.previous, request.video, request.depth])
+    check_paths(request)
     check_name(request.previous)
-    check_name(request.run_dir)
     if request.offline:
         go_offline()
     return describe(decide(request, progress), progress)
@@ -386,7 +385,7 @@ def _start(
     if origin.tail is not None:
         history = load_tail(origin.tail)
         if history.shape[1:3] == (preset.height, preset.width):
-            return Start(label, history=history)
+            return _started(label, history)
         notes.append(
             f"{previous.name}: its last frames are brought to {preset.size.label}, so it does not "
             "go on without loss."
@@ -404,7 +403,13 @@ def _start(
         width=preset.width,
         fit=fit,
     )
-    return Start(label, history=history)
+    return _started(label, history)
+
+
+def _started(label: str, history: NDArray[np.uint8]) -> Start:
+    # With them: decoded frames are others than the lossless ones of a run folder that has gone.
+    digest = hashlib.sha256(history.tobytes()).hexdigest()[:16]
+    return Start(f"{label}, last frames {digest}", history=history)
 
 
 def _source_fit(request: ExtendRequest, preset: Preset, earlier: Fit) -> Fit:
@@ -657,7 +662,7 @@ def _source(
             raise UsageError("--repeat: there is no --video or --controls to repeat.")
         notes.append(f"{request.previous.name}: goes on without controls.")
         return NoSource()
-    if (left := rest.frames_left(None)) is not None and left < 2:
+    if (left := rest.frames_left(2)) is not None and left < 2:
         notes.append(
             f"{request.previous.name}: nothing is left of {rest.name}; goes on without controls."
         )

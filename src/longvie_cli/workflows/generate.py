@@ -24,8 +24,7 @@ from longvie_cli.workflows.job import (
     Start,
     check_first_frame,
     check_loras,
-    check_name,
-    check_output_path,
+    check_paths,
     decided_job,
     first_frame_label,
     say_untrained_size,
@@ -54,8 +53,7 @@ def generate(request: GenerateRequest, progress: Progress | None = None) -> JobR
         LongVieError: See `longvie_cli.errors`; everything made so far is saved.
     """
     progress = progress or SilentProgress()
-    check_output_path(request.output, [request.video, request.image, request.depth])
-    check_name(request.run_dir)
+    check_paths(request)
     if request.no_clobber and request.output.exists():
         progress.message(f"{request.output}: exists, skipped (--no-clobber).")
         return JobResult("skipped", request.output)
@@ -70,8 +68,7 @@ def generate(request: GenerateRequest, progress: Progress | None = None) -> JobR
 def plan(request: GenerateRequest, progress: Progress | None = None) -> JobResult:
     """Say what `generate` would do; writes nothing."""
     progress = progress or SilentProgress()
-    check_output_path(request.output, [request.video, request.image, request.depth])
-    check_name(request.run_dir)
+    check_paths(request)
     if request.offline:
         go_offline()
     return describe(decide(request, progress), progress)

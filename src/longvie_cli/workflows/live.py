@@ -9,7 +9,7 @@ from longvie_cli.errors import MediaError, OutputConflictError, UsageError
 from longvie_cli.media.join import join_clips
 from longvie_cli.media.metadata import encode_settings, read_settings
 from longvie_cli.run_folder.layout import RunFolder
-from longvie_cli.workflows.job import Job
+from longvie_cli.workflows.job import Job, input_files, is_input
 
 # Each refresh copies everything once more, so they must not follow the clips of a long video one
 # by one: no sooner than this, nor than 20 times what the last one took (5 % of the time at most).
@@ -36,10 +36,10 @@ class LiveVideo:
         if self._path is None:
             return
         inputs = [part.path for part in (job.sound, job.earlier) if part is not None]
-        taken = {path.absolute() for path in (job.output, *inputs)}
+        taken = [job.output, *inputs, *input_files(job.delivery)]
         if self._path.suffix.lower() != ".mp4":
             raise UsageError(f"--live {self._path}: the file must be named .mp4.")
-        if self._path.absolute() in taken:
+        if is_input(self._path, taken):
             raise UsageError(f"--live {self._path}: this file is part of the same command.")
         if self._path.exists() and not job.delivery.overwrite and not self._is_ours():
             raise OutputConflictError(

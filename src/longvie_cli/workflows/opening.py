@@ -147,6 +147,12 @@ def check_clips_before(folder: RunFolder, manifest: RunManifest, clip: int) -> N
     """
     for stored in stored_clips(folder, manifest.plan[:clip], manifest.redos):
         index = stored.spec.index
+        if stored.damage and not folder.clip_video(index).exists():
+            raise OutputConflictError(
+                f"{folder.root}: clip {index} cannot be kept: it is no longer there "
+                "(--no-keep-clips removes the clips of a finished run).",
+                hint="Begin with --clip 0, or make the video anew with --keep-clips.",
+            )
         if stored.damage:
             raise OutputConflictError(
                 f"{folder.root}: clip {index} cannot be kept: {stored.damage}.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from longvie_cli.settings.recorded import RunRequests, files_of, recalled
 from longvie_cli.settings.requests import GenerateRequest, RedoRequest, RunRequest
 from longvie_cli.workflows.carry_out import carry_out
 from longvie_cli.workflows.delivery import read_delivery
-from longvie_cli.workflows.job import Job, model_hashes, redone
+from longvie_cli.workflows.job import Job, check_output_path, input_files, model_hashes, redone
 from longvie_cli.workflows.opening import Change, check_request
 from longvie_cli.workflows.result import JobResult
 
@@ -59,15 +60,17 @@ def find_run(run: Path) -> RunFolder:
 
 
 def output_of(folder: RunFolder, manifest: RunManifest) -> Path:
-    """Return the file a run makes: beside its folder, wherever both were moved to.
+    """Return the file a run makes: beside its folder and named as it is, wherever that is now.
 
     Only a run whose folder was named with --run-dir keeps its output where the command said.
     """
     stored: dict[str, Any] = manifest.request.get("request") or {}
-    if not stored.get("output"):
-        return folder.root.with_suffix(".mp4")
-    output = Path(stored["output"])
-    return output if stored.get("run_dir") else folder.root.parent / output.name
+    output = Path(stored.get("output") or "")
+    if stored.get("output") and stored.get("run_dir"):
+        return output
+    if RunFolder.beside(folder.root.parent / output.name).root == folder.root:
+        return folder.root.parent / output.name
+    return folder.root.with_suffix(".mp4")
 
 
 def resume(request: RunRequest, progress: Progress | None = None) -> JobResult:
@@ -147,7 +150,7 @@ def _finished(folder: RunFolder, manifest: RunManifest) -> JobResult | None:
     if not _is_delivered(folder, manifest) or not output.is_file():
         return None
     kept = (manifest.request.get("request") or {}).get("keep_clips", True)
-    if not kept and any(folder.clips_dir.glob("*.mp4")):
+    if folder.joined_video.exists() or (not kept and any(folder.clips_dir.glob("*.mp4"))):
         return None  # It was killed while it tidied up.
     if harmed_clips(folder, manifest.plan, manifest.redos):
         return None  # They are made again.
@@ -169,6 +172,7 @@ def _job(folder: RunFolder, manifest: RunManifest, progress: Progress) -> Job:
             f"{folder.run_json}: an earlier longvie began this run and did not record enough.",
             hint="Repeat the command that began it.",
         )
+    _refuse_a_copy(folder, stored)
     again = f"longvie resume {shlex.quote(str(folder.root))}"
     request = recalled(manifest.request.get("command") or "", stored, folder.run_json)
     for flag, path in files_of(stored):
@@ -177,15 +181,43 @@ def _job(folder: RunFolder, manifest: RunManifest, progress: Progress) -> Job:
                 f"{path}: {flag} of this run is not there any more.",
                 hint=f"Put it back, then: {again}",
             )
+    output = output_of(folder, manifest)
     request = request.model_copy(
-        update={"output": output_of(folder, manifest), "run_dir": folder.root}
+        update={
+            "output": output,
+            "run_dir": folder.root,
+            # Only of the file that the command said it about, not of one that a moved folder, or
+            # one from somewhere else, comes to name.
+            "overwrite": request.overwrite and _is_where_it_began(folder, stored),
+        }
     )
+    check_output_path(output, input_files(request), run_dir=folder.root)
     if request.offline:
         go_offline()
     job = redone(_decide(request, progress), manifest.redos)
     locate_weights(job.preset)
     _check_inputs(job, manifest, stored, again)
     return job
+
+
+def _is_where_it_began(folder: RunFolder, stored: Mapping[str, Any]) -> bool:
+    began = stored.get("run_dir") or RunFolder.beside(Path(stored["output"])).root
+    return Path(began).resolve() == folder.root.resolve()
+
+
+def _refuse_a_copy(folder: RunFolder, stored: Mapping[str, Any]) -> None:
+    """Do nothing unless a run is a copy of one that is still there, and would replace its output.
+
+    Raises:
+        OutputConflictError: It is.
+    """
+    began = stored.get("run_dir")
+    if began and not _is_where_it_began(folder, stored) and RunFolder(Path(began)).is_begun:
+        raise OutputConflictError(
+            f"{folder.root}: a copy of the run in {began}, with the same output "
+            f"{stored.get('output')}.",
+            hint="Go on with that run, or move it away to go on with the copy.",
+        )
 
 
 def _decide(request: RunRequests, progress: Progress) -> Job:
@@ -209,7 +241,8 @@ def _check_inputs(job: Job, manifest: RunManifest, stored: dict[str, Any], again
         if key == "first_frame" and "PREVIOUS.mp4" in paths:
             flag = "PREVIOUS.mp4"
         if flag in paths:
-            changed.append(f"{paths[flag]} ({flag})")
+            gone = ", or the run folder with its last frames" if key == "first_frame" else ""
+            changed.append(f"{paths[flag]} ({flag}{gone})")
     if manifest.model_hashes != model_hashes(job.preset):
         changed.append(f"the weights of preset {job.preset.name}")
     if changed:

@@ -31,7 +31,8 @@ def stitch(request: StitchRequest, progress: Progress | None = None) -> JobResul
         UsageError: An input holds no clip, or there is no sound to take.
     """
     progress = progress or SilentProgress()
-    check_output_path(request.output, request.inputs)
+    sound = () if request.audio in ("none", "source") else (Path(request.audio),)
+    check_output_path(request.output, [*request.inputs, *sound], run_dir=None)
     if request.output.exists() and request.no_clobber:
         progress.message(f"{request.output}: exists, skipped (--no-clobber).")
         return JobResult("skipped", request.output)
@@ -68,12 +69,12 @@ def _clips_of(path: Path, progress: Progress) -> list[Path]:
     if not path.is_dir():
         return [path]
     folder = RunFolder(path)
-    folder.check_no_links()
     if not folder.is_begun:
         clips = sorted(path.glob("*.mp4"))
         if not clips:
             raise UsageError(f"{path}: this folder holds no run and no mp4 file.")
         return clips
+    folder.check_no_links()
     manifest = read_manifest(folder.run_json)
     done = completed_clips(folder, manifest.plan, manifest.redos)
     if not done:
