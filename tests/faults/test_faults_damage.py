@@ -110,7 +110,8 @@ class Damages:
         trouble = self.judge.differences(place.work, spare=str(relative)) + self.judge.litter(
             place, outside
         )
-        written = _content(place.work / relative) != mattered and relative.suffix != ".jsonl"
+        after = _content(place.work / relative)
+        written = after not in (None, mattered) and relative.suffix != ".jsonl"
         if written and mattered is not None and not any(word in ended.err for word in WORDS):
             trouble.append("not a word about it")
         return trouble

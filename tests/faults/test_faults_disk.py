@@ -66,7 +66,7 @@ def try_fault(
 @pytest.mark.parametrize("name", ["generate"])
 def test_the_disk_is_full_at_some_writes(forked, base, referee, tally, name) -> None:
     judge, counts = referee(name), tally("ENOSPC at writes")
-    for number, line in sample(judge, numbers_of(judge, FILLING), 4):
+    for number, line in sample(judge, numbers_of(judge, FILLING), 3):
         fault = {"kinds": FILLING, "at": number, "fault": "ENOSPC", "sticky": True}
         try_fault(forked, judge, base, counts, f"full at {number} ({line})", (75,), **fault)
 
@@ -74,7 +74,7 @@ def test_the_disk_is_full_at_some_writes(forked, base, referee, tally, name) -> 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "step"),
-    [("generate", 1), ("stitch", 1), ("redo", 4), ("extend", 4), ("extract", 4), ("flight", 4)],
+    [("generate", 2), ("stitch", 1), ("redo", 4), ("extend", 4), ("extract", 6), ("flight", 6)],
 )
 def test_the_disk_is_full_at_writes(forked, base, referee, tally, name, step) -> None:
     """Each attempt gets as far as one write, or `step` writes, more before all of them fail."""
@@ -177,7 +177,7 @@ def test_the_disk_is_small(forked, base, referee, tally, small_disk: Path, name)
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "size"), [("generate", 8), ("filmed", 4), ("extend", 4), ("extract", 4), ("redo", 4)]
+    ("name", "size"), [("generate", 6), ("filmed", 3), ("extend", 3), ("extract", 3), ("redo", 3)]
 )
 def test_the_disk_fails(forked, base, referee, tally, name, size) -> None:
     judge, counts = referee(name), tally("EIO")
@@ -194,7 +194,7 @@ def test_the_disk_fails(forked, base, referee, tally, name, size) -> None:
 def test_permission_is_lost(forked, base, referee, tally, name) -> None:
     judge, counts = referee(name), tally("permission losses")
     for fault_name in ("EACCES", "EROFS"):
-        for number, line in sample(judge, numbers_of(judge, FILLING), 4):
+        for number, line in sample(judge, numbers_of(judge, FILLING), 3):
             fault = {"kinds": FILLING, "at": number, "fault": fault_name, "sticky": True}
             label = f"{fault_name} at {number} ({line})"
             try_fault(forked, judge, base, counts, label, (4,), **fault)

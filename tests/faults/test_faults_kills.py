@@ -92,8 +92,8 @@ def test_killed_at_some_commit_points(forked, base, referee, tally, name) -> Non
 @pytest.mark.parametrize(
     ("name", "size"),
     [
-        *(("generate", 24), ("filmed", 8), ("slim", 8)),
-        *(("overwrite", 12), ("redo", 10), ("extend", 12)),
+        *(("generate", 22), ("filmed", 6), ("slim", 6)),
+        *(("overwrite", 10), ("redo", 10), ("extend", 12)),
     ],
 )
 def test_killed_at_commit_points(forked, base, referee, tally, name, size) -> None:

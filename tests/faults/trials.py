@@ -105,7 +105,11 @@ class Longvie:
         self._log = package / "server.log"
         with open(self._log, "wb") as log:
             self._server = self._begin(warm_up, environment, log)
-        self.about = self._answer()
+        try:
+            self.about = self._answer()
+        except RuntimeError:
+            self.close()
+            raise
 
     def _begin(
         self, warm_up: Sequence[Sequence[str]], environment: dict[str, str], log: IO[bytes]
