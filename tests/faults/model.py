@@ -21,7 +21,7 @@ CLIP_FRAMES = 5
 
 
 def build_package(root: Path) -> None:
-    """Make a `longvie_cli` in `root` whose preset `tiny` makes clips of 5 frames, 64x64."""
+    """Make a `longvie_cli` in `root` whose preset `tiny` makes clips of 5 frames, 48x32."""
     real = Path(longvie_cli.__file__).parent
     package = root / "longvie_cli"
     (package / "assets").mkdir(parents=True)
@@ -35,8 +35,8 @@ def build_package(root: Path) -> None:
     preset = json.loads((real / "assets" / "tiny" / "preset.json").read_bytes())
     preset |= {
         "num_frames": CLIP_FRAMES,
-        "height": 64,
-        "width": 64,
+        "height": 32,
+        "width": 48,
         "history_frames": 4,
         "num_inference_steps": 1,
         "guidance_scale": 1.0,
@@ -50,14 +50,14 @@ def make_inputs(folder: Path) -> None:
     """Make `video.mp4`, two scenes to extract controls from, and `foreign.mp4`, of another size."""
     folder.mkdir(parents=True)
     pictures = [
-        Flight(seed, width=64, height=64, fps=16).frame(index).rgb
+        Flight(seed, width=48, height=32, fps=16).frame(index).rgb
         for seed, length in ((1_000_000_700, 4), (1_000_000_702, 5))
         for index in range(length)
     ]
-    with VideoWriter(folder / "video.mp4", height=64, width=64, fps=16) as writer:
+    with VideoWriter(folder / "video.mp4", height=32, width=48, fps=16) as writer:
         for picture in pictures:
             writer.write(picture)
-    with VideoWriter(folder / "foreign.mp4", height=72, width=72, fps=16) as writer:
+    with VideoWriter(folder / "foreign.mp4", height=40, width=56, fps=16) as writer:
         for picture in pictures[-4:]:
             writer.write(np.pad(picture, ((4, 4), (4, 4), (0, 0))))
 
