@@ -65,12 +65,12 @@ def output_of(folder: RunFolder, manifest: RunManifest) -> Path:
     Only a run whose folder was named with --run-dir keeps its output where the command said.
     """
     stored: dict[str, Any] = manifest.request.get("request") or {}
-    output = Path(stored.get("output") or "")
-    if stored.get("output") and stored.get("run_dir"):
+    output = Path(stored.get("output") or folder.root.with_suffix(".mp4"))
+    if stored.get("run_dir"):
         return output
-    if RunFolder.beside(folder.root.parent / output.name).root == folder.root:
-        return folder.root.parent / output.name
-    return folder.root.with_suffix(".mp4")
+    here = folder.root.parent / output.name
+    is_named_so = output.name and RunFolder.beside(here).root == folder.root
+    return here if is_named_so else folder.root.with_suffix(".mp4")
 
 
 def resume(request: RunRequest, progress: Progress | None = None) -> JobResult:
@@ -201,7 +201,8 @@ def _job(folder: RunFolder, manifest: RunManifest, progress: Progress) -> Job:
 
 
 def _is_where_it_began(folder: RunFolder, stored: Mapping[str, Any]) -> bool:
-    began = stored.get("run_dir") or RunFolder.beside(Path(stored["output"])).root
+    output = Path(stored.get("output") or "out.mp4")
+    began = stored.get("run_dir") or (RunFolder.beside(output).root if output.name else output)
     return Path(began).resolve() == folder.root.resolve()
 
 
