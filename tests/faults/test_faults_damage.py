@@ -17,8 +17,8 @@ from longvie_cli.run_folder.manifest import fingerprint
 from longvie_cli.run_folder.sealed import open_sealed_json, sealed_json
 
 HARMS = ("empty", "cut", "last byte", "flip", "flip", "gone", "folder", "link")
-# Folders whose files must be right again, in a finished run as well.
-MENDED = ("clips", "tails")
+# Folders whose files must be right again (those of clips in a finished run as well).
+MENDED = ("clips", "tails", "controls")
 WORDS = ("made again", "written anew", "joined again", "encoded again", "it is made")
 
 
