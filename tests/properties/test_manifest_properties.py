@@ -31,7 +31,8 @@ values = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
     max_leaves=12,
 )
-requests = st.dictionaries(texts, values, max_size=6)
+# Names of fields whose form is checked (`request`, `settings` ...) are not for any value.
+requests = st.dictionaries(texts.map(lambda text: f"a {text}"), values, max_size=6)
 plans = st.builds(
     plan_clips, st.sampled_from([ClipGeometry(33, 16), ClipGeometry(81, 16)]), st.integers(1, 900)
 )
