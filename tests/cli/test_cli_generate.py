@@ -133,8 +133,17 @@ def test_a_dry_run_says_how_long_this_machine_will_take(longvie, tmp_path: Path)
     run = Path(made.out.strip()).with_suffix(".longvie")
     took = json.loads((tmp_path / run / "clips" / "0000.json").read_text("utf-8"))["seconds"]
     same = planned("--clips", "3", "--steps", "2")
-    assert same["expected_seconds"] == pytest.approx(3 * took, abs=0.3)
-    assert planned("--clips", "3", "--steps", "8")["expected_seconds"] > same["expected_seconds"]
+    # Rounded to a tenth.
+    assert same["expected_seconds"] == pytest.approx(3 * took, abs=0.06)
+
+    def of_steps(*flags: str) -> float:
+        return planned("--clips", "100", *flags)["expected_seconds"]
+
+    # Each further pass adds the same, and guidance makes two passes of a step.
+    two, four, six = (of_steps("--steps", number) for number in ("2", "4", "6"))
+    assert two < four
+    assert six - four == pytest.approx(four - two, abs=0.2)
+    assert of_steps("--steps", "2", "--guidance", "3") == pytest.approx(four, abs=0.2)
     assert (
         planned("--clips", "3", "--steps", "2", "--dtype", "bfloat16")["expected_seconds"] is None
     )

@@ -30,7 +30,13 @@ SCENARIOS = {
             "out.longvie",
             (("resume", "out.longvie"),),
         ),
-        Scenario("slim", SLIM, ("out.longvie", "out.mp4", "live.mp4"), "out.longvie", ()),
+        Scenario(
+            "slim",
+            SLIM,
+            ("out.longvie", "out.mp4", "live.mp4"),
+            "out.longvie",
+            keeps_clips=False,
+        ),
         Scenario(
             "flight",
             (*FLIGHT, "-o", "out.mp4"),

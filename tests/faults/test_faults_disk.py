@@ -51,6 +51,9 @@ def try_fault(
     outside = judge.outside(place)
     ended = forked.run(place, judge.scenario.command, **fault)
     trouble = refused(ended, codes)
+    at = fault.get("at")
+    if isinstance(at, int) and len(ended.operations) <= at:
+        trouble.append("it did not meet the fault")
     kept = judge.finished_clips(place.work)
     if ended.code == 0:
         counts.add("did not matter")
@@ -95,6 +98,7 @@ def test_the_disk_is_full_at_writes(forked, base, referee, tally, name, step) ->
         trouble = refused(ended, (75,)) + judge.litter(place, outside)
         trouble += [f"made again: {path}" for path in kept if now.get(path) != kept[path]]
         counts.judge(f"{name}, full at {fresh[:1]}", trouble)
+    assert counts.counts["tried"], "no write was refused"
     if ended.code:  # an error after the last step: the output is there
         ended = forked.run(place, judge.scenario.command)
     trouble = judge.trouble(place, ended, outside, {}, was_done=was_done)

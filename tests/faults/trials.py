@@ -204,6 +204,7 @@ class Scenario:
         finish: Further commands that may end it once it has begun.
         says_so: Once its output is there, the same command is a new order: it says that the output
             exists, or does its work once more.
+        keeps_clips: Clips are still there when it is done.
     """
 
     name: str
@@ -212,6 +213,7 @@ class Scenario:
     run: str | None
     finish: tuple[tuple[str, ...], ...] = ()
     says_so: bool = False
+    keeps_clips: bool = True
 
 
 @dataclass
@@ -279,6 +281,15 @@ class Judge:
         self.reference = reference
         self.ended = ended
         self._frames = {path: hash_of(reference / path) for path in self._compared(reference)}
+        # A judge that compares nothing, or knows no operation, would find everything right.
+        assert self._frames, f"{scenario.name}: nothing to compare"
+        kinds = {line.split()[0] for line in ended.operations}
+        assert {"create", "write", "fsync", "replace"} <= kinds, f"{scenario.name}: {kinds}"
+        if scenario.run is not None and scenario.keeps_clips:
+            records = sorted((reference / scenario.run / "clips").glob("*.json"))
+            known = set(self.finished_clips(reference))
+            assert records, f"{scenario.name}: no clip was made"
+            assert {str(path.relative_to(reference)) for path in records} <= known
 
     def _compared(self, work: Path) -> list[str]:
         """Return what decides frames: videos, tails, pictures, and cond.json."""

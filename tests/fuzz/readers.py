@@ -20,9 +20,8 @@ from longvie_cli.controls.files import (
     _recorded_ranges,
     read_conditions,
 )
-from longvie_cli.documents import parse_json
-from longvie_cli.errors import MediaError, UsageError
-from longvie_cli.media.metadata import _global_tags, encode_settings, ffmetadata
+from longvie_cli.errors import UsageError
+from longvie_cli.media.metadata import encode_settings, ffmetadata, settings_in
 from longvie_cli.media.reader import image_size, read_image
 from longvie_cli.models.folder_hashes import folder_hashes
 from longvie_cli.models.hub import preset_status
@@ -45,7 +44,6 @@ from longvie_cli.run_folder.manifest import (
 )
 from longvie_cli.run_folder.sealed import with_digest
 from longvie_cli.run_folder.tails import load_tail, save_tail
-from longvie_cli.settings.about import checked_about
 from longvie_cli.settings.camera_path import CameraPath, read_camera_path
 from longvie_cli.settings.model_registry import REGISTRY
 from longvie_cli.settings.presets import load_preset, preset_folder, read_preset
@@ -208,22 +206,22 @@ ABOUTS = (
     _about(_FLIGHT_SETTINGS, "none"),
 )
 _REQUEST = GenerateRequest(
-    output=Path("/tmp/out.mp4"),
-    video=Path("/tmp/ref.mp4"),
+    output=Path("/videos/out.mp4"),
+    video=Path("/videos/ref.mp4"),
     prompts=(TimedPrompt(start_seconds=0, text="dunes"),),
     camera=None,
     clips=2,
     num_inference_steps=4,
     guidance_scale=2,
-    lora=["/tmp/a.safetensors:0.5"],
+    lora=["/videos/a.safetensors:0.5"],
 )
 _MANIFEST = RunManifest(
     request={
         "command": "generate",
         "settings": _RUN_SETTINGS,
-        "source": "/tmp/ref.mp4",
+        "source": "/videos/ref.mp4",
         "weights": None,
-        "lora_paths": ["/tmp/a.safetensors"],
+        "lora_paths": ["/videos/a.safetensors"],
         "depth": {"model": None, "smoothing": "flow", "video": None, "polarity": "auto"},
         "source_kind": "video",
         "request": recorded(_REQUEST),
@@ -394,17 +392,11 @@ def _delivery(folder: Path, data: bytes) -> None:
 
 
 def _comment(folder: Path, data: bytes) -> None:
-    """As `extend` does with the comment tag of a video, from ffmpeg's report on."""
-    tags = ffmetadata(data.decode("utf-8", "replace"))
-    comment = _global_tags(tags.decode(errors="replace"))["comment"]
-    try:
-        about = parse_json(comment)
-        about = checked_about(about) if isinstance(about, dict) else {}
-    except ValueError as error:
-        assert "\n" not in str(error)
-        raise MediaError(f"out.mp4: {str(error)[:500]}") from error
-    encode_settings(about).encode()
-    _go_on(extend.Origin(about=about))
+    """What `extend` does with the comment tag of a video, from ffmpeg's report on."""
+    about = settings_in(ffmetadata(data.decode("utf-8", "replace")))
+    origin = extend.origin_of_tag(Path("out.mp4"), about)
+    encode_settings(origin.about).encode()
+    _go_on(origin)
 
 
 def _go_on(origin: extend.Origin) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import random
 import resource
 import signal
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -134,6 +135,6 @@ def check(reader: Reader, folder: Path, seeds: range) -> None:
 def saved(reader: Reader, data: bytes) -> str:
     """Save an input that went wrong and return where, with its beginning."""
     digest = hashlib.sha256(data).hexdigest()[:12]
-    path = Path("/tmp") / f"longvie-fuzz-{reader.name.replace(' ', '-')}-{digest}"
+    path = Path(tempfile.gettempdir()) / f"longvie-fuzz-{reader.name.replace(' ', '-')}-{digest}"
     path.write_bytes(data)
     return f"  {path}: {data[:400]!r}"

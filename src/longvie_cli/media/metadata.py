@@ -29,6 +29,11 @@ def read_settings(path: Path) -> dict[str, Any] | None:
     """
     check_readable(path)
     report = run_reading(path, [*input_arguments(path), "-f", "ffmetadata", "pipe:1"])
+    return settings_in(report)
+
+
+def settings_in(report: bytes) -> dict[str, Any] | None:
+    """Return the settings in ffmpeg's report of a video's tags, as `read_settings` does."""
     # Tags of other tools need not be UTF-8.
     comment = _global_tags(report.decode(errors="replace")).get("comment")
     if comment is None:

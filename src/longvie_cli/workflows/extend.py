@@ -272,7 +272,15 @@ def find_origin(video: Path) -> Origin:
             continue  # Some other run is damaged; nothing says that it made this video.
         if record is not None and record["output_hash"] == content_hash:
             return _origin(folder, record)
-    about = read_settings(video)
+    return origin_of_tag(video, read_settings(video))
+
+
+def origin_of_tag(video: Path, about: dict[str, Any] | None) -> Origin:
+    """Return what a video's comment tag says of how it was made, nothing if it is not ours.
+
+    Raises:
+        MediaError: It is ours, and cannot be used.
+    """
     if about is None or about.get("tool") != "longvie":
         return Origin(about={})
     try:

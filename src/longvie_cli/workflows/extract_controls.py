@@ -12,18 +12,15 @@ from longvie_cli.models.hub import go_offline
 from longvie_cli.progress import Progress, SilentProgress
 from longvie_cli.settings.presets import Preset, load_preset, with_size
 from longvie_cli.settings.requests import ExtractControlsRequest
-from longvie_cli.settings.tracking import TrackerChoice
 from longvie_cli.timeline import plan_clips
-from longvie_cli.workflows.depth import DepthChoice, say_models
+from longvie_cli.workflows.depth import say_models
 from longvie_cli.workflows.disk import extraction_bytes, free_bytes, say_disk, unwritable
 from longvie_cli.workflows.result import JobResult
 from longvie_cli.workflows.scenes import cuts_to_honour
 from longvie_cli.workflows.sources import (
-    CameraSource,
-    FlightSource,
     MadeSource,
-    VideoSource,
     frames_to_make,
+    made_source,
     with_track_grid,
 )
 
@@ -147,13 +144,15 @@ def plan(request: ExtractControlsRequest, progress: Progress | None = None) -> J
 
 
 def _decide(request: ExtractControlsRequest, progress: Progress, *, to_run: bool) -> _Extraction:
+    from longvie_cli.engine.loader import resolve_device
+
     if request.output.exists() and not request.output.is_dir():
         raise UsageError(f"-o {request.output}: this is a file; the controls need a folder.")
     if request.offline:
         go_offline()
     preset = with_size(load_preset(request.preset), request.size)
     preset = with_track_grid(preset, request.track_grid)
-    source = _source(request, preset, progress)
+    source = made_source(request, preset, resolve_device(request.device), progress)
     if to_run:
         # Before a long video is read through.
         source.check_models()
@@ -169,34 +168,3 @@ def _decide(request: ExtractControlsRequest, progress: Progress, *, to_run: bool
         source, num_frames, request.at_cut, fps=preset.fps, notes=notes, progress=progress
     )
     return _Extraction(preset, source, num_frames, cuts, tuple(notes))
-
-
-def _source(request: ExtractControlsRequest, preset: Preset, progress: Progress) -> MadeSource:
-    from longvie_cli.engine.loader import resolve_device
-
-    device = resolve_device(request.device)
-    if request.video is not None:
-        return VideoSource(
-            request.video,
-            preset,
-            request.fit,
-            device,
-            at_cut=request.at_cut,
-            progress=progress,
-            depth=DepthChoice.of(request),
-            tracker=request.tracker or TrackerChoice(),
-            accept_noncommercial=request.accept_noncommercial,
-        )
-    if request.camera is not None:
-        return CameraSource(
-            request.camera,
-            preset,
-            request.fit,
-            device,
-            request.seed or 0,
-            image=request.image,
-            fov=request.fov,
-            depth=DepthChoice.of(request),
-            progress=progress,
-        )
-    return FlightSource(request.seed or 0, preset)

@@ -13,10 +13,8 @@ from longvie_cli.progress import Progress, SilentProgress
 from longvie_cli.run_folder.commit import hash_file
 from longvie_cli.settings.presets import Preset, load_preset, with_size
 from longvie_cli.settings.requests import GenerateRequest
-from longvie_cli.settings.tracking import TrackerChoice
 from longvie_cli.timeline import plan_clips
 from longvie_cli.workflows.carry_out import carry_out, describe
-from longvie_cli.workflows.depth import DepthChoice
 from longvie_cli.workflows.job import (
     Job,
     Sampling,
@@ -32,12 +30,10 @@ from longvie_cli.workflows.job import (
 from longvie_cli.workflows.result import JobResult
 from longvie_cli.workflows.scenes import cuts_to_honour
 from longvie_cli.workflows.sources import (
-    CameraSource,
-    FlightSource,
     FolderSource,
     Source,
-    VideoSource,
     frames_to_make,
+    made_source,
     to_model_size,
     with_track_grid,
 )
@@ -148,35 +144,9 @@ def _preset(request: GenerateRequest) -> Preset:
 
 def _source(request: GenerateRequest, preset: Preset, device: str, progress: Progress) -> Source:
     pingpong = request.repeat == "pingpong"
-    if request.video is not None:
-        return VideoSource(
-            request.video,
-            preset,
-            request.fit,
-            device,
-            pingpong,
-            at_cut=request.at_cut,
-            progress=progress,
-            depth=DepthChoice.of(request),
-            tracker=request.tracker or TrackerChoice(),
-            accept_noncommercial=request.accept_noncommercial,
-        )
     if request.controls is not None:
         return FolderSource(request.controls, preset, request.fit, progress, pingpong)
-    if request.camera is not None:
-        return CameraSource(
-            request.camera,
-            preset,
-            request.fit,
-            device,
-            request.seed,
-            image=request.image,
-            fov=request.fov,
-            pingpong=pingpong,
-            depth=DepthChoice.of(request),
-            progress=progress,
-        )
-    return FlightSource(request.seed, preset)
+    return made_source(request, preset, device, progress, pingpong=pingpong)
 
 
 def _start(request: GenerateRequest, preset: Preset, source: Source) -> Start:

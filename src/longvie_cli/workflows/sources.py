@@ -20,7 +20,7 @@ from longvie_cli.progress import Progress, SilentProgress
 from longvie_cli.run_folder.commit import hash_file
 from longvie_cli.settings.camera_path import CameraPath
 from longvie_cli.settings.presets import Fit, Preset, TrackGrid
-from longvie_cli.settings.requests import AtCut
+from longvie_cli.settings.requests import AtCut, ExtractControlsRequest, GenerateRequest
 from longvie_cli.settings.tracking import TrackerChoice
 from longvie_cli.timeline import ClipSpec
 from longvie_cli.workflows.depth import DepthChoice, ModelState
@@ -817,6 +817,45 @@ class NoSource:
 
     def prepare(self, folder: Path, num_frames: int, progress: Progress) -> None:
         return None
+
+
+def made_source(
+    request: GenerateRequest | ExtractControlsRequest,
+    preset: Preset,
+    device: str,
+    progress: Progress,
+    *,
+    pingpong: bool = False,
+) -> MadeSource:
+    """Return the video or the camera path of a request, or else a flight over a landscape."""
+    if request.video is not None:
+        return VideoSource(
+            request.video,
+            preset,
+            request.fit,
+            device,
+            pingpong,
+            at_cut=request.at_cut,
+            progress=progress,
+            depth=DepthChoice.of(request),
+            tracker=request.tracker or TrackerChoice(),
+            accept_noncommercial=request.accept_noncommercial,
+        )
+    seed = request.seed or 0
+    if request.camera is None:
+        return FlightSource(seed, preset)
+    return CameraSource(
+        request.camera,
+        preset,
+        request.fit,
+        device,
+        seed,
+        image=request.image,
+        fov=request.fov,
+        pingpong=pingpong,
+        depth=DepthChoice.of(request),
+        progress=progress,
+    )
 
 
 def to_model_size(picture: NDArray[np.uint8], preset: Preset) -> NDArray[np.uint8]:
