@@ -224,7 +224,7 @@ def test_another_size_is_made_recorded_and_kept(longvie, tmp_path: Path, two_sce
     assert any("is encoded again as 192x112" in line for line in other["inputs"])
 
 
-def test_a_larger_size_needs_more(longvie, tmp_path: Path) -> None:
+def test_a_larger_size_needs_more(longvie, reference_video: Path) -> None:
     def needs(*size: str) -> tuple[int, int]:
         outcome = longvie("generate", "-p", "x", *size, "--dry-run", "--json", "-o", "p.mp4")
         plan = outcome.fields["plan"]
@@ -232,4 +232,13 @@ def test_a_larger_size_needs_more(longvie, tmp_path: Path) -> None:
 
     (memory, disk), (more_memory, more_disk) = needs(), needs("--size", "384x224")
     assert more_memory > 1.2 * memory
+    # Four times the pixels. Here it is the raw depth of the controls that takes most ...
     assert more_disk == pytest.approx(4 * disk, rel=0.01)
+
+    def clips_alone(*size: str) -> int:
+        flags = ("-p", "x", "--seconds", "4", "--dry-run", "--json", "-o", "p.mp4")
+        outcome = longvie("extend", reference_video, *size, *flags)
+        return outcome.fields["plan"]["disk_bytes"] - reference_video.stat().st_size
+
+    # ... and without controls the clips, their last frames and the joined video.
+    assert clips_alone("--size", "384x224") == pytest.approx(4 * clips_alone(), rel=0.01)
