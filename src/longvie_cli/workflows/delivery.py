@@ -68,7 +68,7 @@ def finished_result(job: Job) -> JobResult | None:
             return None
         _move_out(job, record["output_hash"])
     # Left by a kill between its copy to another disk and this.
-    job.folder.joined_video.unlink(missing_ok=True)
+    _remove(job.folder.joined_video)
     if not job.delivery.keep_clips:
         _drop_clips(job)
     return _result(job)
@@ -95,7 +95,7 @@ def deliver(job: Job, progress: Progress) -> JobResult:
         audio=_sound_file(job),
         overwrite=True,
     )
-    folder.joined_sound.unlink(missing_ok=True)
+    _remove(folder.joined_sound)
     output_hash = hash_file(folder.joined_video)
     _write_delivery(job, output_hash)
     _move_out(job, output_hash)
@@ -248,7 +248,10 @@ def _drop_clips(job: Job) -> None:
     paths += [folder.tail(spec.index) for spec in job.specs[:-1]]
     for pattern in ("depth_*.mp4", "track_*.mp4"):
         paths += folder.controls_dir.glob(pattern)
-    paths += [folder.earlier_record, folder.earlier_video]
+    _remove(*paths, folder.earlier_record, folder.earlier_video)
+
+
+def _remove(*paths: Path) -> None:
     for path in paths:
         try:
             path.unlink(missing_ok=True)
