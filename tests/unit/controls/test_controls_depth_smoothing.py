@@ -50,6 +50,7 @@ def ramp(height: int, width: int) -> np.ndarray:
     return np.linspace(1, 3, height, dtype=np.float32)[:, None].repeat(width, axis=1)
 
 
+@pytest.mark.slow
 def test_a_still_scene_keeps_its_level_for_minutes(tmp_path: Path) -> None:
     """4800 frames, five minutes, with a scale, a shift and pixel noise of its own in each."""
     count, height, width = 4800, 24, 32
@@ -221,6 +222,7 @@ def test_full_size_depth_is_steadied(tmp_path: Path) -> None:
     assert np.abs(np.diff(steady, axis=0)).mean() < 0.3 * np.abs(np.diff(raw, axis=0)).mean()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [11, 12, 13])
 def test_flicker_of_estimates_on_worlds(seed: int, tmp_path: Path) -> None:
     count, height, width = 32, 112, 192
@@ -256,6 +258,7 @@ def truth_depth(shown: list, index: int) -> list[np.ndarray]:
     return [shown[index].depth, shown[index + 1].depth]
 
 
+@pytest.mark.slow
 def test_flicker_of_estimates_on_the_example(tmp_path: Path) -> None:
     frames = np.stack(
         list(read_frames(EXAMPLE, fps=16, height=112, width=192, fit="crop", num_frames=64))

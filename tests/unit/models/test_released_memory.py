@@ -88,6 +88,7 @@ def measure(way: str, folder: Path) -> int:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
+@pytest.mark.slow
 def test_memory_is_the_model_and_two_files_at_most(tmp_path: Path) -> None:
     write(tmp_path)
 
