@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from longvie_cli.models.pipeline import LongViePipeline
-from longvie_cli.models.weight_names import (
+from longvie_cli.models.weights.names import (
     CONTROL_NAMES,
     DIT_NAMES,
     IMAGE_ENCODER_NAMES,

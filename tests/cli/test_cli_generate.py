@@ -20,7 +20,7 @@ from longvie_cli.run_folder.layout import RunFolder
 from longvie_cli.run_folder.tails import load_tail
 from longvie_cli.settings.presets import load_preset
 from longvie_cli.workflows import clip_loop
-from longvie_cli.workflows.job import Job
+from longvie_cli.planning.job import Job
 from small_image_model import save_depth_controlnet
 
 PRESET = load_preset("tiny")

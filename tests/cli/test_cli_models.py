@@ -17,7 +17,7 @@ import pytest
 
 from delivered import contents
 from hub_server import HubServer, Repository, serve_hub
-from longvie_cli.settings.model_registry import REGISTRY, entry_named
+from longvie_cli.hub.registry import REGISTRY, entry_named
 
 DEPTH = entry_named("depth-anything-v2-small")
 CONTROLS = entry_named("longvie2-controls")

@@ -23,11 +23,11 @@ from longvie_cli.controls.files import (
 from longvie_cli.errors import UsageError
 from longvie_cli.media.metadata import encode_settings, ffmetadata, settings_in
 from longvie_cli.media.reader import image_size, read_image
-from longvie_cli.models.folder_hashes import folder_hashes
-from longvie_cli.models.hub import preset_status
+from longvie_cli.disk.folder_hashes import folder_hashes
+from longvie_cli.hub.installed import preset_status
 from longvie_cli.models.lora import check_lora
-from longvie_cli.models.pull_record import RECORD_NAME, known_record, repo_folder
-from longvie_cli.models.tensor_files import TensorFiles, find_shards
+from longvie_cli.hub.record import RECORD_NAME, known_record, repo_folder
+from longvie_cli.models.weights.files import TensorFiles, find_shards
 from longvie_cli.progress import SilentProgress
 from longvie_cli.run_folder.commit import hash_file
 from longvie_cli.run_folder.events import append_event, read_events
@@ -42,10 +42,10 @@ from longvie_cli.run_folder.manifest import (
     write_manifest,
     write_record,
 )
-from longvie_cli.run_folder.sealed import with_digest
+from longvie_cli.disk.checksums import with_digest
 from longvie_cli.run_folder.tails import load_tail, save_tail
 from longvie_cli.settings.camera_path import CameraPath, read_camera_path
-from longvie_cli.settings.model_registry import REGISTRY
+from longvie_cli.hub.registry import REGISTRY
 from longvie_cli.settings.presets import load_preset, preset_folder, read_preset
 from longvie_cli.settings.prompts import (
     TimedPrompt,
@@ -61,7 +61,7 @@ from longvie_cli.settings.requests import ExtendRequest, GenerateRequest, RunReq
 from longvie_cli.settings.resolve import COMMANDS, resolve
 from longvie_cli.timeline import ClipGeometry, plan_clips
 from longvie_cli.workflows import extend
-from longvie_cli.workflows.depth import DepthChoice
+from longvie_cli.sources.depth_choice import DepthChoice
 from longvie_cli.workflows.resume import output_of
 from longvie_cli.workflows.status import status
 

@@ -16,7 +16,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from longvie_cli.models.longvie import LongVieTransformer3DModel
-from longvie_cli.models.weights import load_released_transformer, load_released_vae
+from longvie_cli.models.weights.load import load_released_transformer, load_released_vae
 
 FOLDER = Path(
     os.environ.get("LONGVIE_GOLDEN_DIR", Path(__file__).parents[2].parent / "shared" / "golden")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from longvie_cli.models.conditioning import history_input
 from longvie_cli.models.longvie import LongVieTransformer3DModel
-from longvie_cli.models.weight_names import CONTROL_NAMES, DIT_NAMES
+from longvie_cli.models.weights.names import CONTROL_NAMES, DIT_NAMES
 
 from .golden import (
     Golden,

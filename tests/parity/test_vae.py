@@ -12,7 +12,7 @@ from torch import Tensor
 from longvie_cli.kernels.causal_conv3d import use_stacked_causal_convolutions
 from longvie_cli.media.frames import pixels_from_frames
 from longvie_cli.models.pipeline import LongViePipeline
-from longvie_cli.models.weight_names import vae_names
+from longvie_cli.models.weights.names import vae_names
 
 from .golden import Golden, difference, golden_vae, read_golden
 

@@ -20,7 +20,7 @@ from longvie_cli.run_folder.manifest import (
     write_manifest,
     write_record,
 )
-from longvie_cli.run_folder.sealed import open_sealed_json
+from longvie_cli.disk.checksums import open_sealed_json
 from longvie_cli.timeline import ClipGeometry, plan_clips
 
 # Characters that UTF-8 cannot hold (lone surrogates) cannot come from a file or a terminal.

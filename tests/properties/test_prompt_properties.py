@@ -20,8 +20,8 @@ from longvie_cli.settings.prompts import (
     read_prompt_file,
 )
 from longvie_cli.timeline import ClipGeometry, plan_clips
-from longvie_cli.workflows.job import clip_prompts
-from longvie_cli.workflows.sources import NoSource
+from longvie_cli.planning.job import clip_prompts
+from longvie_cli.sources.source import NoSource
 
 words = st.text("abcdefgh ,.é", min_size=1, max_size=30).map(str.strip).filter(bool)
 # Milliseconds, so that what is written down is what is meant.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from longvie_cli.containment import is_inside, named_in
+from longvie_cli.disk.containment import is_inside, named_in
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from longvie_cli.documents import (
+from longvie_cli.disk.documents import (
     briefly,
     decoded,
     one_line,

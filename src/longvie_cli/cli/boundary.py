@@ -20,7 +20,7 @@ from longvie_cli.errors import LongVieError, ResumableError, StoppedBySignal
 if TYPE_CHECKING:
     from longvie_cli.cli.console import Console
     from longvie_cli.settings.requests import Request
-    from longvie_cli.workflows.result import CommandResult
+    from longvie_cli.result import CommandResult
 
 SCHEMA_VERSION = 1
 _CONSOLE_PARAMETERS = {
@@ -146,7 +146,7 @@ def _explained(error: Exception, to_go_on: Callable[[], str]) -> LongVieError:
     if isinstance(error, LongVieError):
         return error
     if isinstance(error, OSError):
-        from longvie_cli.durable import known_storage_error
+        from longvie_cli.disk.durable import known_storage_error
 
         known = known_storage_error(error.filename or "A file", error)
         if known is not None:

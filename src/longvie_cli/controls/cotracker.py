@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from longvie_cli.controls.tracks import PointTracks, inside_picture
 from longvie_cli.errors import ControlError, MissingResourceError
-from longvie_cli.models.folder_hashes import file_hashes
+from longvie_cli.disk.folder_hashes import file_hashes
 from longvie_cli.run_folder.manifest import fingerprint
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from longvie_cli.controls.files import ControlClips
 from longvie_cli.controls.written_files import WrittenFiles
-from longvie_cli.durable import write_atomic
+from longvie_cli.disk.durable import write_atomic
 from longvie_cli.media.frames import png_bytes
 from longvie_cli.media.reader import read_frames
 from longvie_cli.media.writer import VideoWriter

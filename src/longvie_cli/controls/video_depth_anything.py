@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from longvie_cli.controls.depth_smoothing import fit_gauge
 from longvie_cli.errors import ControlError, MissingResourceError
-from longvie_cli.models.folder_hashes import file_hashes
+from longvie_cli.disk.folder_hashes import file_hashes
 from longvie_cli.run_folder.manifest import fingerprint
 
 # What the three published sizes are built with.

@@ -21,10 +21,10 @@ from longvie_cli.engine.placement import (
 )
 from longvie_cli.errors import MissingResourceError, UsageError
 from longvie_cli.kernels.causal_conv3d import use_stacked_causal_convolutions
-from longvie_cli.models.hub import locate_weights
+from longvie_cli.hub.installed import locate_weights
 from longvie_cli.models.lora import add_loras
 from longvie_cli.models.pipeline import LongViePipeline
-from longvie_cli.models.weights import (
+from longvie_cli.models.weights.load import (
     ReleasedFiles,
     find_released_files,
     is_converted,

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from longvie_cli.durable import write_atomic
+from longvie_cli.disk.durable import write_atomic
 from longvie_cli.engine.loader import load_preset_text_encoder
 from longvie_cli.models.prompt_embeds import encode_prompts
 from longvie_cli.run_folder.layout import RunFolder

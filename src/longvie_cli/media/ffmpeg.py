@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import IO
 
-from longvie_cli.durable import disk_full_error, storage_error
+from longvie_cli.disk.durable import disk_full_error, storage_error
 from longvie_cli.errors import LongVieError, MediaError, MissingResourceError, ResumableError
 
 # Only local files and our own pipes: a playlist or a crafted container must not reach the network.

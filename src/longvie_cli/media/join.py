@@ -8,7 +8,7 @@ from contextlib import ExitStack, suppress
 from functools import cache
 from pathlib import Path
 
-from longvie_cli.durable import begin_part, commit_file, part_path, storage_error
+from longvie_cli.disk.durable import begin_part, commit_file, part_path, storage_error
 from longvie_cli.errors import LongVieError, MediaError, OutputConflictError
 from longvie_cli.media.ffmpeg import (
     concat_arguments,

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from longvie_cli.documents import parse_json
+from longvie_cli.disk.documents import parse_json
 from longvie_cli.media.ffmpeg import check_readable, input_arguments, run_reading
 
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from longvie_cli.durable import storage_error
+from longvie_cli.disk.durable import storage_error
 from longvie_cli.media.ffmpeg import input_arguments, running_ffmpeg, writing_error
 from longvie_cli.media.packets import read_sound
 

@@ -9,7 +9,7 @@ from types import TracebackType
 
 import numpy as np
 
-from longvie_cli.durable import begin_part, commit_file, part_path, storage_error
+from longvie_cli.disk.durable import begin_part, commit_file, part_path, storage_error
 from longvie_cli.errors import MediaError
 from longvie_cli.media.ffmpeg import (
     metadata_arguments,

@@ -30,9 +30,9 @@ from diffusers.loaders import WanLoraLoaderMixin
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from longvie_cli.documents import reason_of
+from longvie_cli.disk.documents import reason_of
 from longvie_cli.errors import InputError, MissingResourceError
-from longvie_cli.models.weight_names import CONTROL_NAMES, DIT_NAMES, WeightNameError
+from longvie_cli.models.weights.names import CONTROL_NAMES, DIT_NAMES, WeightNameError
 
 logger = logging.getLogger(__name__)
 

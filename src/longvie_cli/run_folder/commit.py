@@ -8,7 +8,7 @@ from pathlib import Path
 
 import xxhash
 
-from longvie_cli.durable import commit_file, is_passing, storage_error, write_atomic
+from longvie_cli.disk.durable import commit_file, is_passing, storage_error, write_atomic
 from longvie_cli.run_folder.layout import RunFolder
 from longvie_cli.run_folder.manifest import (
     ClipRecord,

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from longvie_cli.documents import parse_json
-from longvie_cli.durable import storage_error
+from longvie_cli.disk.documents import parse_json
+from longvie_cli.disk.durable import storage_error
 
 
 def append_event(path: Path, event: str, **facts: Any) -> None:

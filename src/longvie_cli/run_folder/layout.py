@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from longvie_cli.durable import make_folder, storage_error
+from longvie_cli.disk.durable import make_folder, storage_error
 from longvie_cli.errors import OutputConflictError
 
 

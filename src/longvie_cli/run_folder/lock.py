@@ -11,7 +11,7 @@ from types import TracebackType
 
 from filelock import FileLock, Timeout
 
-from longvie_cli.durable import storage_error, write_atomic
+from longvie_cli.disk.durable import storage_error, write_atomic
 from longvie_cli.errors import LongVieError, OutputConflictError
 from longvie_cli.run_folder.layout import RunFolder
 

@@ -10,11 +10,11 @@ from typing import Any, Literal, TypeVar
 import xxhash
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from longvie_cli.documents import MAX_JSON_BYTES, first_reason_of, read_document
-from longvie_cli.durable import is_passing, storage_error, write_atomic
+from longvie_cli.disk.documents import MAX_JSON_BYTES, first_reason_of, read_document
+from longvie_cli.disk.durable import is_passing, storage_error, write_atomic
 from longvie_cli.errors import OutputConflictError
 from longvie_cli.run_folder.layout import RunFolder
-from longvie_cli.run_folder.sealed import open_sealed_json, sealed_json
+from longvie_cli.disk.checksums import open_sealed_json, sealed_json
 from longvie_cli.settings.about import check_settings
 from longvie_cli.timeline import ClipSpec
 

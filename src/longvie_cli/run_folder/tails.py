@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from longvie_cli.documents import reason_of
-from longvie_cli.durable import is_passing, storage_error, write_atomic
+from longvie_cli.disk.documents import reason_of
+from longvie_cli.disk.durable import is_passing, storage_error, write_atomic
 from longvie_cli.errors import MediaError
 
 _NAME = "frames"

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from longvie_cli.documents import first_reason_of
+from longvie_cli.disk.documents import first_reason_of
 from longvie_cli.errors import LongVieError
 from longvie_cli.settings.camera_path import parse_camera_path
 from longvie_cli.settings.presets import Fit, parse_size

@@ -24,7 +24,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from longvie_cli.documents import (
+from longvie_cli.disk.documents import (
     MAX_YAML_BYTES,
     briefly,
     decoded,

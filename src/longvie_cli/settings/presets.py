@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from longvie_cli.documents import (
+from longvie_cli.disk.documents import (
     MAX_JSON_BYTES,
     briefly,
     first_reason_of,

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from longvie_cli.documents import MAX_YAML_BYTES, briefly, decoded, parse_yaml, read_document
+from longvie_cli.disk.documents import MAX_YAML_BYTES, briefly, decoded, parse_yaml, read_document
 from longvie_cli.errors import SettingsError
 
 # A range may end this much after the video does: lengths are rounded to frames, people round to

@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 import platformdirs
 from pydantic import ValidationError
 
-from longvie_cli.containment import named_in
-from longvie_cli.documents import (
+from longvie_cli.disk.containment import named_in
+from longvie_cli.disk.documents import (
     MAX_YAML_BYTES,
     briefly,
     decoded,

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
-from longvie_cli.containment import named_in
+from longvie_cli.disk.containment import named_in
 from longvie_cli.settings.presets import TrackGrid
 
 TRACKER_FORMS = "lk, cotracker3, cotracker3-online, path:DIR or path:DIR:online"

@@ -14,7 +14,7 @@ from longvie_cli.media.metadata import read_settings
 from longvie_cli.media.packets import read_sound
 from longvie_cli.media.probe import probe_video
 from longvie_cli.media.reader import count_frames, read_last_frames
-from longvie_cli.models.hub import go_offline, locate_weights
+from longvie_cli.hub.installed import go_offline, locate_weights
 from longvie_cli.progress import Progress, SilentProgress
 from longvie_cli.run_folder.commit import hash_file
 from longvie_cli.run_folder.layout import RunFolder
@@ -41,10 +41,10 @@ from longvie_cli.settings.requests import (
 )
 from longvie_cli.settings.tracking import parse_track_grid, parse_tracker
 from longvie_cli.timeline import plan_clips
-from longvie_cli.workflows.carry_out import carry_out, describe
-from longvie_cli.workflows.delivery import read_delivery
-from longvie_cli.workflows.depth import DepthChoice
-from longvie_cli.workflows.job import (
+from longvie_cli.running.carry_out import carry_out, describe
+from longvie_cli.running.delivery import read_delivery
+from longvie_cli.sources.depth_choice import DepthChoice
+from longvie_cli.planning.job import (
     FROM_THE_PROMPT,
     EarlierVideo,
     Job,
@@ -59,9 +59,9 @@ from longvie_cli.workflows.job import (
     first_frame_label,
     say_untrained_size,
 )
-from longvie_cli.workflows.result import JobResult
-from longvie_cli.workflows.scenes import cuts_to_honour
-from longvie_cli.workflows.sources import (
+from longvie_cli.result import JobResult
+from longvie_cli.planning.cuts import cuts_to_honour
+from longvie_cli.sources.source import (
     CameraSource,
     FlightSource,
     FolderSource,

@@ -8,16 +8,16 @@ from typing import Any
 from longvie_cli.controls.files import CONDITIONS_NAME, load_control_clips
 from longvie_cli.controls.preview import write_preview
 from longvie_cli.errors import UsageError
-from longvie_cli.models.hub import go_offline
+from longvie_cli.hub.installed import go_offline
 from longvie_cli.progress import Progress, SilentProgress
 from longvie_cli.settings.presets import Preset, load_preset, with_size
 from longvie_cli.settings.requests import ExtractControlsRequest
 from longvie_cli.timeline import plan_clips
-from longvie_cli.workflows.depth import say_models
-from longvie_cli.workflows.disk import extraction_bytes, free_bytes, say_disk, unwritable
-from longvie_cli.workflows.result import JobResult
-from longvie_cli.workflows.scenes import cuts_to_honour
-from longvie_cli.workflows.sources import (
+from longvie_cli.sources.depth_choice import say_models
+from longvie_cli.planning.disk import extraction_bytes, free_bytes, say_disk, unwritable
+from longvie_cli.result import JobResult
+from longvie_cli.planning.cuts import cuts_to_honour
+from longvie_cli.sources.source import (
     MadeSource,
     frames_to_make,
     made_source,

@@ -8,14 +8,14 @@ from longvie_cli.errors import UsageError
 from longvie_cli.media.packets import read_sound
 from longvie_cli.media.probe import probe_video
 from longvie_cli.media.reader import read_image
-from longvie_cli.models.hub import go_offline, locate_weights
+from longvie_cli.hub.installed import go_offline, locate_weights
 from longvie_cli.progress import Progress, SilentProgress
 from longvie_cli.run_folder.commit import hash_file
 from longvie_cli.settings.presets import Preset, load_preset, with_size
 from longvie_cli.settings.requests import GenerateRequest
 from longvie_cli.timeline import plan_clips
-from longvie_cli.workflows.carry_out import carry_out, describe
-from longvie_cli.workflows.job import (
+from longvie_cli.running.carry_out import carry_out, describe
+from longvie_cli.planning.job import (
     Job,
     Sampling,
     Sound,
@@ -27,9 +27,9 @@ from longvie_cli.workflows.job import (
     first_frame_label,
     say_untrained_size,
 )
-from longvie_cli.workflows.result import JobResult
-from longvie_cli.workflows.scenes import cuts_to_honour
-from longvie_cli.workflows.sources import (
+from longvie_cli.result import JobResult
+from longvie_cli.planning.cuts import cuts_to_honour
+from longvie_cli.sources.source import (
     FolderSource,
     Source,
     frames_to_make,

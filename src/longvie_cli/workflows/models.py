@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from longvie_cli.errors import UsageError
-from longvie_cli.models.hub import (
+from longvie_cli.hub.installed import (
     EntryStatus,
     entry_status,
     gigabytes,
@@ -15,12 +15,12 @@ from longvie_cli.models.hub import (
     missing_error,
     verify,
 )
-from longvie_cli.models.licences import settle_licences
+from longvie_cli.hub.licences import settle_licences
 from longvie_cli.progress import Progress, SilentProgress
-from longvie_cli.settings.model_registry import REGISTRY, ModelEntry, entries_of
+from longvie_cli.hub.registry import REGISTRY, ModelEntry, entries_of
 from longvie_cli.settings.presets import PRESET_NAMES, load_preset, preset_folder
 from longvie_cli.settings.requests import ConvertModelsRequest, ModelsRequest
-from longvie_cli.workflows.result import ReportResult
+from longvie_cli.result import ReportResult
 
 
 def list_models(*, entries: Sequence[ModelEntry] = REGISTRY) -> ReportResult:
@@ -95,7 +95,7 @@ def pull_models(
         progress=progress,
     )
     # The library behind it is imported only now, when the network may really be asked.
-    from longvie_cli.models.hub_pull import Hub, pull
+    from longvie_cli.hub.pull import Hub, pull
 
     pull(wanted, Hub.of_environment(), progress)
     return _paths(request.names, entries)
@@ -167,7 +167,7 @@ def convert_models(request: ConvertModelsRequest, progress: Progress | None = No
             raise UsageError(f"{folder}: there is no such folder.")
     import torch
 
-    from longvie_cli.models.weights import convert_released, find_released_files
+    from longvie_cli.models.weights.load import convert_released, find_released_files
 
     dtype = None if request.dtype == "auto" else getattr(torch, request.dtype)
     files = find_released_files(request.inputs)

@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from longvie_cli.errors import InputError, OutputConflictError, UsageError
-from longvie_cli.models.hub import go_offline, locate_weights
+from longvie_cli.hub.installed import go_offline, locate_weights
 from longvie_cli.progress import Progress, SilentProgress
 from longvie_cli.run_folder.commit import harmed_clips, hash_file
 from longvie_cli.run_folder.layout import RunFolder
 from longvie_cli.run_folder.manifest import Redo, RunManifest, read_manifest
 from longvie_cli.settings.recorded import RunRequests, files_of, recalled
 from longvie_cli.settings.requests import GenerateRequest, RedoRequest, RunRequest
-from longvie_cli.workflows.carry_out import carry_out
-from longvie_cli.workflows.delivery import read_delivery
-from longvie_cli.workflows.job import Job, check_output_path, input_files, model_hashes, redone
-from longvie_cli.workflows.opening import Change, check_request
-from longvie_cli.workflows.result import JobResult
+from longvie_cli.running.carry_out import carry_out
+from longvie_cli.running.delivery import read_delivery
+from longvie_cli.planning.job import Job, check_output_path, input_files, model_hashes, redone
+from longvie_cli.running.opening import Change, check_request
+from longvie_cli.result import JobResult
 
 # Which flag's file a deciding setting with a hash in it speaks of.
 _FILE_OF_SETTING = {

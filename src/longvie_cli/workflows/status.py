@@ -19,8 +19,8 @@ from longvie_cli.run_folder.lock import Holder, read_holder
 from longvie_cli.run_folder.manifest import manifest_trouble, read_manifest
 from longvie_cli.settings.presets import load_preset
 from longvie_cli.settings.requests import RunRequest
-from longvie_cli.workflows.delivery import read_delivery
-from longvie_cli.workflows.result import ReportResult
+from longvie_cli.running.delivery import read_delivery
+from longvie_cli.result import ReportResult
 from longvie_cli.workflows.resume import find_run, output_of
 
 WATCH_SECONDS = 2.0

@@ -15,8 +15,8 @@ from longvie_cli.run_folder.commit import completed_clips
 from longvie_cli.run_folder.layout import RunFolder
 from longvie_cli.run_folder.manifest import RunManifest, read_manifest
 from longvie_cli.settings.requests import StitchRequest
-from longvie_cli.workflows.job import check_output_path, output_taken
-from longvie_cli.workflows.result import JobResult
+from longvie_cli.planning.job import check_output_path, output_taken
+from longvie_cli.result import JobResult
 
 
 def stitch(request: StitchRequest, progress: Progress | None = None) -> JobResult:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from longvie_cli.controls.camera import PictureFlight, make_camera_controls, range_to_continue
+from longvie_cli.controls.picture_flight import PictureFlight, make_camera_controls, range_to_continue
 from longvie_cli.controls.control_folder import ControlLayout
 from longvie_cli.controls.mesh_raster import draw_disparity, grid_triangles
 from longvie_cli.controls.normalization import DepthRange

@@ -13,18 +13,18 @@ import pytest
 
 from hub_server import HubServer, Repository, serve_hub
 from longvie_cli.errors import MissingResourceError, OutputConflictError, ResumableError
-from longvie_cli.models.hub import (
+from longvie_cli.hub.installed import (
     entry_folder,
     entry_status,
     locate_weights,
     verify,
     weight_hashes,
 )
-from longvie_cli.models.hub_pull import Hub, pull
-from longvie_cli.models.licences import acceptance_file, settle_licences
-from longvie_cli.models.pull_record import repo_folder, stored_record
+from longvie_cli.hub.pull import Hub, pull
+from longvie_cli.hub.licences import acceptance_file, settle_licences
+from longvie_cli.hub.record import repo_folder, stored_record
 from longvie_cli.progress import SilentProgress
-from longvie_cli.settings.model_registry import (
+from longvie_cli.hub.registry import (
     REGISTRY,
     ModelEntry,
     entries_of,

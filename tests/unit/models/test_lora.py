@@ -18,7 +18,7 @@ from longvie_cli.models import lora as lora_module
 from longvie_cli.models.longvie import LongVieTransformer3DModel
 from longvie_cli.models.lora import add_loras, check_lora, translate_lora
 from longvie_cli.models.pipeline import LongViePipeline
-from longvie_cli.models.weight_names import CONTROL_NAMES, DIT_NAMES
+from longvie_cli.models.weights.names import CONTROL_NAMES, DIT_NAMES
 from small_models import let_controls_act, small_pipeline, small_transformer
 
 RANK, ALPHA = 2, 1.0

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from longvie_cli.engine.loader import load_pipeline
 from longvie_cli.errors import OutputConflictError
 from longvie_cli.models.pipeline import LongViePipeline
-from longvie_cli.models.weights import (
+from longvie_cli.models.weights.load import (
     ReleasedFiles,
     convert_released,
     export_released,

@@ -53,8 +53,8 @@ def measure(way: str, folder: Path) -> int:
     from safetensors.torch import load_file
 
     from longvie_cli.models.longvie import LongVieTransformer3DModel
-    from longvie_cli.models.weight_names import DIT_NAMES
-    from longvie_cli.models.weights import (
+    from longvie_cli.models.weights.names import DIT_NAMES
+    from longvie_cli.models.weights.load import (
         convert_released,
         find_released_files,
         load_released_pipeline,

@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from longvie_cli.models.module_weights import without_weights
-from longvie_cli.models.weight_names import (
+from longvie_cli.models.weights.plan import without_weights
+from longvie_cli.models.weights.names import (
     CONTROL_NAMES,
     DIT_NAMES,
     IMAGE_ENCODER_NAMES,
     TEXT_ENCODER_NAMES,
     vae_names,
 )
-from longvie_cli.models.weights import _empty_modules
+from longvie_cli.models.weights.load import _empty_modules
 from longvie_cli.settings.presets import load_preset, preset_folder
 
 # Spec 1.2.

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from longvie_cli.durable import storage_error
+from longvie_cli.disk.durable import storage_error
 from longvie_cli.errors import OutputConflictError, ResumableError
 from longvie_cli.run_folder.commit import (
     commit_file,

@@ -10,22 +10,22 @@ from safetensors.torch import load_file
 
 from longvie_cli.engine.loader import load_pipeline
 from longvie_cli.settings.presets import Preset
-from longvie_cli.training.adopt import adopt_preset, adopted_stages
-from longvie_cli.training.autoencoder import load_autoencoder, train_autoencoder, train_decoder
-from longvie_cli.training.config import TinyTraining
-from longvie_cli.training.depth import train_depth_estimator
-from longvie_cli.training.export import export_preset
-from longvie_cli.training.flights import FlightLibrary, depth_picture, render_flight, render_library
-from longvie_cli.training.latents import LatentLibrary, encode_library
-from longvie_cli.training.prompts import (
+from longvie_cli.training.tiny.adopt import adopt_preset, adopted_stages
+from longvie_cli.training.tiny.autoencoder import load_autoencoder, train_autoencoder, train_decoder
+from longvie_cli.training.tiny.config import TinyTraining
+from longvie_cli.training.tiny.depth import train_depth_estimator
+from longvie_cli.training.tiny.export import export_preset
+from longvie_cli.training.tiny.flights import FlightLibrary, depth_picture, render_flight, render_library
+from longvie_cli.training.tiny.latents import LatentLibrary, encode_library
+from longvie_cli.training.tiny.prompts import (
     PALETTE_WORDS,
     TIME_WORDS,
     WEATHER_WORDS,
     look_labels,
     paraphrase,
 )
-from longvie_cli.training.text import build_text_encoder, train_text_encoder
-from longvie_cli.training.transformer import TransformerTraining, train_transformer
+from longvie_cli.training.tiny.text import build_text_encoder, train_text_encoder
+from longvie_cli.training.tiny.transformer import TransformerTraining, train_transformer
 from longvie_cli.worlds import EVALUATION_SEED_START
 from longvie_cli.worlds.looks import PALETTES, TIMES_OF_DAY, WEATHERS, random_look
 

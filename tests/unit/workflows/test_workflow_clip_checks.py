@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from longvie_cli.workflows.clip_checks import check_clip, retry_seed
+from longvie_cli.evaluation.clip_checks import check_clip, retry_seed
 from longvie_cli.worlds import Flight
 
 
@@ -73,6 +73,6 @@ def test_retries_have_seeds_of_their_own() -> None:
 
 
 def test_no_torch_is_loaded() -> None:
-    code = "import sys, longvie_cli.workflows.clip_checks; print('torch' in sys.modules)"
+    code = "import sys, longvie_cli.evaluation.clip_checks; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

@@ -8,7 +8,7 @@ import pytest
 
 from longvie_cli.errors import MediaError, MissingResourceError
 from longvie_cli.settings.presets import load_preset
-from longvie_cli.workflows.depth import DepthChoice
+from longvie_cli.sources.depth_choice import DepthChoice
 
 PRESET = load_preset("tiny")
 

@@ -7,8 +7,8 @@ import pytest
 from longvie_cli.errors import SettingsError, UsageError
 from longvie_cli.settings.prompts import ClipPrompt, TimedPrompt
 from longvie_cli.timeline import ClipGeometry, plan_clips
-from longvie_cli.workflows.job import Sampling, clip_prompts, clip_seeds
-from longvie_cli.workflows.sources import NoSource
+from longvie_cli.planning.job import Sampling, clip_prompts, clip_seeds
+from longvie_cli.sources.source import NoSource
 
 GEOMETRY = ClipGeometry(num_frames=33, fps=16)
 TIMED = (

@@ -21,7 +21,7 @@ from longvie_cli.progress import SilentProgress
 from longvie_cli.settings.camera_path import parse_camera_path
 from longvie_cli.settings.presets import Fit, Preset, TrackGrid, load_preset
 from longvie_cli.timeline import plan_clips
-from longvie_cli.workflows.sources import (
+from longvie_cli.sources.source import (
     CameraSource,
     FlightSource,
     FolderSource,

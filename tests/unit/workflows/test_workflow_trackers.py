@@ -11,14 +11,14 @@ import pytest
 from longvie_cli.controls.tracks import LucasKanadeTracker
 from longvie_cli.errors import MissingResourceError
 from longvie_cli.progress import SilentProgress
-from longvie_cli.settings.model_registry import entry_named
+from longvie_cli.hub.registry import entry_named
 from longvie_cli.settings.tracking import (
     TrackerChoice,
     parse_track_grid,
     parse_tracker,
     tracker_folder_resolved,
 )
-from longvie_cli.workflows.trackers import cotracker_weights, make_tracker, tracker_fact
+from longvie_cli.sources.tracker_choice import cotracker_weights, make_tracker, tracker_fact
 from standin_cotracker import write_standin
 
 

@@ -1,0 +1,274 @@
+"""The finished file: joined in the run folder, recorded, then moved to the output in one step."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+import longvie_cli
+from longvie_cli.disk.documents import MAX_JSON_BYTES, first_reason_of, read_document
+from longvie_cli.disk.durable import (
+    begin_part,
+    commit_file,
+    make_folder,
+    part_path,
+    storage_error,
+    write_atomic,
+)
+from longvie_cli.errors import OutputConflictError
+from longvie_cli.media.join import join_clips
+from longvie_cli.media.metadata import encode_settings
+from longvie_cli.media.sound import SoundPart, write_sound
+from longvie_cli.progress import Progress
+from longvie_cli.run_folder.commit import harmed_clips, hash_file
+from longvie_cli.run_folder.events import append_event
+from longvie_cli.run_folder.layout import RunFolder
+from longvie_cli.run_folder.manifest import read_manifest
+from longvie_cli.disk.checksums import open_sealed_json, sealed_json
+from longvie_cli.settings.about import ABOUT_VERSION, checked_about
+from longvie_cli.planning.job import Job, output_taken
+from longvie_cli.result import JobResult
+
+SCHEMA_VERSION = ABOUT_VERSION
+
+
+class _Delivered(BaseModel):
+    """What is read of `delivery.json`."""
+
+    model_config = ConfigDict(strict=True)
+
+    output_hash: str
+    replaces: str | None = None
+    revision: int = 0
+    last_clip: int = Field(ge=0)
+    about: dict[str, Any]
+
+
+def finished_result(job: Job) -> JobResult | None:
+    """Return the result of a run that was finished before, after what was left to do at its end.
+
+    That is to move its file out, and to remove the single clips where they are not kept. A run of
+    which a clip was damaged since is not finished.
+
+    Raises:
+        OutputConflictError: The run is finished, but something else lies at the output.
+    """
+    record = _sound_delivery(job.folder)
+    if record is None or record.get("revision", 0) != _revision(job.folder):
+        return None
+    if harmed_clips(job.folder, job.specs, read_manifest(job.folder.run_json).redos):
+        return None
+    if not _is(job.output, record["output_hash"]):
+        if not _is(job.folder.joined_video, record["output_hash"]):
+            return None
+        _move_out(job, record["output_hash"])
+    # Left by a kill between its copy to another disk and this.
+    _remove(job.folder.joined_video)
+    if not job.delivery.keep_clips:
+        _drop_clips(job)
+    return _result(job)
+
+
+def deliver(job: Job, progress: Progress) -> JobResult:
+    """Join the clips, move the file to the output and return the result.
+
+    Raises:
+        OutputConflictError: Something else has appeared at the output in the meantime.
+        MediaError: The clips cannot be joined, or the sound cannot be used.
+        ResumableError: The disk is full.
+    """
+    folder = job.folder
+    clips = [folder.clip_video(spec.index) for spec in job.specs]
+    if job.earlier is not None:
+        clips.insert(0, job.earlier.path if job.earlier.joinable else folder.earlier_video)
+    metadata = encode_settings(embedded_settings(job)) if job.delivery.embed_metadata else None
+    join_clips(
+        clips,
+        folder.joined_video,
+        fps=job.preset.fps,
+        metadata=metadata,
+        audio=_sound_file(job),
+        overwrite=True,
+    )
+    _remove(folder.joined_sound)
+    output_hash = hash_file(folder.joined_video)
+    _write_delivery(job, output_hash)
+    _move_out(job, output_hash)
+    append_event(folder.events, "delivered", output=job.output.name, frames=job.total_frames)
+    if not job.delivery.keep_clips:
+        _drop_clips(job)
+        progress.message("The single clips are removed; the last frames stay for `longvie extend`.")
+    return _result(job)
+
+
+def _sound_file(job: Job) -> Path | None:
+    """Return a file whose sound, from its beginning, is that of the whole video; None for none."""
+    earlier, sound, fps = job.earlier, job.sound, job.preset.fps
+    before = earlier.num_frames / fps if earlier is not None else 0.0
+    kept = earlier is not None and earlier.keeps_sound
+    if sound is None:
+        return earlier.path if earlier is not None and kept else None
+    begins = sound.start - before
+    if not kept and begins == 0:
+        return sound.path
+    after = job.added_frames / fps
+    if earlier is not None and kept:
+        parts = [SoundPart(earlier.path, 0, before), SoundPart(sound.path, sound.start, after)]
+    elif begins > 0:
+        parts = [SoundPart(sound.path, begins, before + after)]
+    else:
+        parts = [SoundPart(None, 0, -begins), SoundPart(sound.path, 0, before + after + begins)]
+    write_sound(parts, job.folder.joined_sound)
+    return job.folder.joined_sound
+
+
+def is_own_output(job: Job) -> bool:
+    """Return whether what lies at the output is what this run delivered there before."""
+    record = _sound_delivery(job.folder)
+    hashes = () if record is None else (record["output_hash"], record.get("replaces"))
+    return any(known is not None and _is(job.output, known) for known in hashes)
+
+
+def _revision(folder: RunFolder) -> int:
+    return len(read_manifest(folder.run_json).redos)
+
+
+def embedded_settings(job: Job) -> dict[str, Any]:
+    """Return what the file says about itself: no paths, no names of users or machines."""
+    return {
+        "tool": "longvie",
+        "version": longvie_cli.__version__,
+        "schema_version": SCHEMA_VERSION,
+        "command": job.command,
+        "settings": dict(job.settings),
+        "source_kind": job.source.kind,
+        "last_source_frame": job.last_source_frame,
+        "frames": job.total_frames,
+        "fps": job.preset.fps,
+        "clips": len(job.specs),
+        "last_prompt": job.prompts[-1],
+        "captioned": job.captioned,
+    }
+
+
+def read_delivery(folder: RunFolder) -> Mapping[str, Any] | None:
+    """Return the record of a finished run, None if it is not finished.
+
+    Raises:
+        OutputConflictError: The record is damaged.
+    """
+    if not folder.delivery.is_file():
+        return None
+    try:
+        record = open_sealed_json(read_document(folder.delivery, MAX_JSON_BYTES))
+        _Delivered.model_validate(record)
+        return record | {"about": checked_about(record["about"])}
+    except ValidationError as reason:
+        raise _damaged(folder, first_reason_of(reason)) from reason
+    except OSError as reason:
+        raise _damaged(folder, str(reason.strerror)) from reason
+    except ValueError as reason:
+        raise _damaged(folder, str(reason)) from reason
+
+
+def damaged_delivery(folder: RunFolder) -> str | None:
+    """Return in words what is wrong with the record of a finished run, None if nothing is."""
+    try:
+        read_delivery(folder)
+    except OutputConflictError as error:
+        return f"{error.message} The video is joined again."
+    return None
+
+
+def _sound_delivery(folder: RunFolder) -> Mapping[str, Any] | None:
+    try:
+        return read_delivery(folder)
+    except OutputConflictError:
+        return None
+
+
+def _damaged(folder: RunFolder, why: str) -> OutputConflictError:
+    resume = f"longvie resume {shlex.quote(str(folder.root))}"
+    return OutputConflictError(
+        f"{folder.delivery}: damaged ({why}).", hint=f"`{resume}` writes it anew."
+    )
+
+
+def _write_delivery(job: Job, output_hash: str) -> None:
+    before = _sound_delivery(job.folder)
+    replaces = None
+    if before is not None:
+        replaces = before["output_hash"]
+        if replaces == output_hash:
+            replaces = before.get("replaces")
+    record = {
+        "schema_version": SCHEMA_VERSION,
+        "output": job.output.name,
+        "output_hash": output_hash,
+        # What of ours may still lie at the output if the process ends before the file is moved.
+        "replaces": replaces,
+        "revision": _revision(job.folder),
+        "last_clip": job.specs[-1].index,
+        "about": embedded_settings(job),
+    }
+    write_atomic(job.folder.delivery, sealed_json(record))
+
+
+def _move_out(job: Job, output_hash: str) -> None:
+    joined, output = job.folder.joined_video, job.output
+    if output.exists() and not (
+        job.delivery.overwrite or is_own_output(job) or _is(output, output_hash)
+    ):
+        raise output_taken(output)
+    part = part_path(output)
+    try:
+        make_folder(output.parent)
+        if joined.stat().st_dev == output.parent.stat().st_dev:
+            commit_file(joined, output)
+            return
+        try:
+            begin_part(part)
+            shutil.copyfile(joined, part)
+            commit_file(part, output)
+        finally:
+            part.unlink(missing_ok=True)
+        joined.unlink()
+    except OSError as reason:
+        raise storage_error(output, reason) from reason
+
+
+def _drop_clips(job: Job) -> None:
+    folder = job.folder
+    paths = [folder.clip_video(spec.index) for spec in job.specs]
+    paths += [folder.tail(spec.index) for spec in job.specs[:-1]]
+    for pattern in ("depth_*.mp4", "track_*.mp4"):
+        paths += folder.controls_dir.glob(pattern)
+    _remove(*paths, folder.earlier_record, folder.earlier_video)
+
+
+def _remove(*paths: Path) -> None:
+    for path in paths:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as reason:
+            raise storage_error(path, reason) from reason
+
+
+def _is(path: Path, content_hash: str) -> bool:
+    return path.is_file() and hash_file(path) == content_hash
+
+
+def _result(job: Job) -> JobResult:
+    return JobResult(
+        status="done",
+        output=job.output,
+        run_dir=job.folder.root,
+        frames=job.total_frames,
+        seconds=job.total_frames / job.preset.fps,
+        seed=job.sampling.seed,
+    )

@@ -1,0 +1,106 @@
+"""Takes finished parts of a preset over into a work folder, so that training goes on from them.
+
+A work folder is large and lives as long as a machine does; what is shipped lives longer. The
+autoencoder's encoder and its latent statistics are taken as they are (the transformer is tied to
+them), everything else can be trained on.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from longvie_cli.training.tiny.autoencoder import LATENT_STATISTICS_NAME, build_autoencoder
+from longvie_cli.training.tiny.config import TinyTraining
+from longvie_cli.training.tiny.depth import build_depth_estimator
+from longvie_cli.training.tiny.text import build_text_encoder
+from longvie_cli.training.tiny.transformer import build_image_encoder, build_transformer
+
+logger = logging.getLogger(__name__)
+
+ADOPTED_NAME = "adopted.json"
+RECORD_NAME = "TRAINING.json"
+
+
+def adopt_preset(
+    config: TinyTraining, preset: Path, folder: Path, parts: tuple[str, ...] | None = None
+) -> None:
+    """Write checkpoints of finished stages from a preset's weights, and note which they are.
+
+    `text` and `depth` are then finished, `autoencoder` too (its decoder may be trained on by the
+    stage `decoder`), and the transformer stands where the stage `still` leaves it: `clip` starts
+    from it.
+
+    Args:
+        config: Gives the sizes; the preset must have the same.
+        preset: A preset folder in diffusers layout, as `export` writes it.
+        folder: The work folder.
+        parts: Stages to take over (`autoencoder`, `text`, `still`, `depth`); all where None.
+
+    Raises:
+        RuntimeError: a model of the preset has other sizes than `config` says.
+    """
+    text_encoder = build_text_encoder(config)
+    stages: dict[str, dict[str, tuple[nn.Module, str]]] = {
+        "autoencoder": {"autoencoder": (build_autoencoder(config), "vae")},
+        "text": {"encoder": (text_encoder, "text_encoder")},
+        "still": {
+            "transformer": (build_transformer(config), "transformer"),
+            "text_encoder": (text_encoder, "text_encoder"),
+            "image_encoder": (build_image_encoder(config), "image_encoder"),
+        },
+        "depth": {"depth": (build_depth_estimator(), "depth")},
+    }
+    taken = [stage for stage in stages if parts is None or stage in parts]
+    for stage in taken:
+        modules = {}
+        for name, (module, room) in stages[stage].items():
+            _fill(module, preset / room)
+            modules[name] = module
+        _write_checkpoint(folder / f"{stage}.pt", modules)
+    if "autoencoder" in taken:
+        saved = json.loads((preset / "vae" / "config.json").read_text("utf-8"))
+        statistics = {key: saved[key] for key in ("latents_mean", "latents_std")}
+        (folder / LATENT_STATISTICS_NAME).write_text(json.dumps(statistics))
+    record = json.loads((preset / RECORD_NAME).read_text("utf-8"))
+    (folder / ADOPTED_NAME).write_text(json.dumps({"stages": taken, "record": record}))
+    logger.info("taken over from %s: %s", preset, ", ".join(taken))
+
+
+def adopted_stages(folder: Path) -> tuple[str, ...]:
+    """Return the stages that a work folder took over and need not run."""
+    return tuple(_adopted(folder).get("stages", ()))
+
+
+def earlier_record(folder: Path) -> dict[str, Any]:
+    """Return what a work folder's adopted parts were trained by, empty where it has none."""
+    adopted = _adopted(folder)
+    return {"stages": adopted["stages"], "by": adopted["record"]} if adopted else {}
+
+
+def _adopted(folder: Path) -> dict[str, Any]:
+    path = folder / ADOPTED_NAME
+    return dict(json.loads(path.read_text("utf-8"))) if path.exists() else {}
+
+
+def _fill(module: nn.Module, room: Path) -> None:
+    # The class reads its own files: names on disk are not always those in memory.
+    loader: Any = type(module)
+    shipped = loader.from_pretrained(room, local_files_only=True)
+    module.load_state_dict(shipped.float().state_dict())
+
+
+def _write_checkpoint(path: Path, modules: Mapping[str, nn.Module]) -> None:
+    state = {name: module.state_dict() for name, module in modules.items()}
+    average = {
+        f"{name}.{key}": value.detach().float()
+        for name, module in modules.items()
+        for key, value in module.named_parameters()
+    }
+    torch.save({"step": 0, "modules": state, "optimizers": [], "average": average}, path)

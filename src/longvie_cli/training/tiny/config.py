@@ -1,0 +1,90 @@
+"""The settings of the embedded model's training: sizes, optimisation, seeds."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+from longvie_cli.timeline import ClipGeometry
+
+
+class TinyTraining(BaseModel):
+    """Everything that decides what `python -m longvie_cli.training.tiny` makes.
+
+    Sizes are in pixels, frames or tokens; `*_steps` are optimiser steps. The values are stored in
+    `TRAINING.json` beside the weights.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seed: int = 20261123
+
+    # Geometry of a clip. 192x112 is 24x14 latents a frame at the autoencoder's 8x8x4, and 12x7
+    # tokens in patches of 2x2.
+    height: int = 112
+    width: int = 192
+    num_frames: int = 33
+    fps: int = 16
+    history_frames: int = 8
+    track_columns: int = 14
+    track_rows: int = 14
+
+    # Flights: one geometry, one camera path, seen under `looks_per_flight` looks.
+    num_flights: int = 420
+    looks_per_flight: int = 2
+
+    # Autoencoder.
+    latent_channels: int = 16
+    autoencoder_base_dim: int = 32
+    autoencoder_dim_mult: tuple[int, ...] = (1, 2, 2)
+    autoencoder_patch: int = 2
+    autoencoder_steps: int = 1800
+    autoencoder_batch: int = 4
+    autoencoder_crop: int = 80
+    autoencoder_learning_rate: float = 2.5e-3
+    latent_noise: float = 0.1
+    decoder_steps: int = 2000
+    decoder_learning_rate: float = 1.5e-3
+
+    # Text encoder: bytes into a small UMT5.
+    max_text_tokens: int = 160
+    text_width: int = 192
+    text_layers: int = 4
+    text_steps: int = 900
+    text_batch: int = 32
+
+    # Image encoder: a small CLIP vision tower.
+    image_size: int = 64
+    image_patch: int = 16
+    image_width: int = 128
+    image_layers: int = 3
+
+    # Transformer.
+    token_patch: int = 2
+    num_layers: int = 6
+    num_attention_heads: int = 4
+    attention_head_dim: int = 64
+    ffn_dim: int = 1024
+    num_control_layers: int = 3
+    control_num_attention_heads: int = 2
+    control_ffn_dim: int = 512
+    flow_shift: float = 3.0
+    still_steps: int = 320
+    still_batch: int = 32
+    clip_steps: int = 1500
+    clip_batch: int = 6
+    transformer_learning_rate: float = 1.5e-3
+    ema_decay: float = 0.999
+
+    # Depth estimator.
+    depth_steps: int = 1200
+    depth_batch: int = 8
+
+    @property
+    def geometry(self) -> ClipGeometry:
+        """The clip length and fps of the preset."""
+        return ClipGeometry(self.num_frames, self.fps)
+
+    @property
+    def sequence_frames(self) -> int:
+        """Frames rendered for one example: a history tail and a clip that share one frame."""
+        return self.history_frames + self.num_frames - 1

@@ -1,0 +1,124 @@
+"""The embedded depth estimator: a very small Depth Anything trained on exact depth of worlds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from torch import Tensor
+from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config
+
+from longvie_cli.training.tiny.config import TinyTraining
+from longvie_cli.training.tiny.flights import FlightLibrary
+from longvie_cli.training.trainer import run_stage
+
+# Same as Depth Anything's own preprocessor (ImageNet statistics).
+IMAGE_MEAN = (0.485, 0.456, 0.406)
+IMAGE_STD = (0.229, 0.224, 0.225)
+PATCH = 8
+# World disparity is about 0..0.1; the network predicts numbers near one.
+DISPARITY_SCALE = 30.0
+
+
+def build_depth_estimator() -> DepthAnythingForDepthEstimation:
+    """Return the depth network with random weights: Dinov2 of width 128, patches of 8 pixels."""
+    backbone = Dinov2Config(
+        hidden_size=128,
+        num_hidden_layers=6,
+        num_attention_heads=4,
+        mlp_ratio=3,
+        image_size=128,
+        patch_size=PATCH,
+        out_indices=[2, 4, 5, 6],
+        apply_layernorm=True,
+        reshape_hidden_states=False,
+    )
+    return DepthAnythingForDepthEstimation(
+        DepthAnythingConfig(
+            backbone_config=backbone,
+            patch_size=PATCH,
+            reassemble_hidden_size=128,
+            reassemble_factors=[4, 2, 1, 0.5],
+            neck_hidden_sizes=[32, 48, 64, 64],
+            fusion_hidden_size=48,
+            head_in_index=-1,
+            head_hidden_size=32,
+            depth_estimation_type="relative",
+        )
+    )
+
+
+def depth_loss(predicted: Tensor, disparity: Tensor) -> Tensor:
+    """Return L1 on the disparity and on its differences, which keeps silhouettes sharp.
+
+    The target is not aligned per frame: one scale for all worlds, so that a still surface keeps its
+    value from frame to frame.
+    """
+    loss = (predicted - disparity).abs().mean()
+    for dim in (-1, -2):
+        loss = loss + (predicted.diff(dim=dim) - disparity.diff(dim=dim)).abs().mean()
+    return loss
+
+
+def _examples(
+    library: FlightLibrary, rng: np.random.Generator, batch: int
+) -> tuple[Tensor, Tensor]:
+    config = library.config
+    pixels, targets = [], []
+    paths = library.paths()
+    for _ in range(batch):
+        path = paths[int(rng.integers(len(paths)))]
+        frame = int(rng.integers(config.sequence_frames))
+        with safe_open(path, "numpy") as file:
+            rgb = file.get_slice("rgb")[int(rng.integers(config.looks_per_flight)), frame]
+            disparity = file.get_slice("disparity")[frame]
+        if rng.random() < 0.5:
+            rgb, disparity = rgb[:, ::-1], disparity[:, ::-1]
+        image = rgb.astype(np.float32) / 255
+        # Other cameras and encoders: exposure, tint, noise.
+        image = image ** rng.uniform(0.7, 1.4) * rng.uniform(0.8, 1.2, 3).astype(np.float32)
+        image = image + rng.normal(0, 0.02 * rng.random(), image.shape)
+        pixels.append(np.ascontiguousarray(image.clip(0, 1), np.float32))
+        targets.append(np.ascontiguousarray(disparity))
+    images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
+    images = (images - torch.tensor(IMAGE_MEAN).view(3, 1, 1)) / torch.tensor(IMAGE_STD).view(
+        3, 1, 1
+    )
+    return images, DISPARITY_SCALE * torch.from_numpy(np.stack(targets))
+
+
+def train_depth_estimator(
+    config: TinyTraining, folder: Path, *, stop_after_seconds: float | None = None
+) -> DepthAnythingForDepthEstimation:
+    """Train the depth estimator and return it with averaged weights."""
+    torch.manual_seed(config.seed + 40)
+    network = build_depth_estimator()
+    library = FlightLibrary(folder / "flights", config)
+
+    def compute_loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        rng = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
+        images, disparity = _examples(library, rng, config.depth_batch)
+        with torch.autocast("cpu", torch.bfloat16):
+            predicted = network(images).predicted_depth.float()
+        if predicted.shape != disparity.shape:
+            predicted = F.interpolate(predicted[:, None], disparity.shape[-2:], mode="bilinear")[
+                :, 0
+            ]
+        return depth_loss(predicted, disparity), {}
+
+    average = run_stage(
+        "depth",
+        folder,
+        modules={"depth": network},
+        num_steps=config.depth_steps,
+        learning_rate=1e-3,
+        compute_loss=compute_loss,
+        seed=config.seed + 41,
+        muon=True,
+        stop_after_seconds=stop_after_seconds,
+    )
+    average.copy_to_modules()
+    return network

@@ -1,0 +1,115 @@
+"""Writes the embedded preset: diffusers layout in bfloat16, with the record of its training."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
+
+from longvie_cli.models.pipeline import LongViePipeline
+from longvie_cli.training.tiny.adopt import RECORD_NAME, earlier_record
+from longvie_cli.training.tiny.autoencoder import build_autoencoder, load_autoencoder
+from longvie_cli.training.tiny.config import TinyTraining
+from longvie_cli.training.tiny.depth import IMAGE_MEAN, IMAGE_STD, PATCH, build_depth_estimator
+from longvie_cli.training.trainer import load_average
+from longvie_cli.training.tiny.text import build_text_encoder, build_tokenizer
+from longvie_cli.training.tiny.transformer import build_image_encoder, build_transformer
+
+# Sampling settings that go with the weights; chosen by looking (docs/experiments.md).
+NUM_INFERENCE_STEPS = 12
+GUIDANCE_SCALE = 3.0
+
+
+def _losses(folder: Path) -> dict[str, Any]:
+    """Return the first and last log lines of every stage that ran."""
+    summary: dict[str, Any] = {}
+    for path in sorted(folder.glob("*.jsonl")):
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        if rows:
+            seconds = sum(row["seconds_per_step"] for row in rows) * (rows[0]["step"])
+            summary[path.stem] = {"first": rows[0], "last": rows[-1], "seconds": round(seconds)}
+    return summary
+
+
+def export_preset(config: TinyTraining, folder: Path, out: Path) -> None:
+    """Write the preset folder from the averaged weights of every stage.
+
+    Stages that have not run leave random weights, which `TRAINING.json` says by their absence.
+    """
+    torch.manual_seed(config.seed)
+    transformer, image_encoder = build_transformer(config), build_image_encoder(config)
+    text_encoder, depth = build_text_encoder(config), build_depth_estimator()
+    autoencoder = build_autoencoder(config)
+    if (folder / "autoencoder.pt").exists():
+        autoencoder = load_autoencoder(config, folder)
+    joint = {
+        "transformer": transformer,
+        "text_encoder": text_encoder,
+        "image_encoder": image_encoder,
+    }
+    for stage in ("clip", "still"):
+        if (folder / f"{stage}.pt").exists():
+            load_average(folder, stage, joint)
+            break
+    if (folder / "depth.pt").exists():
+        load_average(folder, "depth", {"depth": depth})
+
+    pipeline = LongViePipeline(
+        tokenizer=build_tokenizer(),
+        text_encoder=text_encoder.to(torch.bfloat16),
+        image_encoder=image_encoder.to(torch.bfloat16),
+        vae=autoencoder.to(torch.bfloat16),
+        transformer=transformer.to(torch.bfloat16),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=config.flow_shift),
+    )
+    if out.exists():
+        shutil.rmtree(out)
+    pipeline.save_pretrained(out)
+    depth.to(torch.bfloat16).save_pretrained(out / "depth")
+    processor = {
+        "image_mean": IMAGE_MEAN,
+        "image_std": IMAGE_STD,
+        "ensure_multiple_of": PATCH,
+    }
+    _write_json(out / "depth" / "preprocessor_config.json", processor)
+    _write_json(
+        out / "preset.json",
+        {
+            "name": "tiny",
+            "num_frames": config.num_frames,
+            "fps": config.fps,
+            "height": config.height,
+            "width": config.width,
+            "history_frames": config.history_frames,
+            "num_inference_steps": NUM_INFERENCE_STEPS,
+            "guidance_scale": GUIDANCE_SCALE,
+            "flow_shift": config.flow_shift,
+            "negative_prompt": "",
+            "max_text_tokens": config.max_text_tokens,
+            "makes_first_frame": True,
+            "timestep_dtype": "float32",
+            "fit": "crop",
+            "track_grid": {"columns": config.track_columns, "rows": config.track_rows},
+        },
+    )
+    _write_json(
+        out / RECORD_NAME,
+        {
+            "settings": config.model_dump(),
+            "stages": _losses(folder),
+            "data": "procedural landscapes of longvie_cli.worlds; no other weights or pictures",
+            "flights": len(list((folder / "latents").glob("*.safetensors"))),
+            "hardware": f"{platform.machine()} CPU, {torch.get_num_threads()} threads",
+            "torch": torch.__version__,
+            "adopted": earlier_record(folder),
+        },
+    )
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
