@@ -44,6 +44,7 @@ from longvie_cli.timeline import ClipSpec
 from longvie_cli.sources.source import Source
 
 if TYPE_CHECKING:
+    from longvie_cli.media.probe import SourceVideo
     import numpy as np
     from numpy.typing import NDArray
 
@@ -102,7 +103,7 @@ class EarlierVideo:
     """The video that a run continues.
 
     Args:
-        path: The file.
+        video: The file.
         num_frames: Its frames at the preset's fps.
         joinable: Whether new clips can follow it without encoding it again.
         has_sound: Whether it has sound.
@@ -110,12 +111,17 @@ class EarlierVideo:
         fit: How it is brought to size where it is encoded again.
     """
 
-    path: Path
+    video: SourceVideo
     num_frames: int
     joinable: bool
     has_sound: bool
     keeps_sound: bool
     fit: Fit
+
+    @property
+    def path(self) -> Path:
+        """Where it lies."""
+        return self.video.path
 
 
 @dataclass(frozen=True)

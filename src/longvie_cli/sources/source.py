@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from longvie_cli.errors import ControlError, MediaError, UsageError
+from longvie_cli.errors import ControlError, UsageError
 from longvie_cli.progress import Progress, SilentProgress
 from longvie_cli.run_folder.commit import hash_file
 from longvie_cli.settings.camera_path import CameraPath
@@ -241,13 +241,7 @@ class VideoSource:
         """What the file holds."""
         from longvie_cli.media.probe import probe_video
 
-        video = probe_video(self.path)
-        if video.is_still:
-            raise MediaError(
-                f"{self.path}: this is a still picture ({video.codec}), not a video.",
-                hint="Pass a video; a picture goes with --image, and --camera PATH to move in it.",
-            )
-        return video
+        return probe_video(self.path)
 
     @cached_property
     def _exact_frames(self) -> int:
@@ -307,7 +301,7 @@ class VideoSource:
             frame = pingpong_frame(frame, self._exact_frames)
         height, width = self.preset.control_size
         frames = read_frames(
-            self.path,
+            self.video,
             fps=self.preset.fps,
             height=height,
             width=width,
@@ -333,7 +327,7 @@ class VideoSource:
         stage = "looking for cuts"
         progress.start(stage, expected if num_frames is None else num_frames)
         done = 0
-        for found in scan_scenes(self.path, fps=fps, start_frame=start, num_frames=num_frames):
+        for found in scan_scenes(self.video, fps=fps, start_frame=start, num_frames=num_frames):
             if isinstance(found, SceneScan):
                 self._scans[num_frames] = found
             else:
@@ -364,7 +358,7 @@ class VideoSource:
         from longvie_cli.sources.tracker_choice import make_tracker
 
         extract_controls(
-            self.path,
+            self.video,
             folder,
             layout=control_layout(
                 self.preset,
@@ -373,7 +367,7 @@ class VideoSource:
             ),
             fit=self.fit,
             depth=self.depth.load(
-                self.path,
+                self.video,
                 preset=self.preset,
                 fit=self.fit,
                 device=self.device,
@@ -399,7 +393,7 @@ class VideoSource:
 
         height, width = self.preset.control_size
         return read_frames(
-            self.path,
+            self.video,
             fps=self.preset.fps,
             height=height,
             width=width,

@@ -12,7 +12,7 @@ from longvie_cli.errors import ControlError, MediaError, OutputConflictError, Us
 from longvie_cli.media.join import is_joinable
 from longvie_cli.media.metadata import read_settings
 from longvie_cli.media.packets import read_sound
-from longvie_cli.media.probe import probe_video
+from longvie_cli.media.probe import SourceVideo, probe_video
 from longvie_cli.media.reader import count_frames, read_last_frames
 from longvie_cli.hub.installed import go_offline, locate_weights
 from longvie_cli.progress import Progress, SilentProgress
@@ -154,7 +154,7 @@ def decide(request: ExtendRequest, progress: Progress, *, to_run: bool = False) 
     With `to_run`, weights and models must be here: that is found out before any video is read
     through, and before there is a run folder.
     """
-    probe_video(request.previous)
+    previous = probe_video(request.previous)
     origin = find_origin(request.previous)
     preset = _preset(request, origin)
     if to_run:
@@ -163,8 +163,8 @@ def decide(request: ExtendRequest, progress: Progress, *, to_run: bool = False) 
     source_fit = _source_fit(request, preset, fit)
     sampling = _sampling(request, origin, preset)
     notes: list[str] = []
-    start = _start(request, origin, preset, fit, notes)
-    earlier = _earlier_video(request, preset, fit, notes)
+    start = _start(previous, origin, preset, fit, notes)
+    earlier = _earlier_video(request, previous, preset, fit, notes)
     # A source that was cut up before is cut up again: its cuts are as known as its length.
     at_cut: AtCut | None = (
         request.at_cut or origin.request.get("at_cut") or origin.settings.get("at_cut")
@@ -386,21 +386,21 @@ def _earlier_loras(origin: Origin) -> tuple[LoraFile, ...]:
 
 
 def _start(
-    request: ExtendRequest, origin: Origin, preset: Preset, fit: Fit, notes: list[str]
+    previous: SourceVideo, origin: Origin, preset: Preset, fit: Fit, notes: list[str]
 ) -> Start:
-    previous = request.previous
-    label = f"end of {previous.name} {hash_file(previous)}"
+    name = previous.path.name
+    label = f"end of {name} {hash_file(previous.path)}"
     if origin.tail is not None:
         history = load_tail(origin.tail)
         if history.shape[1:3] == (preset.height, preset.width):
             return _started(label, history)
         notes.append(
-            f"{previous.name}: its last frames are brought to {preset.size.label}, so it does not "
+            f"{name}: its last frames are brought to {preset.size.label}, so it does not "
             "go on without loss."
         )
     elif origin.about:
         notes.append(
-            f"{previous.name}: its run folder is not beside it, so it goes on from its last frames "
+            f"{name}: its run folder is not beside it, so it goes on from its last frames "
             "as decoded, which are not lossless."
         )
     history = read_last_frames(
@@ -433,20 +433,18 @@ def _source_fit(request: ExtendRequest, preset: Preset, earlier: Fit) -> Fit:
 
 
 def _earlier_video(
-    request: ExtendRequest, preset: Preset, fit: Fit, notes: list[str]
+    request: ExtendRequest, video: SourceVideo, preset: Preset, fit: Fit, notes: list[str]
 ) -> EarlierVideo:
-    previous = request.previous
-    video = probe_video(previous)
-    joinable = is_joinable(previous, height=preset.height, width=preset.width, fps=preset.fps)
+    joinable = is_joinable(video, height=preset.height, width=preset.width, fps=preset.fps)
     if not joinable:
         notes.append(
-            f"{previous.name}: {video.width}x{video.height} {video.codec} at {video.fps:.4g} fps "
+            f"{video.path.name}: {video.width}x{video.height} {video.codec} at {video.fps:.4g} fps "
             f"is encoded again as {preset.width}x{preset.height} at {preset.fps} fps, so that new "
             "clips can follow it."
         )
     return EarlierVideo(
-        path=previous,
-        num_frames=count_frames(previous, fps=None if joinable else preset.fps),
+        video=video,
+        num_frames=count_frames(video, fps=None if joinable else preset.fps),
         joinable=joinable,
         has_sound=video.has_audio,
         keeps_sound=video.has_audio and request.audio != "none",

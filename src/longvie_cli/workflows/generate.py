@@ -6,7 +6,6 @@ from pathlib import Path
 
 from longvie_cli.errors import UsageError
 from longvie_cli.media.packets import read_sound
-from longvie_cli.media.probe import probe_video
 from longvie_cli.media.reader import read_image
 from longvie_cli.hub.installed import go_offline, locate_weights
 from longvie_cli.progress import Progress, SilentProgress
@@ -32,6 +31,7 @@ from longvie_cli.planning.cuts import cuts_to_honour
 from longvie_cli.sources.source import (
     FolderSource,
     Source,
+    VideoSource,
     frames_to_make,
     made_source,
     to_model_size,
@@ -132,7 +132,7 @@ def decide(request: GenerateRequest, progress: Progress, *, to_run: bool = False
         start=_start(request, preset, source),
         fit=request.fit,
         sampling=sampling,
-        sound=_sound(request),
+        sound=_sound(request, source),
         notes=notes,
     )
 
@@ -176,17 +176,17 @@ def _start(request: GenerateRequest, preset: Preset, source: Source) -> Start:
     return Start(first_frame_label(model), image_model=model, scenes_from_prompt=True)
 
 
-def _sound(request: GenerateRequest) -> Sound | None:
+def _sound(request: GenerateRequest, source: Source) -> Sound | None:
     if request.audio == "none":
         return None
     if request.audio != "source":
         read_sound(Path(request.audio))
         return Sound(Path(request.audio))
-    assert request.video is not None, "checked by the request"
+    assert isinstance(source, VideoSource), "checked by the request"
     if request.repeat is not None:
         raise UsageError(
             "--audio source: the sound of a source played back and forth is of no use."
         )
-    if not probe_video(request.video).has_audio:
-        raise UsageError(f"--audio source: {request.video.name} has no sound.")
-    return Sound(request.video)
+    if not source.video.has_audio:
+        raise UsageError(f"--audio source: {source.name} has no sound.")
+    return Sound(source.path)
