@@ -19,8 +19,8 @@ from longvie_cli.errors import LongVieError, ResumableError, StoppedBySignal
 
 if TYPE_CHECKING:
     from longvie_cli.cli.console import Console
-    from longvie_cli.settings.requests import Request
     from longvie_cli.result import CommandResult
+    from longvie_cli.settings.requests import Request
 
 SCHEMA_VERSION = 1
 _CONSOLE_PARAMETERS = {

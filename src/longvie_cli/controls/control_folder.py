@@ -43,13 +43,13 @@ from longvie_cli.controls.normalization import DepthRange, PercentileSketch
 from longvie_cli.controls.rendering import render_track_clip, track_grid
 from longvie_cli.controls.tracks import PointTracks
 from longvie_cli.controls.written_files import WrittenFiles
+from longvie_cli.disk.checksums import sealed_json
 from longvie_cli.disk.durable import make_folder, storage_error, write_atomic
 from longvie_cli.errors import ControlError, OutputConflictError
 from longvie_cli.media.frames import png_bytes
 from longvie_cli.media.reader import read_frames
 from longvie_cli.media.writer import VideoWriter
 from longvie_cli.progress import Progress
-from longvie_cli.disk.checksums import sealed_json
 from longvie_cli.timeline import MAX_SECONDS, ClipGeometry, ClipSpec, plan_clips
 
 # These pictures are read back as numbers, so they are stored finer than a video to look at.

@@ -8,8 +8,9 @@ from longvie_cli.disk.durable import make_folder, storage_error
 from longvie_cli.errors import MediaError, OutputConflictError, UsageError
 from longvie_cli.media.join import join_clips
 from longvie_cli.media.metadata import encode_settings, read_settings
+from longvie_cli.planning.job import Job
+from longvie_cli.planning.paths import input_files, is_input
 from longvie_cli.run_folder.layout import RunFolder
-from longvie_cli.planning.job import Job, input_files, is_input
 
 # Each refresh copies everything once more, so they must not follow the clips of a long video one
 # by one: no sooner than this, nor than 20 times what the last one took (5 % of the time at most).

@@ -15,7 +15,12 @@ from longvie_cli.training.tiny.autoencoder import load_autoencoder, train_autoen
 from longvie_cli.training.tiny.config import TinyTraining
 from longvie_cli.training.tiny.depth import train_depth_estimator
 from longvie_cli.training.tiny.export import export_preset
-from longvie_cli.training.tiny.flights import FlightLibrary, depth_picture, render_flight, render_library
+from longvie_cli.training.tiny.flights import (
+    FlightLibrary,
+    depth_picture,
+    render_flight,
+    render_library,
+)
 from longvie_cli.training.tiny.latents import LatentLibrary, encode_library
 from longvie_cli.training.tiny.prompts import (
     PALETTE_WORDS,

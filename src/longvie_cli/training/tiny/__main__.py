@@ -84,7 +84,9 @@ def _together(
 
 def main() -> None:
     """Run the stages that the command line names."""
-    parser = argparse.ArgumentParser(prog="python -m longvie_cli.training.tiny", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m longvie_cli.training.tiny", description=__doc__
+    )
     parser.add_argument("folder", type=Path, help="work folder: flights, latents, checkpoints")
     parser.add_argument("--stage", choices=(*STAGES, "all"), default="all")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
