@@ -215,7 +215,7 @@ class _FolderMaker:
         if not conditions.is_file():
             write_conditions(conditions, clips)
             self._written.add([conditions])
-        self._remove_scratch()
+        _remove_scratch(self._folder)
         return conditions
 
     def _claim(self, *, overwrite: bool) -> None:
@@ -233,10 +233,7 @@ class _FolderMaker:
                 f"{self._folder}: it holds controls ({whole[0]}) {self._difference(made_with)}.",
                 hint="Choose another folder, or pass --overwrite to replace them.",
             )
-        # cond.json first: without it nobody takes the rest for complete.
-        for match in sorted(ours, key=lambda match: match.string != CONDITIONS_NAME):
-            (self._folder / match.string).unlink()
-        self._remove_scratch()
+        remove_controls(self._folder)
 
     def _make_folder(self) -> None:
         try:
@@ -406,9 +403,32 @@ class _FolderMaker:
             depth[index] = np.rint(frame.mean(axis=-1))
         return depth
 
-    def _remove_scratch(self) -> None:
-        for path in self._folder.glob(f"{_SCRATCH_PREFIX}*"):
-            shutil.rmtree(path, ignore_errors=True)
+
+def is_control_name(name: str) -> bool:
+    """Return whether a control folder has a file of this name, which is replaced in time."""
+    return _OWN_FILE.fullmatch(name) is not None
+
+
+def remove_controls(folder: Path) -> None:
+    """Remove the files of a control folder by their names; what else lies there stays.
+
+    Raises:
+        ResumableError: The disk failed.
+        OutputConflictError: A file cannot be removed.
+    """
+    names = [path.name for path in folder.iterdir() if is_control_name(path.name)]
+    # cond.json first: without it nobody takes the rest for complete.
+    for name in sorted(names, key=lambda name: name != CONDITIONS_NAME):
+        try:
+            (folder / name).unlink()
+        except OSError as reason:
+            raise storage_error(folder / name, reason) from reason
+    _remove_scratch(folder)
+
+
+def _remove_scratch(folder: Path) -> None:
+    for path in folder.glob(f"{_SCRATCH_PREFIX}*"):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _end(spec: ClipSpec) -> int:

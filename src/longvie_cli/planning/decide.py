@@ -81,7 +81,7 @@ def decided_job(
     return Job(
         command=command,
         output=request.output,
-        folder=RunFolder(request.run_dir) if request.run_dir else RunFolder.beside(request.output),
+        folder=RunFolder.of(request.output, request.run_dir),
         preset=preset,
         specs=tuple(specs),
         prompts=prompts,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from longvie_cli.controls.control_folder import remove_controls
 from longvie_cli.disk.durable import part_path, storage_error
 from longvie_cli.disk.hashing import fingerprint
 from longvie_cli.errors import OutputConflictError, UsageError
@@ -128,15 +128,11 @@ def _forget(folder: RunFolder) -> None:
 
     That is replaced by the new one in one step: a folder without one is nobody's.
     """
-    files = (
-        *(folder.delivery, folder.joined_video, folder.joined_sound, folder.first_picture),
-        *(folder.earlier_record, folder.earlier_video, *folder.root.glob("first_*.png")),
-    )
-    try:
-        for path in files:
-            path.unlink(missing_ok=True)
-        for room in (folder.clips_dir, folder.tails_dir, folder.controls_dir, folder.prompts_dir):
-            shutil.rmtree(room)
-    except OSError as reason:
-        raise storage_error(folder.root, reason) from reason
+    for path in folder.own_files():
+        try:
+            path.unlink()
+        except OSError as reason:
+            raise storage_error(path, reason) from reason
+    if folder.controls_dir.is_dir():
+        remove_controls(folder.controls_dir)
     folder.create()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from longvie_cli.hub.installed import go_offline, locate_weights
 from longvie_cli.planning.generate import decide
-from longvie_cli.planning.paths import check_paths
+from longvie_cli.planning.paths import check_places
 from longvie_cli.progress import Progress, SilentProgress
 from longvie_cli.result import JobResult
 from longvie_cli.running.carry_out import carry_out
@@ -22,7 +22,7 @@ def generate(request: GenerateRequest, progress: Progress | None = None) -> JobR
         LongVieError: See `longvie_cli.errors`; everything made so far is saved.
     """
     progress = progress or SilentProgress()
-    check_paths(request)
+    check_places(request)
     if request.no_clobber and request.output.exists():
         progress.message(f"{request.output}: exists, skipped (--no-clobber).")
         return JobResult("skipped", request.output)
@@ -37,7 +37,7 @@ def generate(request: GenerateRequest, progress: Progress | None = None) -> JobR
 def plan(request: GenerateRequest, progress: Progress | None = None) -> JobResult:
     """Say what `generate` would do; writes nothing."""
     progress = progress or SilentProgress()
-    check_paths(request)
+    check_places(request)
     if request.offline:
         go_offline()
     return describe(decide(request, progress), progress)
