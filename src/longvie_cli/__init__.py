@@ -9,6 +9,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from longvie_cli.version import __version__
+
 if TYPE_CHECKING:
     from longvie_cli.engine.loader import load_pipeline
     from longvie_cli.errors import LongVieError
@@ -29,8 +31,6 @@ if TYPE_CHECKING:
     from longvie_cli.workflows.resume import redo, resume
     from longvie_cli.workflows.status import status
     from longvie_cli.workflows.stitch import stitch
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "LongVieError": "longvie_cli.errors",

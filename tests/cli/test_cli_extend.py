@@ -11,11 +11,11 @@ import pytest
 from delivered import QUICK, contents, frames_of
 from longvie_cli import GenerateRequest, generate
 from longvie_cli.media.packets import read_packets
+from longvie_cli.planning.extend import decide
 from longvie_cli.progress import SilentProgress
 from longvie_cli.run_folder.layout import RunFolder
 from longvie_cli.settings.presets import load_preset
 from longvie_cli.settings.requests import ExtendRequest
-from longvie_cli.workflows.extend import decide
 
 PRESET = load_preset("tiny")
 

@@ -12,9 +12,9 @@ from delivered import QUICK, contents, frames_of
 from longvie_cli.errors import UsageError
 from longvie_cli.media.probe import probe_video
 from longvie_cli.media.writer import VideoWriter
+from longvie_cli.planning.extend import decide
 from longvie_cli.progress import SilentProgress
 from longvie_cli.settings.requests import ExtendRequest
-from longvie_cli.workflows.extend import decide
 from longvie_cli.worlds import Flight
 from sounds import pitches, run_ffmpeg, write_tone
 

@@ -10,8 +10,8 @@ import pytest
 
 from longvie_cli.controls.files import load_control_clips
 from longvie_cli.controls.written_files import HASHES_NAME, WrittenFiles
-from longvie_cli.progress import SilentProgress
 from longvie_cli.disk.checksums import sealed_json
+from longvie_cli.progress import SilentProgress
 from longvie_cli.settings.presets import load_preset
 
 QUICK = ("--seconds", "0.5", "--steps", "1", "--guidance", "1")

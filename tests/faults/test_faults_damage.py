@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from faults.trials import Ended, Judge, Longvie, Place, Tally
-from longvie_cli.run_folder.manifest import fingerprint
 from longvie_cli.disk.checksums import open_sealed_json, sealed_json
+from longvie_cli.disk.hashing import fingerprint
 
 HARMS = ("empty", "cut", "last byte", "flip", "flip", "gone", "folder", "link")
 # Folders whose files must be right again (those of clips in a finished run as well).

@@ -20,32 +20,32 @@ from longvie_cli.controls.files import (
     _recorded_ranges,
     read_conditions,
 )
+from longvie_cli.disk.checksums import with_digest
+from longvie_cli.disk.folder_hashes import folder_hashes
+from longvie_cli.disk.hashing import fingerprint, hash_file
 from longvie_cli.errors import UsageError
+from longvie_cli.hub.installed import preset_status
+from longvie_cli.hub.record import RECORD_NAME, known_record, repo_folder
+from longvie_cli.hub.registry import REGISTRY
 from longvie_cli.media.metadata import encode_settings, ffmetadata, settings_in
 from longvie_cli.media.reader import image_size, read_image
-from longvie_cli.disk.folder_hashes import folder_hashes
-from longvie_cli.hub.installed import preset_status
-from longvie_cli.models.lora import check_lora
-from longvie_cli.hub.record import RECORD_NAME, known_record, repo_folder
+from longvie_cli.models.lora_files import check_lora
 from longvie_cli.models.weights.files import TensorFiles, find_shards
 from longvie_cli.progress import SilentProgress
-from longvie_cli.run_folder.commit import hash_file
 from longvie_cli.run_folder.events import append_event, read_events
+from longvie_cli.run_folder.find import output_of
 from longvie_cli.run_folder.layout import RunFolder
 from longvie_cli.run_folder.manifest import (
     ClipRecord,
     Redo,
     RunManifest,
-    fingerprint,
     read_manifest,
     read_record,
     write_manifest,
     write_record,
 )
-from longvie_cli.disk.checksums import with_digest
 from longvie_cli.run_folder.tails import load_tail, save_tail
 from longvie_cli.settings.camera_path import CameraPath, read_camera_path
-from longvie_cli.hub.registry import REGISTRY
 from longvie_cli.settings.presets import load_preset, preset_folder, read_preset
 from longvie_cli.settings.prompts import (
     TimedPrompt,
@@ -59,10 +59,9 @@ from longvie_cli.settings.prompts import (
 from longvie_cli.settings.recorded import files_of, recalled, recorded
 from longvie_cli.settings.requests import ExtendRequest, GenerateRequest, RunRequest
 from longvie_cli.settings.resolve import COMMANDS, resolve
+from longvie_cli.sources.depth_choice import DepthChoice
 from longvie_cli.timeline import ClipGeometry, plan_clips
 from longvie_cli.workflows import extend
-from longvie_cli.sources.depth_choice import DepthChoice
-from longvie_cli.workflows.resume import output_of
 from longvie_cli.workflows.status import status
 
 from .running import Reader
@@ -357,7 +356,7 @@ def _conditions(folder: Path, data: bytes) -> None:
         assert absolute or clip.depth.resolve().is_relative_to(folder.resolve())
 
 
-def _manifest(folder: Path, data: bytes) -> None:
+def new_manifest(folder: Path, data: bytes) -> None:
     manifest = read_manifest(_file(folder, "run.json", data))
     run = RunFolder(folder)
     output_of(run, manifest)
@@ -630,7 +629,7 @@ READERS = (
         10_000,
         {5},
     ),
-    _json_reader("run.json", _manifest, (_MANIFEST_JSON,), 5_000, {4}),
+    _json_reader("run.json", new_manifest, (_MANIFEST_JSON,), 5_000, {4}),
     _json_reader("clip record", _record, (_RECORD_JSON,), 8_000, {4}),
     _json_reader("delivery.json", _delivery, (_DELIVERY,), 5_000, {2, 4, 5}),
     Reader("events.jsonl", _events, (_EVENT_LINES,), 5_000, frozenset(), _EVENTS),

@@ -16,9 +16,9 @@ from longvie_cli.media.metadata import read_settings
 from longvie_cli.media.probe import probe_video
 from longvie_cli.media.reader import read_frames
 from longvie_cli.media.writer import VideoWriter
+from longvie_cli.planning.extend import decide
 from longvie_cli.progress import SilentProgress
 from longvie_cli.settings.requests import ExtendRequest
-from longvie_cli.workflows.extend import decide
 
 from .mutations import damaged_bytes, damaged_document, rendered
 from .readers import ABOUTS

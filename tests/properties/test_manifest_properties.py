@@ -8,19 +8,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from longvie_cli.disk.checksums import open_sealed_json
+from longvie_cli.disk.hashing import fingerprint
 from longvie_cli.errors import OutputConflictError
 from longvie_cli.run_folder.manifest import (
     ClipRecord,
     Redo,
     RunManifest,
     differences,
-    fingerprint,
     read_manifest,
     read_record,
     write_manifest,
     write_record,
 )
-from longvie_cli.disk.checksums import open_sealed_json
 from longvie_cli.timeline import ClipGeometry, plan_clips
 
 # Characters that UTF-8 cannot hold (lone surrogates) cannot come from a file or a terminal.

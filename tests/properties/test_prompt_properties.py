@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from longvie_cli.errors import SettingsError
+from longvie_cli.planning.decide import clip_prompts
 from longvie_cli.settings.prompts import (
     END_TOLERANCE_SECONDS,
     TimedPrompt,
@@ -19,9 +20,8 @@ from longvie_cli.settings.prompts import (
     prompt_of_clip,
     read_prompt_file,
 )
-from longvie_cli.timeline import ClipGeometry, plan_clips
-from longvie_cli.planning.job import clip_prompts
 from longvie_cli.sources.source import NoSource
+from longvie_cli.timeline import ClipGeometry, plan_clips
 
 words = st.text("abcdefgh ,.é", min_size=1, max_size=30).map(str.strip).filter(bool)
 # Milliseconds, so that what is written down is what is meant.

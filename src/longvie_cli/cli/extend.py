@@ -12,8 +12,8 @@ from longvie_cli.cli.boundary import execute
 
 if TYPE_CHECKING:
     from longvie_cli.cli.console import Console
-    from longvie_cli.settings.requests import ExtendRequest
     from longvie_cli.result import JobResult
+    from longvie_cli.settings.requests import ExtendRequest
 
 EPILOG = o.epilog(
     "longvie extend out.mp4 --seconds 10 -o longer.mp4",

@@ -12,8 +12,8 @@ from longvie_cli.cli.boundary import execute
 
 if TYPE_CHECKING:
     from longvie_cli.cli.console import Console
-    from longvie_cli.settings.requests import GenerateRequest
     from longvie_cli.result import JobResult
+    from longvie_cli.settings.requests import GenerateRequest
 
 EPILOG = o.epilog(
     'longvie generate --video ref.mp4 --prompt "snowy mountains at dawn" --seconds 10 -o out.mp4',

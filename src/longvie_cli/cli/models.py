@@ -12,8 +12,8 @@ from longvie_cli.cli.boundary import execute
 
 if TYPE_CHECKING:
     from longvie_cli.cli.console import Console
-    from longvie_cli.settings.requests import ConvertModelsRequest, ModelsRequest
     from longvie_cli.result import ReportResult
+    from longvie_cli.settings.requests import ConvertModelsRequest, ModelsRequest
 
 HELP = "Fetch, check and find the weights that presets stand on."
 EPILOG = o.epilog("longvie models list", "longvie models pull longvie2")

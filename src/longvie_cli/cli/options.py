@@ -19,7 +19,7 @@ CONSOLE = "Settings and output"
 
 def _show_version(value: bool) -> None:
     if value:
-        from longvie_cli import __version__
+        from longvie_cli.version import __version__
 
         typer.echo(f"longvie {__version__}")
         raise typer.Exit

@@ -12,8 +12,8 @@ from longvie_cli.cli.boundary import execute
 
 if TYPE_CHECKING:
     from longvie_cli.cli.console import Console
-    from longvie_cli.settings.requests import RedoRequest, RunRequest
     from longvie_cli.result import JobResult, ReportResult
+    from longvie_cli.settings.requests import RedoRequest, RunRequest
 
 REDO_EPILOG = o.epilog(
     "longvie redo out.longvie --clip 7",

@@ -12,8 +12,8 @@ from longvie_cli.cli.boundary import execute
 
 if TYPE_CHECKING:
     from longvie_cli.cli.console import Console
-    from longvie_cli.settings.requests import StitchRequest
     from longvie_cli.result import JobResult
+    from longvie_cli.settings.requests import StitchRequest
 
 EPILOG = o.epilog(
     "longvie stitch out.longvie -o out.mp4",

@@ -43,6 +43,7 @@ from longvie_cli.controls.normalization import DepthRange, PercentileSketch
 from longvie_cli.controls.rendering import render_track_clip, track_grid
 from longvie_cli.controls.tracks import PointTracks
 from longvie_cli.controls.written_files import WrittenFiles
+from longvie_cli.disk.checksums import sealed_json
 from longvie_cli.disk.durable import make_folder, storage_error, write_atomic
 from longvie_cli.errors import ControlError, OutputConflictError
 from longvie_cli.media.frames import png_bytes
@@ -50,7 +51,6 @@ from longvie_cli.media.probe import SourceVideo
 from longvie_cli.media.reader import read_frames
 from longvie_cli.media.writer import VideoWriter
 from longvie_cli.progress import Progress
-from longvie_cli.disk.checksums import sealed_json
 from longvie_cli.timeline import MAX_SECONDS, ClipGeometry, ClipSpec, plan_clips
 
 # These pictures are read back as numbers, so they are stored finer than a video to look at.
@@ -216,7 +216,7 @@ class _FolderMaker:
         if not conditions.is_file():
             write_conditions(conditions, clips)
             self._written.add([conditions])
-        self._remove_scratch()
+        _remove_scratch(self._folder)
         return conditions
 
     def _claim(self, *, overwrite: bool) -> None:
@@ -234,10 +234,7 @@ class _FolderMaker:
                 f"{self._folder}: it holds controls ({whole[0]}) {self._difference(made_with)}.",
                 hint="Choose another folder, or pass --overwrite to replace them.",
             )
-        # cond.json first: without it nobody takes the rest for complete.
-        for match in sorted(ours, key=lambda match: match.string != CONDITIONS_NAME):
-            (self._folder / match.string).unlink()
-        self._remove_scratch()
+        remove_controls(self._folder)
 
     def _make_folder(self) -> None:
         try:
@@ -410,9 +407,32 @@ class _FolderMaker:
             depth[index] = np.rint(frame.mean(axis=-1))
         return depth
 
-    def _remove_scratch(self) -> None:
-        for path in self._folder.glob(f"{_SCRATCH_PREFIX}*"):
-            shutil.rmtree(path, ignore_errors=True)
+
+def is_control_name(name: str) -> bool:
+    """Return whether a control folder has a file of this name, which is replaced in time."""
+    return _OWN_FILE.fullmatch(name) is not None
+
+
+def remove_controls(folder: Path) -> None:
+    """Remove the files of a control folder by their names; what else lies there stays.
+
+    Raises:
+        ResumableError: The disk failed.
+        OutputConflictError: A file cannot be removed.
+    """
+    names = [path.name for path in folder.iterdir() if is_control_name(path.name)]
+    # cond.json first: without it nobody takes the rest for complete.
+    for name in sorted(names, key=lambda name: name != CONDITIONS_NAME):
+        try:
+            (folder / name).unlink()
+        except OSError as reason:
+            raise storage_error(folder / name, reason) from reason
+    _remove_scratch(folder)
+
+
+def _remove_scratch(folder: Path) -> None:
+    for path in folder.glob(f"{_SCRATCH_PREFIX}*"):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _end(spec: ClipSpec) -> int:

@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from longvie_cli.controls.tracks import PointTracks, inside_picture
-from longvie_cli.errors import ControlError, MissingResourceError
 from longvie_cli.disk.folder_hashes import file_hashes
-from longvie_cli.run_folder.manifest import fingerprint
+from longvie_cli.disk.hashing import fingerprint
+from longvie_cli.errors import ControlError, MissingResourceError
 
 if TYPE_CHECKING:
     import torch

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
+from longvie_cli.disk.folder_hashes import folder_hashes
+from longvie_cli.disk.hashing import fingerprint
 from longvie_cli.errors import ControlError, MissingResourceError
 from longvie_cli.media.frames import resize_frame
-from longvie_cli.disk.folder_hashes import folder_hashes
-from longvie_cli.run_folder.manifest import fingerprint
 
 if TYPE_CHECKING:
     import torch

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from longvie_cli.disk.checksums import is_intact, with_digest
 from longvie_cli.disk.documents import reason_of
 from longvie_cli.disk.durable import make_folder, storage_error, write_atomic
 from longvie_cli.errors import ControlError
-from longvie_cli.disk.checksums import is_intact, with_digest
 
 # Frames in a file. Estimators are asked for as many at once, so that a resumed pass sees the same
 # batches as an uninterrupted one.

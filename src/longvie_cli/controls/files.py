@@ -17,6 +17,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from longvie_cli.disk.checksums import open_sealed_json
 from longvie_cli.disk.containment import is_inside
 from longvie_cli.disk.documents import MAX_JSON_BYTES, briefly, parse_json, read_document
 from longvie_cli.disk.durable import write_atomic
@@ -25,7 +26,6 @@ from longvie_cli.media.frames import Fit
 from longvie_cli.media.probe import SourceVideo, probe_video
 from longvie_cli.media.reader import count_frames, read_frames
 from longvie_cli.progress import Progress, SilentProgress
-from longvie_cli.disk.checksums import open_sealed_json
 from longvie_cli.timeline import ClipGeometry
 
 CONDITIONS_NAME = "cond.json"

@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from longvie_cli.controls.depth_smoothing import fit_gauge
-from longvie_cli.errors import ControlError, MissingResourceError
 from longvie_cli.disk.folder_hashes import file_hashes
-from longvie_cli.run_folder.manifest import fingerprint
+from longvie_cli.disk.hashing import fingerprint
+from longvie_cli.errors import ControlError, MissingResourceError
 
 # What the three published sizes are built with.
 _SIZES: dict[str, dict[str, Any]] = {

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from longvie_cli.disk.checksums import open_sealed_json, sealed_json
 from longvie_cli.disk.durable import is_passing, storage_error, write_atomic
+from longvie_cli.disk.hashing import hash_file
 from longvie_cli.errors import OutputConflictError
 from longvie_cli.progress import Progress
-from longvie_cli.run_folder.commit import hash_file
-from longvie_cli.disk.checksums import open_sealed_json, sealed_json
 
 HASHES_NAME = "hashes.json"
 

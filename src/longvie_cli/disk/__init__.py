@@ -1,0 +1,1 @@
+"""Files that survive: written in one step, hashed, bounded when read, kept inside their folder."""

@@ -11,8 +11,8 @@ import platformdirs
 
 from longvie_cli.disk.documents import MAX_JSON_BYTES, parse_json, read_document
 from longvie_cli.disk.durable import write_atomic
+from longvie_cli.disk.hashing import hash_file
 from longvie_cli.errors import LongVieError
-from longvie_cli.run_folder.commit import hash_file
 
 _SUFFIXES = (".safetensors", ".json", ".pth", ".model")
 

@@ -19,60 +19,21 @@ from longvie_cli.engine.placement import (
     quantize_transformer,
     use_attention,
 )
-from longvie_cli.errors import MissingResourceError, UsageError
+from longvie_cli.errors import MissingResourceError
 from longvie_cli.kernels.causal_conv3d import use_stacked_causal_convolutions
-from longvie_cli.hub.installed import locate_weights
 from longvie_cli.models.lora import add_loras
 from longvie_cli.models.pipeline import LongViePipeline
 from longvie_cli.models.weights.load import (
     ReleasedFiles,
-    find_released_files,
-    is_converted,
+    find_weights,
     load_converted_pipeline,
     load_released_pipeline,
     load_text_encoder,
 )
-from longvie_cli.settings.presets import Preset, preset_folder
-from longvie_cli.settings.requests import Attention, Offload, Quantize
+from longvie_cli.settings.presets import Preset
+from longvie_cli.settings.sampling import Attention, Offload, Quantize
 
 logger = logging.getLogger(__name__)
-
-DTYPES = ("float32", "bfloat16", "float16")
-
-
-def resolve_device(name: str) -> str:
-    """Return the real device of a `--device` value; `auto` is CUDA where there is any, else cpu.
-
-    Raises:
-        UsageError: no such device on this machine.
-    """
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(
-            f"--device {name}: not a device.", hint="Pass auto, cpu, cuda or cuda:N."
-        ) from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UsageError(
-            f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices.",
-            hint="Pass --device auto or cpu.",
-        )
-    return name
-
-
-def resolve_dtype(name: str, device: str) -> str:
-    """Return the real type of a `--dtype` value; `auto` is bfloat16 on CUDA, else float32.
-
-    Raises:
-        UsageError: no such floating-point type.
-    """
-    if name == "auto":
-        return "bfloat16" if torch.device(device).type == "cuda" else "float32"
-    if name not in DTYPES:
-        raise UsageError(f"--dtype {name}: not a type.", hint=f"Pass auto, {', '.join(DTYPES)}.")
-    return name
 
 
 def load_pipeline(
@@ -165,25 +126,6 @@ def load_preset_text_encoder(
         )
     place_text_encoder(text_encoder, device, offload)
     return tokenizer, text_encoder.eval()
-
-
-def find_weights(preset: Preset, weights: Path | None = None) -> Path | ReleasedFiles:
-    """Return a folder in our layout, or where the preset's published files are.
-
-    Args:
-        preset: Its own `weights` count where the next is not given.
-        weights: As for `load_pipeline`.
-
-    Raises:
-        MissingResourceError: they have not been fetched, or are not in the folder named.
-    """
-    if weights is None and not preset.models and preset.weights is None:
-        return preset_folder(preset.name)
-    folders = locate_weights(preset) if weights is None else [weights]
-    # An embedded preset has no published files: its folder is one of ours or wrong.
-    if len(folders) == 1 and (is_converted(folders[0]) or not preset.models):
-        return folders[0]
-    return find_released_files(folders, configs=preset_folder(preset.name))
 
 
 @contextmanager

@@ -31,7 +31,7 @@ from longvie_cli.kernels.quantized_linear import quantize_linears
 from longvie_cli.models.longvie import LongVieTransformer3DModel
 from longvie_cli.models.weights.load import is_converted
 from longvie_cli.settings.presets import Preset, preset_folder
-from longvie_cli.settings.requests import Offload, Quantize
+from longvie_cli.settings.sampling import Offload, Quantize
 
 GIB = 1 << 30
 # A CUDA context with the cuBLAS and cuDNN handles; from public reports of 0.5 to 0.8 GiB.

@@ -22,7 +22,7 @@ from longvie_cli.engine.memory import GIB, QUANTIZED_CHILDREN, MemoryPlan
 from longvie_cli.errors import MissingResourceError, UsageError
 from longvie_cli.kernels.quantized_linear import quantize_linears
 from longvie_cli.models.pipeline import LongViePipeline
-from longvie_cli.settings.requests import Attention, Offload, Quantize
+from longvie_cli.settings.sampling import Attention, Offload, Quantize
 
 # `auto` keeps this much of what is free: the plan does not see fragmentation and workspaces.
 AUTO_MARGIN = 0.08
@@ -248,3 +248,41 @@ def _hint(plans: Plans, memory: MachineMemory, others: Callable[[Quantize], Plan
 
 def _quantized(plans: Plans) -> bool:
     return any(plan.quantize != "none" for plan in plans.values())
+
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+def resolve_device(name: str) -> str:
+    """Return the real device of a `--device` value; `auto` is CUDA where there is any, else cpu.
+
+    Raises:
+        UsageError: no such device on this machine.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(
+            f"--device {name}: not a device.", hint="Pass auto, cpu, cuda or cuda:N."
+        ) from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(
+            f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices.",
+            hint="Pass --device auto or cpu.",
+        )
+    return name
+
+
+def resolve_dtype(name: str, device: str) -> str:
+    """Return the real type of a `--dtype` value; `auto` is bfloat16 on CUDA, else float32.
+
+    Raises:
+        UsageError: no such floating-point type.
+    """
+    if name == "auto":
+        return "bfloat16" if torch.device(device).type == "cuda" else "float32"
+    if name not in DTYPES:
+        raise UsageError(f"--dtype {name}: not a type.", hint=f"Pass auto, {', '.join(DTYPES)}.")
+    return name

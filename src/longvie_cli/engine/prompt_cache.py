@@ -19,12 +19,12 @@ from safetensors.torch import save
 from torch import Tensor
 
 from longvie_cli.disk.durable import write_atomic
+from longvie_cli.disk.hashing import fingerprint
 from longvie_cli.engine.loader import load_preset_text_encoder
 from longvie_cli.models.prompt_embeds import encode_prompts
 from longvie_cli.run_folder.layout import RunFolder
-from longvie_cli.run_folder.manifest import fingerprint
 from longvie_cli.settings.presets import Preset
-from longvie_cli.settings.requests import Offload
+from longvie_cli.settings.sampling import Offload
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""What finished frames say of themselves."""

@@ -1,0 +1,1 @@
+"""Models that are fetched: which, from where, under which licence, and what is here."""

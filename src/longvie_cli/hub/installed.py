@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from longvie_cli.errors import MissingResourceError
 from longvie_cli.disk.folder_hashes import folder_hashes
+from longvie_cli.errors import MissingResourceError
 from longvie_cli.hub.record import (
     PullRecord,
     check_content,
@@ -19,8 +19,8 @@ from longvie_cli.hub.record import (
     snapshot_folder,
     write_record,
 )
-from longvie_cli.progress import Progress, SilentProgress
 from longvie_cli.hub.registry import REGISTRY, ModelEntry, preset_entries
+from longvie_cli.progress import Progress, SilentProgress
 from longvie_cli.settings.presets import Preset
 
 _MEGABYTE = 1_000_000

@@ -13,8 +13,8 @@ import platformdirs
 from longvie_cli.disk.documents import MAX_JSON_BYTES, parse_json, read_document
 from longvie_cli.disk.durable import write_atomic
 from longvie_cli.errors import MissingResourceError
-from longvie_cli.progress import Progress
 from longvie_cli.hub.registry import ModelEntry
+from longvie_cli.progress import Progress
 
 
 def acceptance_file() -> Path:

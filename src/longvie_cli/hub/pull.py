@@ -58,8 +58,8 @@ from longvie_cli.hub.record import (
     stored_record,
     write_record,
 )
-from longvie_cli.progress import Progress
 from longvie_cli.hub.registry import ModelEntry
+from longvie_cli.progress import Progress
 
 # sha1 of git, or sha256.
 _HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")

@@ -1,0 +1,1 @@
+"""A request decided to the last number before anything is written or loaded."""

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from longvie_cli.errors import InputError, UsageError
 from longvie_cli.progress import Progress
 from longvie_cli.settings.requests import AtCut
-from longvie_cli.timeline import timecode
 from longvie_cli.sources.source import Source
+from longvie_cli.timeline import timecode
 
 # More are counted, not listed.
 _LISTED = 8

@@ -7,10 +7,11 @@ import shutil
 from pathlib import Path
 
 from longvie_cli.errors import OutputConflictError
+from longvie_cli.planning.job import Job
 from longvie_cli.progress import Progress
 from longvie_cli.settings.presets import Preset
-from longvie_cli.planning.job import Job
-from longvie_cli.sources.source import Source, VideoSource
+from longvie_cli.sources.source import Source
+from longvie_cli.sources.video import VideoSource
 
 # H.264 at crf 18 of moving landscapes stays below this; a guess, on the safe side.
 _BYTES_A_PIXEL = 0.25

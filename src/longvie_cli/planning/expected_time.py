@@ -18,11 +18,11 @@ import platformdirs
 
 from longvie_cli.disk.documents import MAX_JSON_BYTES, parse_json, read_document
 from longvie_cli.disk.durable import write_atomic
+from longvie_cli.disk.hashing import fingerprint
 from longvie_cli.errors import LongVieError
-from longvie_cli.progress import duration
-from longvie_cli.run_folder.manifest import fingerprint
-from longvie_cli.settings.requests import Offload
 from longvie_cli.planning.job import Job
+from longvie_cli.progress import duration
+from longvie_cli.settings.sampling import Offload
 
 if TYPE_CHECKING:
     from longvie_cli.engine.clip_generator import ClipTimings

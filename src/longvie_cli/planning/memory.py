@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from longvie_cli.errors import MissingResourceError, UsageError
-from longvie_cli.progress import Progress
 from longvie_cli.planning.job import Job
+from longvie_cli.progress import Progress
 
 if TYPE_CHECKING:
     from longvie_cli.engine.machine import MachineMemory
     from longvie_cli.engine.memory import MemoryPlan
     from longvie_cli.engine.placement import Plans
-    from longvie_cli.settings.requests import Quantize
+    from longvie_cli.settings.sampling import Quantize
 
 _GIGABYTE = 1e9
 

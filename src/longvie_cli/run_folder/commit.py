@@ -6,9 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import xxhash
-
 from longvie_cli.disk.durable import commit_file, is_passing, storage_error, write_atomic
+from longvie_cli.disk.hashing import hash_file
 from longvie_cli.run_folder.layout import RunFolder
 from longvie_cli.run_folder.manifest import (
     ClipRecord,
@@ -27,21 +26,6 @@ __all__ = [
     "stored_clips",
     "write_atomic",
 ]
-
-_BLOCK_BYTES = 1 << 20
-
-
-def hash_file(path: Path) -> str:
-    """Return the xxh3 128-bit hash of a file's bytes, in hexadecimal.
-
-    Raises:
-        OSError: The file cannot be read.
-    """
-    digest = xxhash.xxh3_128()
-    with open(path, "rb") as file:
-        while block := file.read(_BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 @dataclass(frozen=True)

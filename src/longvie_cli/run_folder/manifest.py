@@ -7,14 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import xxhash
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from longvie_cli.disk.checksums import open_sealed_json, sealed_json
 from longvie_cli.disk.documents import MAX_JSON_BYTES, first_reason_of, read_document
 from longvie_cli.disk.durable import is_passing, storage_error, write_atomic
 from longvie_cli.errors import OutputConflictError
 from longvie_cli.run_folder.layout import RunFolder
-from longvie_cli.disk.checksums import open_sealed_json, sealed_json
 from longvie_cli.settings.about import check_settings
 from longvie_cli.timeline import ClipSpec
 
@@ -146,12 +145,6 @@ class ClipRecord(_Record):
 def revision_of(redos: Sequence[Redo], clip_index: int) -> int:
     """Return how many redos have forgotten a clip: its record counts only with this revision."""
     return sum(redo.clip <= clip_index for redo in redos)
-
-
-def fingerprint(facts: Mapping[str, Any]) -> str:
-    """Return a hash of JSON values that does not depend on the order of keys."""
-    text = json.dumps(facts, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-    return xxhash.xxh3_128_hexdigest(text.encode())
 
 
 def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:

@@ -8,12 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from longvie_cli.disk.checksums import is_intact, with_digest
 from longvie_cli.disk.durable import write_atomic
+from longvie_cli.disk.hashing import hash_file
+from longvie_cli.evaluation.clip_checks import check_clip, retry_seed
 from longvie_cli.media.frames import last_frames, png_bytes
 from longvie_cli.media.reader import read_image
 from longvie_cli.media.writer import VideoWriter
+from longvie_cli.planning.expected_time import expected_time, note_clip
+from longvie_cli.planning.job import Job
 from longvie_cli.progress import Progress
-from longvie_cli.run_folder.commit import StoredClip, hash_file, stored_clips
+from longvie_cli.run_folder.commit import StoredClip, stored_clips
 from longvie_cli.run_folder.events import append_event
 from longvie_cli.run_folder.layout import RunFolder
 from longvie_cli.run_folder.manifest import (
@@ -23,15 +28,11 @@ from longvie_cli.run_folder.manifest import (
     revision_of,
     write_record,
 )
-from longvie_cli.disk.checksums import is_intact, with_digest
 from longvie_cli.run_folder.tails import load_tail, save_tail
-from longvie_cli.settings.requests import Offload
-from longvie_cli.timeline import ClipSpec
-from longvie_cli.evaluation.clip_checks import check_clip, retry_seed
-from longvie_cli.planning.expected_time import expected_time, note_clip
-from longvie_cli.planning.job import Job
 from longvie_cli.running.live import LiveVideo
+from longvie_cli.settings.sampling import Offload
 from longvie_cli.sources.source import PlayedControls
+from longvie_cli.timeline import ClipSpec
 
 if TYPE_CHECKING:
     import numpy as np

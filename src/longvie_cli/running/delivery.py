@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-import longvie_cli
-from longvie_cli.disk.documents import MAX_JSON_BYTES, first_reason_of, read_document
+from longvie_cli.disk.checksums import sealed_json
 from longvie_cli.disk.durable import (
     begin_part,
     commit_file,
@@ -20,33 +15,20 @@ from longvie_cli.disk.durable import (
     storage_error,
     write_atomic,
 )
-from longvie_cli.errors import OutputConflictError
+from longvie_cli.disk.hashing import hash_file
 from longvie_cli.media.join import join_clips
 from longvie_cli.media.metadata import encode_settings
 from longvie_cli.media.sound import SoundPart, write_sound
+from longvie_cli.planning.job import Job
+from longvie_cli.planning.paths import output_taken
 from longvie_cli.progress import Progress
-from longvie_cli.run_folder.commit import harmed_clips, hash_file
+from longvie_cli.result import JobResult
+from longvie_cli.run_folder.commit import harmed_clips
+from longvie_cli.run_folder.delivery_record import SCHEMA_VERSION, sound_delivery
 from longvie_cli.run_folder.events import append_event
 from longvie_cli.run_folder.layout import RunFolder
 from longvie_cli.run_folder.manifest import read_manifest
-from longvie_cli.disk.checksums import open_sealed_json, sealed_json
-from longvie_cli.settings.about import ABOUT_VERSION, checked_about
-from longvie_cli.planning.job import Job, output_taken
-from longvie_cli.result import JobResult
-
-SCHEMA_VERSION = ABOUT_VERSION
-
-
-class _Delivered(BaseModel):
-    """What is read of `delivery.json`."""
-
-    model_config = ConfigDict(strict=True)
-
-    output_hash: str
-    replaces: str | None = None
-    revision: int = 0
-    last_clip: int = Field(ge=0)
-    about: dict[str, Any]
+from longvie_cli.version import __version__
 
 
 def finished_result(job: Job) -> JobResult | None:
@@ -58,7 +40,7 @@ def finished_result(job: Job) -> JobResult | None:
     Raises:
         OutputConflictError: The run is finished, but something else lies at the output.
     """
-    record = _sound_delivery(job.folder)
+    record = sound_delivery(job.folder)
     if record is None or record.get("revision", 0) != _revision(job.folder):
         return None
     if harmed_clips(job.folder, job.specs, read_manifest(job.folder.run_json).redos):
@@ -129,7 +111,7 @@ def _sound_file(job: Job) -> Path | None:
 
 def is_own_output(job: Job) -> bool:
     """Return whether what lies at the output is what this run delivered there before."""
-    record = _sound_delivery(job.folder)
+    record = sound_delivery(job.folder)
     hashes = () if record is None else (record["output_hash"], record.get("replaces"))
     return any(known is not None and _is(job.output, known) for known in hashes)
 
@@ -142,7 +124,7 @@ def embedded_settings(job: Job) -> dict[str, Any]:
     """Return what the file says about itself: no paths, no names of users or machines."""
     return {
         "tool": "longvie",
-        "version": longvie_cli.__version__,
+        "version": __version__,
         "schema_version": SCHEMA_VERSION,
         "command": job.command,
         "settings": dict(job.settings),
@@ -156,51 +138,8 @@ def embedded_settings(job: Job) -> dict[str, Any]:
     }
 
 
-def read_delivery(folder: RunFolder) -> Mapping[str, Any] | None:
-    """Return the record of a finished run, None if it is not finished.
-
-    Raises:
-        OutputConflictError: The record is damaged.
-    """
-    if not folder.delivery.is_file():
-        return None
-    try:
-        record = open_sealed_json(read_document(folder.delivery, MAX_JSON_BYTES))
-        _Delivered.model_validate(record)
-        return record | {"about": checked_about(record["about"])}
-    except ValidationError as reason:
-        raise _damaged(folder, first_reason_of(reason)) from reason
-    except OSError as reason:
-        raise _damaged(folder, str(reason.strerror)) from reason
-    except ValueError as reason:
-        raise _damaged(folder, str(reason)) from reason
-
-
-def damaged_delivery(folder: RunFolder) -> str | None:
-    """Return in words what is wrong with the record of a finished run, None if nothing is."""
-    try:
-        read_delivery(folder)
-    except OutputConflictError as error:
-        return f"{error.message} The video is joined again."
-    return None
-
-
-def _sound_delivery(folder: RunFolder) -> Mapping[str, Any] | None:
-    try:
-        return read_delivery(folder)
-    except OutputConflictError:
-        return None
-
-
-def _damaged(folder: RunFolder, why: str) -> OutputConflictError:
-    resume = f"longvie resume {shlex.quote(str(folder.root))}"
-    return OutputConflictError(
-        f"{folder.delivery}: damaged ({why}).", hint=f"`{resume}` writes it anew."
-    )
-
-
 def _write_delivery(job: Job, output_hash: str) -> None:
-    before = _sound_delivery(job.folder)
+    before = sound_delivery(job.folder)
     replaces = None
     if before is not None:
         replaces = before["output_hash"]

@@ -16,15 +16,8 @@ from longvie_cli.disk.documents import first_reason_of
 from longvie_cli.errors import LongVieError
 from longvie_cli.settings.camera_path import parse_camera_path
 from longvie_cli.settings.presets import Fit, parse_size
-from longvie_cli.settings.requests import (
-    AtCut,
-    Attention,
-    DType,
-    Fov,
-    Fraction,
-    Quantize,
-    Strength,
-)
+from longvie_cli.settings.requests import AtCut, Fov
+from longvie_cli.settings.sampling import Attention, DType, Fraction, Quantize, Strength
 from longvie_cli.settings.tracking import parse_track_grid, parse_tracker
 from longvie_cli.timeline import MAX_SECONDS
 

@@ -30,7 +30,6 @@ from longvie_cli.settings.presets import load_preset
 from longvie_cli.settings.prompts import read_prompt_file
 from longvie_cli.settings.requests import (
     DEPTH_MODELS,
-    NO_LORA,
     ConvertModelsRequest,
     ExtendRequest,
     ExtractControlsRequest,
@@ -42,6 +41,7 @@ from longvie_cli.settings.requests import (
     StitchRequest,
     flags_of,
 )
+from longvie_cli.settings.sampling import NO_LORA
 from longvie_cli.settings.tracking import tracker_folder_resolved
 
 COMMANDS: dict[str, type[Request]] = {

@@ -8,15 +8,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from longvie_cli.errors import MissingResourceError
-from longvie_cli.media.ffmpeg import check_readable
 from longvie_cli.disk.folder_hashes import folder_hashes
+from longvie_cli.disk.hashing import fingerprint, hash_file
+from longvie_cli.errors import MissingResourceError
 from longvie_cli.hub.installed import entry_folder
 from longvie_cli.hub.licences import settle_licences
-from longvie_cli.progress import Progress, SilentProgress
-from longvie_cli.run_folder.commit import hash_file
-from longvie_cli.run_folder.manifest import fingerprint
 from longvie_cli.hub.registry import entry_named
+from longvie_cli.media.ffmpeg import check_readable
+from longvie_cli.progress import Progress, SilentProgress
 from longvie_cli.settings.presets import DEFAULT_PRESET, Fit, Preset, preset_folder
 from longvie_cli.settings.requests import DEPTH_MODELS, DepthSettings
 

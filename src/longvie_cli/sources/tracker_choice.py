@@ -8,8 +8,8 @@ from longvie_cli.controls.tracks import LucasKanadeTracker, PointTracker
 from longvie_cli.errors import MissingResourceError
 from longvie_cli.hub.installed import entry_status, is_offline
 from longvie_cli.hub.licences import settle_licences
-from longvie_cli.progress import Progress, SilentProgress
 from longvie_cli.hub.registry import entry_named
+from longvie_cli.progress import Progress, SilentProgress
 from longvie_cli.settings.tracking import TrackerChoice
 from longvie_cli.sources.depth_choice import ModelState
 

@@ -7,22 +7,19 @@ from typing import Any
 
 from longvie_cli.controls.files import CONDITIONS_NAME, load_control_clips
 from longvie_cli.controls.preview import write_preview
-from longvie_cli.errors import UsageError
 from longvie_cli.hub.installed import go_offline
+from longvie_cli.planning.cuts import cuts_to_honour
+from longvie_cli.planning.disk import extraction_bytes, free_bytes, say_disk, unwritable
+from longvie_cli.planning.length import frames_to_make
+from longvie_cli.planning.paths import check_control_folder
 from longvie_cli.progress import Progress, SilentProgress
+from longvie_cli.result import JobResult
 from longvie_cli.settings.presets import Preset, load_preset, with_size
 from longvie_cli.settings.requests import ExtractControlsRequest
-from longvie_cli.timeline import plan_clips
+from longvie_cli.sources.choose import made_source
 from longvie_cli.sources.depth_choice import say_models
-from longvie_cli.planning.disk import extraction_bytes, free_bytes, say_disk, unwritable
-from longvie_cli.result import JobResult
-from longvie_cli.planning.cuts import cuts_to_honour
-from longvie_cli.sources.source import (
-    MadeSource,
-    frames_to_make,
-    made_source,
-    with_track_grid,
-)
+from longvie_cli.sources.source import MadeSource, with_track_grid
+from longvie_cli.timeline import plan_clips
 
 
 @dataclass(frozen=True)
@@ -144,10 +141,9 @@ def plan(request: ExtractControlsRequest, progress: Progress | None = None) -> J
 
 
 def _decide(request: ExtractControlsRequest, progress: Progress, *, to_run: bool) -> _Extraction:
-    from longvie_cli.engine.loader import resolve_device
+    from longvie_cli.engine.placement import resolve_device
 
-    if request.output.exists() and not request.output.is_dir():
-        raise UsageError(f"-o {request.output}: this is a file; the controls need a folder.")
+    check_control_folder(request)
     if request.offline:
         go_offline()
     preset = with_size(load_preset(request.preset), request.size)

@@ -16,11 +16,11 @@ from longvie_cli.hub.installed import (
     verify,
 )
 from longvie_cli.hub.licences import settle_licences
-from longvie_cli.progress import Progress, SilentProgress
 from longvie_cli.hub.registry import REGISTRY, ModelEntry, entries_of
+from longvie_cli.progress import Progress, SilentProgress
+from longvie_cli.result import ReportResult
 from longvie_cli.settings.presets import PRESET_NAMES, load_preset, preset_folder
 from longvie_cli.settings.requests import ConvertModelsRequest, ModelsRequest
-from longvie_cli.result import ReportResult
 
 
 def list_models(*, entries: Sequence[ModelEntry] = REGISTRY) -> ReportResult:
@@ -167,7 +167,8 @@ def convert_models(request: ConvertModelsRequest, progress: Progress | None = No
             raise UsageError(f"{folder}: there is no such folder.")
     import torch
 
-    from longvie_cli.models.weights.load import convert_released, find_released_files
+    from longvie_cli.models.weights.convert import convert_released
+    from longvie_cli.models.weights.load import find_released_files
 
     dtype = None if request.dtype == "auto" else getattr(torch, request.dtype)
     files = find_released_files(request.inputs)

@@ -7,19 +7,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from longvie_cli.disk.hashing import hash_file
 from longvie_cli.errors import InputError, OutputConflictError, UsageError
 from longvie_cli.hub.installed import go_offline, locate_weights
+from longvie_cli.planning.deciding import model_hashes
+from longvie_cli.planning.job import Job
+from longvie_cli.planning.paths import check_output_path, input_files
 from longvie_cli.progress import Progress, SilentProgress
-from longvie_cli.run_folder.commit import harmed_clips, hash_file
+from longvie_cli.result import JobResult
+from longvie_cli.run_folder.commit import harmed_clips
+from longvie_cli.run_folder.delivery_record import read_delivery
+from longvie_cli.run_folder.find import find_run, output_of
 from longvie_cli.run_folder.layout import RunFolder
 from longvie_cli.run_folder.manifest import Redo, RunManifest, read_manifest
+from longvie_cli.running.carry_out import carry_out
+from longvie_cli.running.changes import Change, redone
+from longvie_cli.running.opening import check_request
 from longvie_cli.settings.recorded import RunRequests, files_of, recalled
 from longvie_cli.settings.requests import GenerateRequest, RedoRequest, RunRequest
-from longvie_cli.running.carry_out import carry_out
-from longvie_cli.running.delivery import read_delivery
-from longvie_cli.planning.job import Job, check_output_path, input_files, model_hashes, redone
-from longvie_cli.running.opening import Change, check_request
-from longvie_cli.result import JobResult
 
 # Which flag's file a deciding setting with a hash in it speaks of.
 _FILE_OF_SETTING = {
@@ -32,45 +37,6 @@ _FILE_OF_SETTING = {
     "depth": "--depth",
     "depth_model": "--depth-model",
 }
-
-
-def find_run(run: Path) -> RunFolder:
-    """Return the run folder that a user names by itself or by the output it made.
-
-    Raises:
-        InputError: There is no run.
-        OutputConflictError: The record of the run beside the output is damaged, or the run holds a
-            link that leads out of it.
-    """
-    folder = RunFolder(run)
-    if folder.is_begun:
-        folder.check_no_links()
-        return folder
-    if run.suffix.lower() == ".mp4":
-        beside = RunFolder.beside(run)
-        if beside.is_begun:
-            beside.check_no_links()
-            return beside
-        if (found := _delivered(run)) is not None:
-            return found
-    raise InputError(
-        f"{run}: there is no run here (no run.json).",
-        hint="Pass the run folder, OUT.longvie beside the output unless --run-dir said otherwise.",
-    )
-
-
-def output_of(folder: RunFolder, manifest: RunManifest) -> Path:
-    """Return the file a run makes: beside its folder and named as it is, wherever that is now.
-
-    Only a run whose folder was named with --run-dir keeps its output where the command said.
-    """
-    stored: dict[str, Any] = manifest.request.get("request") or {}
-    output = Path(stored.get("output") or folder.root.with_suffix(".mp4"))
-    if stored.get("run_dir"):
-        return output
-    here = folder.root.parent / output.name
-    is_named_so = output.name and RunFolder.beside(here).root == folder.root
-    return here if is_named_so else folder.root.with_suffix(".mp4")
 
 
 def resume(request: RunRequest, progress: Progress | None = None) -> JobResult:
@@ -119,22 +85,6 @@ def redo(request: RedoRequest, progress: Progress | None = None) -> JobResult:
         progress.message("The same prompt and seed give the same frames on the same machine.")
     changed = redone(job, [ordered])
     return carry_out(changed, progress, change=Change(job, ordered), resuming=True)
-
-
-def _delivered(output: Path) -> RunFolder | None:
-    if not output.is_file():
-        return None
-    content_hash = hash_file(output)
-    for path in sorted(output.absolute().parent.glob("*/delivery.json")):
-        folder = RunFolder(path.parent)
-        try:
-            folder.check_no_links()
-            record = read_delivery(folder)
-        except OutputConflictError:
-            continue  # Some other run is damaged; nothing says that it made this video.
-        if record is not None and record["output_hash"] == content_hash:
-            return folder
-    return None
 
 
 def _is_delivered(folder: RunFolder, manifest: RunManifest) -> bool:
@@ -223,10 +173,10 @@ def _refuse_a_copy(folder: RunFolder, stored: Mapping[str, Any]) -> None:
 
 def _decide(request: RunRequests, progress: Progress) -> Job:
     if isinstance(request, GenerateRequest):
-        from longvie_cli.workflows import generate
+        from longvie_cli.planning import generate
 
         return generate.decide(request, progress)
-    from longvie_cli.workflows import extend
+    from longvie_cli.planning import extend
 
     return extend.decide(request, progress)
 

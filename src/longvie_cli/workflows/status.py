@@ -10,18 +10,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from longvie_cli.disk.hashing import hash_file
 from longvie_cli.errors import OutputConflictError
 from longvie_cli.progress import duration
-from longvie_cli.run_folder.commit import StoredClip, hash_file, stored_clips
+from longvie_cli.result import ReportResult
+from longvie_cli.run_folder.commit import StoredClip, stored_clips
+from longvie_cli.run_folder.delivery_record import read_delivery
 from longvie_cli.run_folder.events import read_events
+from longvie_cli.run_folder.find import find_run, output_of
 from longvie_cli.run_folder.layout import RunFolder
 from longvie_cli.run_folder.lock import Holder, read_holder
 from longvie_cli.run_folder.manifest import manifest_trouble, read_manifest
 from longvie_cli.settings.presets import load_preset
 from longvie_cli.settings.requests import RunRequest
-from longvie_cli.running.delivery import read_delivery
-from longvie_cli.result import ReportResult
-from longvie_cli.workflows.resume import find_run, output_of
 
 WATCH_SECONDS = 2.0
 _EVENTS_SHOWN = 5

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import longvie_cli
 from longvie_cli.errors import MediaError, UsageError
 from longvie_cli.media.join import join_clips
 from longvie_cli.media.metadata import encode_settings
 from longvie_cli.media.packets import read_packets
 from longvie_cli.media.probe import probe_video
+from longvie_cli.planning.paths import check_output_path, output_taken
 from longvie_cli.progress import Progress, SilentProgress
+from longvie_cli.result import JobResult
 from longvie_cli.run_folder.commit import completed_clips
 from longvie_cli.run_folder.layout import RunFolder
 from longvie_cli.run_folder.manifest import RunManifest, read_manifest
 from longvie_cli.settings.requests import StitchRequest
-from longvie_cli.planning.job import check_output_path, output_taken
-from longvie_cli.result import JobResult
+from longvie_cli.version import __version__
 
 
 def stitch(request: StitchRequest, progress: Progress | None = None) -> JobResult:
@@ -46,7 +46,7 @@ def stitch(request: StitchRequest, progress: Progress | None = None) -> JobResul
         metadata = encode_settings(
             {
                 "tool": "longvie",
-                "version": longvie_cli.__version__,
+                "version": __version__,
                 "command": "stitch",
                 "inputs": names,
                 "fps": fps,

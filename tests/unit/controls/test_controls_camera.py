@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from longvie_cli.controls.control_folder import ControlLayout
+from longvie_cli.controls.mesh_raster import draw_disparity, grid_triangles
+from longvie_cli.controls.normalization import DepthRange
 from longvie_cli.controls.picture_flight import (
     PictureFlight,
     make_camera_controls,
     range_to_continue,
 )
-from longvie_cli.controls.control_folder import ControlLayout
-from longvie_cli.controls.mesh_raster import draw_disparity, grid_triangles
-from longvie_cli.controls.normalization import DepthRange
 from longvie_cli.controls.picture_scene import PictureScene, fit_ground
 from longvie_cli.errors import ControlError
 from longvie_cli.settings.camera_path import parse_camera_path

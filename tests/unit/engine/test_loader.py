@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from longvie_cli.engine.loader import load_pipeline, resolve_device, resolve_dtype
+from longvie_cli.engine.loader import load_pipeline
+from longvie_cli.engine.placement import resolve_device, resolve_dtype
 from longvie_cli.errors import MissingResourceError, UsageError
 from longvie_cli.kernels.causal_conv3d import StackedCausalConv3d
 from longvie_cli.settings.presets import Preset, TrackGrid

@@ -28,7 +28,7 @@ from longvie_cli.engine.memory import (
 )
 from longvie_cli.models.longvie import LongVieTransformer3DModel
 from longvie_cli.settings.presets import load_preset, preset_folder
-from longvie_cli.settings.requests import Offload, Quantize
+from longvie_cli.settings.sampling import Offload, Quantize
 
 
 @dataclass(frozen=True)

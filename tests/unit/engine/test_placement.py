@@ -24,7 +24,7 @@ from longvie_cli.errors import InputError, MissingResourceError, UsageError
 from longvie_cli.kernels.quantized_linear import QuantizedLinear
 from longvie_cli.models.pipeline import LongViePipeline
 from longvie_cli.settings.presets import Preset, TrackGrid
-from longvie_cli.settings.requests import Offload, Quantize
+from longvie_cli.settings.sampling import Offload, Quantize
 from small_models import small_pipeline
 
 PRESET = Preset(

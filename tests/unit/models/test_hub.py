@@ -20,10 +20,9 @@ from longvie_cli.hub.installed import (
     verify,
     weight_hashes,
 )
-from longvie_cli.hub.pull import Hub, pull
 from longvie_cli.hub.licences import acceptance_file, settle_licences
+from longvie_cli.hub.pull import Hub, pull
 from longvie_cli.hub.record import repo_folder, stored_record
-from longvie_cli.progress import SilentProgress
 from longvie_cli.hub.registry import (
     REGISTRY,
     ModelEntry,
@@ -31,6 +30,7 @@ from longvie_cli.hub.registry import (
     entry_named,
     preset_entries,
 )
+from longvie_cli.progress import SilentProgress
 from longvie_cli.settings.presets import PRESET_NAMES, Preset, load_preset
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from longvie_cli.errors import InputError, MissingResourceError
 from longvie_cli.models import lora as lora_module
 from longvie_cli.models.longvie import LongVieTransformer3DModel
-from longvie_cli.models.lora import add_loras, check_lora, translate_lora
+from longvie_cli.models.lora import add_loras
+from longvie_cli.models.lora_files import check_lora, translate_lora
 from longvie_cli.models.pipeline import LongViePipeline
 from longvie_cli.models.weights.names import CONTROL_NAMES, DIT_NAMES
 from small_models import let_controls_act, small_pipeline, small_transformer

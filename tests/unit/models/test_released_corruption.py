@@ -16,9 +16,9 @@ from torch import Tensor
 from longvie_cli.engine.loader import load_pipeline
 from longvie_cli.errors import MissingResourceError
 from longvie_cli.models.pipeline import LongViePipeline
+from longvie_cli.models.weights.convert import convert_released
 from longvie_cli.models.weights.load import (
     ReleasedFiles,
-    convert_released,
     find_released_files,
     load_converted_pipeline,
     load_released_pipeline,

@@ -22,9 +22,9 @@ from transformers import (
     UMT5EncoderModel,
 )
 
-from longvie_cli.models.weights.plan import fill_module, without_weights
 from longvie_cli.models.pipeline import LongViePipeline
 from longvie_cli.models.weights.load import _plan_component
+from longvie_cli.models.weights.plan import fill_module, without_weights
 from longvie_cli.settings.presets import preset_folder
 from small_models import small_transformer
 

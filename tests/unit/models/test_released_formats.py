@@ -13,10 +13,9 @@ from safetensors.torch import load_file
 from longvie_cli.engine.loader import load_pipeline
 from longvie_cli.errors import OutputConflictError
 from longvie_cli.models.pipeline import LongViePipeline
+from longvie_cli.models.weights.convert import convert_released, export_released
 from longvie_cli.models.weights.load import (
     ReleasedFiles,
-    convert_released,
-    export_released,
     find_released_files,
     load_converted_pipeline,
     load_released_pipeline,

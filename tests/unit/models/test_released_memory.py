@@ -53,12 +53,9 @@ def measure(way: str, folder: Path) -> int:
     from safetensors.torch import load_file
 
     from longvie_cli.models.longvie import LongVieTransformer3DModel
+    from longvie_cli.models.weights.convert import convert_released
+    from longvie_cli.models.weights.load import find_released_files, load_released_pipeline
     from longvie_cli.models.weights.names import DIT_NAMES
-    from longvie_cli.models.weights.load import (
-        convert_released,
-        find_released_files,
-        load_released_pipeline,
-    )
 
     def run(name: str) -> object:
         files = find_released_files(

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from longvie_cli.models.weights.plan import without_weights
+from longvie_cli.models.weights.load import _empty_modules
 from longvie_cli.models.weights.names import (
     CONTROL_NAMES,
     DIT_NAMES,
@@ -17,7 +17,7 @@ from longvie_cli.models.weights.names import (
     TEXT_ENCODER_NAMES,
     vae_names,
 )
-from longvie_cli.models.weights.load import _empty_modules
+from longvie_cli.models.weights.plan import without_weights
 from longvie_cli.settings.presets import load_preset, preset_folder
 
 # Spec 1.2.

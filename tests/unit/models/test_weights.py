@@ -8,6 +8,7 @@ from torch import Tensor
 
 from longvie_cli.errors import MissingResourceError
 from longvie_cli.models.longvie import LongVieTransformer3DModel
+from longvie_cli.models.weights.load import load_released_transformer, load_released_vae
 from longvie_cli.models.weights.names import (
     CONTROL_NAMES,
     DIT_NAMES,
@@ -15,7 +16,6 @@ from longvie_cli.models.weights.names import (
     WeightNameError,
     vae_names,
 )
-from longvie_cli.models.weights.load import load_released_transformer, load_released_vae
 from small_models import let_controls_act, small_transformer, small_vae
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from longvie_cli.run_folder.commit import hash_file, write_atomic
+from longvie_cli.disk.hashing import hash_file
+from longvie_cli.run_folder.commit import write_atomic
 from longvie_cli.run_folder.layout import RunFolder
 from longvie_cli.run_folder.manifest import ClipRecord, write_record
 from longvie_cli.run_folder.tails import save_tail

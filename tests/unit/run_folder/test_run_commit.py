@@ -8,14 +8,9 @@ import os
 import pytest
 
 from longvie_cli.disk.durable import storage_error
+from longvie_cli.disk.hashing import hash_file
 from longvie_cli.errors import OutputConflictError, ResumableError
-from longvie_cli.run_folder.commit import (
-    commit_file,
-    completed_clips,
-    hash_file,
-    stored_clips,
-    write_atomic,
-)
+from longvie_cli.run_folder.commit import commit_file, completed_clips, stored_clips, write_atomic
 from longvie_cli.run_folder.manifest import Redo, write_record
 from longvie_cli.timeline import ClipGeometry, plan_clips
 

@@ -6,12 +6,12 @@ import json
 
 import pytest
 
+from longvie_cli.disk.hashing import fingerprint
 from longvie_cli.errors import OutputConflictError
 from longvie_cli.run_folder.manifest import (
     ClipRecord,
     RunManifest,
     differences,
-    fingerprint,
     read_manifest,
     read_record,
     write_manifest,

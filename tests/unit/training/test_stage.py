@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import distributed, nn
 
-from longvie_cli.training.trainer import load_average, muon_views, run_stage, warmup_cosine
+from longvie_cli.training.optimizers import muon_views
+from longvie_cli.training.trainer import load_average, run_stage, warmup_cosine
 
 
 def _network() -> nn.Module:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from longvie_cli.errors import SettingsError, UsageError
+from longvie_cli.planning.decide import clip_prompts, clip_seeds
+from longvie_cli.planning.job import Sampling
 from longvie_cli.settings.prompts import ClipPrompt, TimedPrompt
-from longvie_cli.timeline import ClipGeometry, plan_clips
-from longvie_cli.planning.job import Sampling, clip_prompts, clip_seeds
 from longvie_cli.sources.source import NoSource
+from longvie_cli.timeline import ClipGeometry, plan_clips
 
 GEOMETRY = ClipGeometry(num_frames=33, fps=16)
 TIMED = (

@@ -17,19 +17,15 @@ from longvie_cli.controls.files import load_control_clips
 from longvie_cli.controls.procedural import make_flight_controls
 from longvie_cli.errors import ControlError, UsageError
 from longvie_cli.media.writer import VideoWriter
+from longvie_cli.planning.length import frames_to_make
 from longvie_cli.progress import SilentProgress
 from longvie_cli.settings.camera_path import parse_camera_path
 from longvie_cli.settings.presets import Fit, Preset, TrackGrid, load_preset
+from longvie_cli.sources.camera import CameraSource
+from longvie_cli.sources.flight import FlightSource
+from longvie_cli.sources.folder import FolderSource
+from longvie_cli.sources.source import NoSource, PlayedControls, pingpong_frame
 from longvie_cli.timeline import plan_clips
-from longvie_cli.sources.source import (
-    CameraSource,
-    FlightSource,
-    FolderSource,
-    NoSource,
-    PlayedControls,
-    frames_to_make,
-    pingpong_frame,
-)
 from longvie_cli.worlds import Flight
 
 PRESET = Preset(

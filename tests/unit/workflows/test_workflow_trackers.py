@@ -10,8 +10,8 @@ import pytest
 
 from longvie_cli.controls.tracks import LucasKanadeTracker
 from longvie_cli.errors import MissingResourceError
-from longvie_cli.progress import SilentProgress
 from longvie_cli.hub.registry import entry_named
+from longvie_cli.progress import SilentProgress
 from longvie_cli.settings.tracking import (
     TrackerChoice,
     parse_track_grid,

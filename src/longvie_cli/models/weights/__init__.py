@@ -1,0 +1,1 @@
+"""Weights on disk: their names in every published form, planned whole, then loaded or converted."""

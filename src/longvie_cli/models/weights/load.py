@@ -12,8 +12,7 @@ diffusers, with both laid in.
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,24 +30,14 @@ from transformers import (
     UMT5EncoderModel,
 )
 
-from longvie_cli.disk.durable import write_atomic
-from longvie_cli.errors import MissingResourceError, OutputConflictError
+from longvie_cli.errors import MissingResourceError
+from longvie_cli.hub.installed import locate_weights
 from longvie_cli.models.longvie import LongVieTransformer3DModel
-from longvie_cli.models.weights.plan import (
-    WeightPlan,
-    fill_module,
-    parameter_dtype,
-    plan_weights,
-    without_weights,
-)
 from longvie_cli.models.pipeline import LongViePipeline
 from longvie_cli.models.weights.files import (
     FETCH_HINT,
     TensorFiles,
-    TensorInfo,
     find_shards,
-    tensor_info,
-    write_safetensors,
 )
 from longvie_cli.models.weights.names import (
     CONTROL_NAMES,
@@ -62,14 +51,20 @@ from longvie_cli.models.weights.names import (
     transformers_text_encoder_names,
     vae_names,
 )
+from longvie_cli.models.weights.plan import (
+    WeightPlan,
+    fill_module,
+    plan_weights,
+    without_weights,
+)
 from longvie_cli.progress import Progress, SilentProgress
-from longvie_cli.settings.presets import preset_folder
+from longvie_cli.settings.presets import Preset, preset_folder
 
 DIFFUSERS_STEM = "diffusion_pytorch_model"
 
 # Component: the stem of its safetensors files in a diffusers folder, the file of the original
 # repository (spec 2.4), and what it is called.
-_COMPONENTS: dict[str, tuple[str, str | None, str]] = {
+COMPONENTS: dict[str, tuple[str, str | None, str]] = {
     "text_encoder": ("model", "models_t5_umt5-xxl-enc-bf16.pth", "text encoder weights"),
     "image_encoder": (
         "model",
@@ -80,7 +75,6 @@ _COMPONENTS: dict[str, tuple[str, str | None, str]] = {
     "transformer": (DIFFUSERS_STEM, None, "base transformer weights"),
 }
 _ORIGINAL_TOKENIZER = "google/umt5-xxl"
-_DEFAULT_SHARD_BYTES = 5_000_000_000
 
 Plans = dict[str, list[WeightPlan]]
 
@@ -123,7 +117,7 @@ def find_released_files(
     if base is None:
         missing.append("the Wan base (Wan2.1-I2V-14B-480P, either repository)")
     else:
-        missing += _base_sources(base)[2]
+        missing += base_sources(base)[2]
     found = {
         name: next((place / name for place in places if (place / name).is_file()), None)
         for name in ("control.safetensors", "dit.safetensors")
@@ -170,8 +164,8 @@ def load_released_pipeline(
     Raises:
         MissingResourceError: a file is missing, damaged or of another model.
     """
-    modules = _empty_modules(files.configs, _parts(text_encoder=text_encoder))
-    tokenizer, plans = _plan_released(files, modules)
+    modules = empty_modules(files.configs, _parts(text_encoder=text_encoder))
+    tokenizer, plans = plan_released(files, modules)
     return _assemble(files.configs, modules, tokenizer, plans, dtype, device, progress)
 
 
@@ -191,7 +185,7 @@ def load_converted_pipeline(
     Raises:
         MissingResourceError: a file is missing, damaged or of another model.
     """
-    modules = _empty_modules(folder, _parts(text_encoder=text_encoder))
+    modules = empty_modules(folder, _parts(text_encoder=text_encoder))
     tokenizer, plans = _plan_converted(folder, modules)
     return _assemble(folder, modules, tokenizer, plans, dtype, device, progress)
 
@@ -209,95 +203,14 @@ def load_text_encoder(
     """
     part = ("text_encoder",)
     if isinstance(source, ReleasedFiles):
-        modules = _empty_modules(source.configs, part)
-        tokenizer, plans = _plan_released(source, modules)
+        modules = empty_modules(source.configs, part)
+        tokenizer, plans = plan_released(source, modules)
     else:
-        modules = _empty_modules(source, part)
+        modules = empty_modules(source, part)
         tokenizer, plans = _plan_converted(source, modules)
     _fill(modules, plans, dtype, device, None)
     assert tokenizer is not None
     return tokenizer, modules["text_encoder"]
-
-
-def convert_released(
-    files: ReleasedFiles,
-    out: Path,
-    *,
-    dtype: torch.dtype | None = None,
-    max_shard_bytes: int = _DEFAULT_SHARD_BYTES,
-    progress: Progress | None = None,
-) -> None:
-    """Write the published files as one folder in our layout, tensor by tensor.
-
-    The folder loads with `LongViePipeline.from_pretrained`. Every file is written under a temporary
-    name, read back and renamed; `model_index.json` comes last, so a folder that has it is complete.
-
-    Args:
-        files: As `find_released_files` returns them.
-        out: Made where it does not exist.
-        dtype: Of transformer and text encoder as in `load_released_pipeline`; None keeps each
-            tensor's own type, which loses nothing. VAE and image encoder keep theirs.
-        max_shard_bytes: A file's tensors are no larger together than this, unless it is one tensor.
-        progress: Receives one unit a tensor, stage `convert`.
-
-    Raises:
-        MissingResourceError: a file is missing, damaged or of another model.
-        OutputConflictError: `out` holds a model already, or cannot be written.
-        ResumableError: the disk is full.
-    """
-    if (out / "model_index.json").exists():
-        raise OutputConflictError(
-            f"{out}: holds a model already.", hint="Name another folder, or remove this one."
-        )
-    modules = _empty_modules(files.configs)
-    tokenizer, plans = _plan_released(files, modules)
-    assert tokenizer is not None
-    step = _progress_steps(progress, "convert", plans)
-    for name, module in modules.items():
-        target = dtype if name in ("transformer", "text_encoder") else None
-        _write_module(out / name, name, module, plans[name], target, max_shard_bytes, step)
-        _copy_config(files.configs / name / "config.json", out / name / "config.json")
-    _copy_config(
-        files.configs / "scheduler" / "scheduler_config.json",
-        out / "scheduler" / "scheduler_config.json",
-    )
-    _copy_tokenizer(_base_sources(files.base)[1], out / "tokenizer")
-    index = json.loads((files.configs / "model_index.json").read_bytes())
-    index["tokenizer"] = ["transformers", type(tokenizer).__name__]
-    write_atomic(out / "model_index.json", json.dumps(index, indent=2).encode() + b"\n")
-    if progress is not None:
-        progress.finish("convert")
-
-
-def export_released(folder: Path, out: Path) -> tuple[Path, Path]:
-    """Write `control.safetensors` and `dit.safetensors` of a folder in our layout.
-
-    The names are those of `Vchitect/LongVie2`, without wrapper prefixes, so that its own code reads
-    them too; values and types are those of the folder.
-
-    Returns:
-        The two files.
-
-    Raises:
-        MissingResourceError: the folder's transformer is missing, damaged or of another model.
-        OutputConflictError: one of the files exists, or `out` cannot be written.
-        ResumableError: the disk is full.
-    """
-    targets = (out / "control.safetensors", out / "dit.safetensors")
-    for path in targets:
-        if path.exists():
-            raise OutputConflictError(f"{path}: exists already.", hint="Name another folder.")
-    transformer = _empty_transformer(folder)
-    (plan,) = _plan_same(folder, "transformer", transformer)
-    wanted = ((CONTROL_NAMES, CONTROL_NAMES.owns), (DIT_NAMES, _is_self_attention))
-    for path, (names, belongs) in zip(targets, wanted, strict=True):
-        held = {names.to_released(ours): theirs for ours, theirs in plan.copies if belongs(ours)}
-        write_safetensors(
-            path,
-            {name: tensor_info(plan.tensors, theirs) for name, theirs in held.items()},
-            _reader(plan.tensors, held),
-        )
-    return targets
 
 
 def load_released_transformer(
@@ -354,12 +267,12 @@ def _is_base(folder: Path) -> bool:
     return _is_original(folder)
 
 
-def _base_sources(base: Path) -> tuple[dict[str, list[Path]], Path, list[str]]:
+def base_sources(base: Path) -> tuple[dict[str, list[Path]], Path, list[str]]:
     """Return the weight files of each component, the tokenizer's folder, and what is missing."""
     original = _is_original(base)
     sources: dict[str, list[Path]] = {}
     missing: list[str] = []
-    for name, (stem, archive, _) in _COMPONENTS.items():
+    for name, (stem, archive, _) in COMPONENTS.items():
         if original and archive is not None:
             sources[name] = [base / archive]
             absent = [path for path in sources[name] if not path.is_file()]
@@ -378,12 +291,10 @@ def _base_sources(base: Path) -> tuple[dict[str, list[Path]], Path, list[str]]:
 
 
 def _parts(*, text_encoder: bool) -> tuple[str, ...]:
-    return tuple(name for name in _COMPONENTS if text_encoder or name != "text_encoder")
+    return tuple(name for name in COMPONENTS if text_encoder or name != "text_encoder")
 
 
-def _empty_modules(
-    configs: Path, parts: Sequence[str] = tuple(_COMPONENTS)
-) -> dict[str, nn.Module]:
+def empty_modules(configs: Path, parts: Sequence[str] = tuple(COMPONENTS)) -> dict[str, nn.Module]:
     """Return components that have weights, without memory for them, as `configs` says."""
     makers: dict[str, Callable[[], nn.Module]] = {
         "text_encoder": lambda: UMT5EncoderModel(
@@ -395,13 +306,13 @@ def _empty_modules(
         "vae": lambda: AutoencoderKLWan.from_config(
             AutoencoderKLWan.load_config(configs / "vae", local_files_only=True)
         ),
-        "transformer": lambda: _empty_transformer(configs),
+        "transformer": lambda: empty_transformer(configs),
     }
     with _config_errors(configs), without_weights():
         return {name: makers[name]() for name in parts}
 
 
-def _empty_transformer(configs: Path) -> LongVieTransformer3DModel:
+def empty_transformer(configs: Path) -> LongVieTransformer3DModel:
     kind = LongVieTransformer3DModel
     with _config_errors(configs), without_weights():
         return kind.from_config(kind.load_config(configs / "transformer", local_files_only=True))
@@ -417,10 +328,10 @@ def _config_errors(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _plan_released(
+def plan_released(
     files: ReleasedFiles, modules: Mapping[str, nn.Module]
 ) -> tuple[PreTrainedTokenizerBase | None, Plans]:
-    sources, tokenizer_folder, missing = _base_sources(files.base)
+    sources, tokenizer_folder, missing = base_sources(files.base)
     if missing:
         raise MissingResourceError(f"{files.base}: missing {'; '.join(missing)}.", hint=FETCH_HINT)
     original = _is_original(files.base)
@@ -439,7 +350,7 @@ def _plan_released(
 def _plan_converted(
     folder: Path, modules: Mapping[str, nn.Module]
 ) -> tuple[PreTrainedTokenizerBase | None, Plans]:
-    plans = {name: _plan_same(folder, name, module) for name, module in modules.items()}
+    plans = {name: plan_same(folder, name, module) for name, module in modules.items()}
     return _tokenizer_of(modules, folder / "tokenizer"), plans
 
 
@@ -449,18 +360,18 @@ def _tokenizer_of(modules: Mapping[str, nn.Module], folder: Path) -> PreTrainedT
     return None if text_encoder is None else _load_tokenizer(folder, text_encoder.config)
 
 
-def _plan_same(folder: Path, name: str, module: nn.Module) -> list[WeightPlan]:
+def plan_same(folder: Path, name: str, module: nn.Module) -> list[WeightPlan]:
     """Return how a component's own folder fills it."""
-    paths, absent = find_shards(folder / name, _COMPONENTS[name][0])
+    paths, absent = find_shards(folder / name, COMPONENTS[name][0])
     if absent or not paths:
-        missing = absent or [folder / name / f"{_COMPONENTS[name][0]}.safetensors"]
+        missing = absent or [folder / name / f"{COMPONENTS[name][0]}.safetensors"]
         raise MissingResourceError(
             f"{folder}: missing {'; '.join(str(path.relative_to(folder)) for path in missing)}.",
             hint=FETCH_HINT,
         )
     tensors = TensorFiles(paths)
     if name == "transformer":
-        shapes = _shapes(module)
+        shapes = shapes_of(module)
         return [plan_weights(tensors, SameNames(shapes), shapes, "transformer weights")]
     return [_plan_component(name, module, tensors, is_original=False)]
 
@@ -469,7 +380,7 @@ def _plan_component(
     name: str, module: nn.Module, tensors: Mapping[str, Tensor], *, is_original: bool
 ) -> WeightPlan:
     """Return how a file of the base fills the VAE or one of the encoders."""
-    shapes = _shapes(module)
+    shapes = shapes_of(module)
     names: NameMap
     if name == "vae":
         config: Any = module.config
@@ -479,7 +390,7 @@ def _plan_component(
         names = TEXT_ENCODER_NAMES if is_original else transformers_text_encoder_names(shapes)
     else:
         names = IMAGE_ENCODER_NAMES if is_original else transformers_image_encoder_names(shapes)
-    return plan_weights(tensors, names, shapes, _COMPONENTS[name][2])
+    return plan_weights(tensors, names, shapes, COMPONENTS[name][2])
 
 
 def _plan_transformer(
@@ -488,22 +399,22 @@ def _plan_transformer(
     control: Mapping[str, Tensor],
     attention: Mapping[str, Tensor],
 ) -> list[WeightPlan]:
-    shapes = _shapes(transformer)
+    shapes = shapes_of(transformer)
     own_base = {name: shape for name, shape in shapes.items() if DIT_NAMES.owns(name)}
     own_control = {name: shape for name, shape in shapes.items() if name not in own_base}
-    overlaid = {name: shape for name, shape in own_base.items() if _is_self_attention(name)}
+    overlaid = {name: shape for name, shape in own_base.items() if is_self_attention(name)}
     is_diffusers = any(".attn1." in name for name in base)
     names = diffusers_transformer_names(own_base) if is_diffusers else DIT_NAMES
     return [
-        plan_weights(base, names, own_base, _COMPONENTS["transformer"][2]).without(
-            _is_self_attention
+        plan_weights(base, names, own_base, COMPONENTS["transformer"][2]).without(
+            is_self_attention
         ),
         plan_weights(control, CONTROL_NAMES, own_control, "control weights"),
         plan_weights(attention, DIT_NAMES, overlaid, "self-attention weights"),
     ]
 
 
-def _shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
+def shapes_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
     """Return our names and shapes of all that must come from files."""
     tied = getattr(module, "_tied_weights_keys", None) or {}
     return {
@@ -511,7 +422,7 @@ def _shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
     }
 
 
-def _is_self_attention(name: str) -> bool:
+def is_self_attention(name: str) -> bool:
     """Return whether one of our names belongs to the overlay: a main block's self-attention."""
     return name.startswith("blocks.") and ".attn1." in name
 
@@ -551,7 +462,7 @@ def _fill(
     device: torch.device | str,
     progress: Progress | None,
 ) -> None:
-    step = _progress_steps(progress, "weights", plans)
+    step = progress_steps(progress, "weights", plans)
     for name, module in modules.items():
         # VAE and image encoder take little time, and the VAE's rounding would be handed from clip
         # to clip.
@@ -561,86 +472,11 @@ def _fill(
         progress.finish("weights")
 
 
-def _progress_steps(progress: Progress | None, stage: str, plans: Plans) -> Callable[[str], None]:
+def progress_steps(progress: Progress | None, stage: str, plans: Plans) -> Callable[[str], None]:
     receiver = progress or SilentProgress()
     total = sum(len(plan.copies) for component in plans.values() for plan in component)
     receiver.start(stage, total)
     return lambda _name: receiver.advance(stage)
-
-
-def _write_module(
-    folder: Path,
-    name: str,
-    module: nn.Module,
-    plans: Sequence[WeightPlan],
-    dtype: torch.dtype | None,
-    max_shard_bytes: int,
-    step: Callable[[str], None],
-) -> None:
-    """Write a component's tensors under our names, in shards and with their index."""
-    shapes, infos = _shapes(module), {}
-    for plan in plans:
-        for ours, theirs in plan.copies:
-            source = tensor_info(plan.tensors, theirs).dtype
-            kept = source if dtype is None else parameter_dtype(module, ours, dtype)
-            infos[ours] = TensorInfo(shapes[ours], kept)
-    shards = list(_divide(infos, max_shard_bytes))
-    values = (tensor for plan in plans for tensor in plan.read())
-
-    def read(wanted: str) -> Tensor:
-        # Shards hold the tensors in the order of the plans, so each source is read through once.
-        ours, tensor = next(values)
-        assert ours == wanted
-        step(ours)
-        return tensor.to(infos[ours].dtype)
-
-    stem = _COMPONENTS[name][0]
-    where: dict[str, str] = {}
-    for number, shard in enumerate(shards, start=1):
-        file = f"{stem}.safetensors"
-        if len(shards) > 1:
-            file = f"{stem}-{number:05d}-of-{len(shards):05d}.safetensors"
-        write_safetensors(folder / file, {ours: infos[ours] for ours in shard}, read)
-        where |= dict.fromkeys(shard, file)
-    # Exhausts the plan, which closes its last file.
-    assert next(values, None) is None
-    if len(shards) > 1:
-        total = sum(info.num_bytes for info in infos.values())
-        index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(where.items()))}
-        write_atomic(
-            folder / f"{stem}.safetensors.index.json", json.dumps(index, indent=2).encode() + b"\n"
-        )
-
-
-def _reader(tensors: Mapping[str, Tensor], held: Mapping[str, str]) -> Callable[[str], Tensor]:
-    return lambda name: tensors[held[name]]
-
-
-def _divide(infos: Mapping[str, TensorInfo], max_shard_bytes: int) -> Iterator[list[str]]:
-    shard: list[str] = []
-    size = 0
-    for name, info in infos.items():
-        if shard and size + info.num_bytes > max_shard_bytes:
-            yield shard
-            shard, size = [], 0
-        shard.append(name)
-        size += info.num_bytes
-    yield shard
-
-
-def _copy_config(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(target, source.read_bytes())
-
-
-def _copy_tokenizer(source: Path, target: Path) -> None:
-    target.mkdir(parents=True, exist_ok=True)
-    for file in _files(source):
-        shutil.copyfile(file, target / file.name)
-
-
-def _files(folder: Path) -> Iterable[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_file())
 
 
 def _load_tokenizer(folder: Path, config: Any) -> PreTrainedTokenizerBase:
@@ -659,3 +495,22 @@ def _load_tokenizer(folder: Path, config: Any) -> PreTrainedTokenizerBase:
             hint="These files belong to different models. " + FETCH_HINT,
         )
     return tokenizer
+
+
+def find_weights(preset: Preset, weights: Path | None = None) -> Path | ReleasedFiles:
+    """Return a folder in our layout, or where the preset's published files are.
+
+    Args:
+        preset: Its own `weights` count where the next is not given.
+        weights: As for `load_pipeline`.
+
+    Raises:
+        MissingResourceError: they have not been fetched, or are not in the folder named.
+    """
+    if weights is None and not preset.models and preset.weights is None:
+        return preset_folder(preset.name)
+    folders = locate_weights(preset) if weights is None else [weights]
+    # An embedded preset has no published files: its folder is one of ours or wrong.
+    if len(folders) == 1 and (is_converted(folders[0]) or not preset.models):
+        return folders[0]
+    return find_released_files(folders, configs=preset_folder(preset.name))

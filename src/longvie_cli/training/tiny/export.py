@@ -16,9 +16,9 @@ from longvie_cli.training.tiny.adopt import RECORD_NAME, earlier_record
 from longvie_cli.training.tiny.autoencoder import build_autoencoder, load_autoencoder
 from longvie_cli.training.tiny.config import TinyTraining
 from longvie_cli.training.tiny.depth import IMAGE_MEAN, IMAGE_STD, PATCH, build_depth_estimator
-from longvie_cli.training.trainer import load_average
 from longvie_cli.training.tiny.text import build_text_encoder, build_tokenizer
 from longvie_cli.training.tiny.transformer import build_image_encoder, build_transformer
+from longvie_cli.training.trainer import load_average
 
 # Sampling settings that go with the weights; chosen by looking (docs/experiments.md).
 NUM_INFERENCE_STEPS = 12

@@ -22,13 +22,13 @@ from longvie_cli.models.longvie import LongVieTransformer3DModel
 from longvie_cli.training.tiny.config import TinyTraining
 from longvie_cli.training.tiny.latents import LatentLibrary, encode
 from longvie_cli.training.tiny.prompts import paraphrase
+from longvie_cli.training.tiny.text import build_tokenizer, tokenize
 from longvie_cli.training.trainer import (
     AveragedWeights,
     load_average,
     process_place,
     run_stage,
 )
-from longvie_cli.training.tiny.text import build_tokenizer, tokenize
 
 # CLIP's own statistics; the pipeline normalises with the same (spec 1.4).
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)

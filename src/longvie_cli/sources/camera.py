@@ -1,0 +1,221 @@
+"""A camera path: through a picture, or over a landscape."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from longvie_cli.progress import Progress, SilentProgress
+from longvie_cli.settings.camera_path import CameraPath
+from longvie_cli.settings.presets import Fit, Preset
+from longvie_cli.sources.depth_choice import DepthChoice, ModelState
+from longvie_cli.sources.source import (
+    Kind,
+    PlayedControls,
+    control_layout,
+    played_facts,
+    raise_missing,
+    to_model_size,
+)
+from longvie_cli.timeline import ClipSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from longvie_cli.controls.normalization import DepthRange
+    from longvie_cli.controls.picture_flight import PictureFlight
+    from longvie_cli.worlds import Flight
+
+
+@dataclass(frozen=True)
+class CameraSource:
+    """A camera path: through a picture, or over the landscape of a seed where there is none.
+
+    Args:
+        camera: The path; without an end, or as long as it says.
+        preset: Model and sizes.
+        fit: How a picture of another aspect is brought to the size.
+        device: Of the depth estimator.
+        seed: Of the landscape: all there is, or what goes on beyond the picture.
+        image: File of the picture.
+        pixels: The picture itself, [height, width, 3] of any size, where there is no file.
+        fov: Horizontal field of view of the picture, in degrees.
+        greys: Depth picture of the frame it goes on from, [height, width] as controls have it:
+            greys go on from there as well as they can.
+        depth: Which estimator gives the picture's depth.
+        progress: Told of its licence.
+    """
+
+    camera: CameraPath
+    preset: Preset
+    fit: Fit
+    device: str
+    seed: int
+    image: Path | None = None
+    pixels: NDArray[np.uint8] | None = None
+    fov: float = 55.0
+    pingpong: bool = False
+    first_frame: int = 0
+    depth_range: DepthRange | None = None
+    greys: NDArray[np.uint8] | None = None
+    depth: DepthChoice = field(default_factory=DepthChoice)
+    progress: Progress = field(default=SilentProgress(), compare=False)
+    kind: Kind = field(default="camera", init=False)
+
+    @property
+    def name(self) -> str:
+        where = f"landscape {self.seed}"
+        if self.has_picture:
+            where = self.image.name if self.image is not None else "the last frame"
+        return f"camera through {where}"
+
+    @property
+    def has_picture(self) -> bool:
+        """Whether it goes through a picture, which is then its first frame."""
+        return self.image is not None or self.pixels is not None
+
+    @cached_property
+    def _scene_picture(self) -> NDArray[np.uint8]:
+        """The picture at the size of the controls, [height, width, 3]."""
+        from longvie_cli.media.frames import resize_frame
+        from longvie_cli.media.reader import read_image
+
+        height, width = self.preset.control_size
+        if self.image is not None:
+            return read_image(self.image, height=height, width=width, fit=self.fit)
+        assert self.pixels is not None, "only asked where there is a picture"
+        return resize_frame(self.pixels, height, width, "stretch")
+
+    @cached_property
+    def _through_picture(self) -> PictureFlight:
+        from longvie_cli.controls.picture_flight import PictureFlight
+
+        return PictureFlight(
+            self._scene_picture,
+            self.depth.estimator(self.preset, device=self.device, progress=self.progress),
+            self.camera,
+            fps=self.preset.fps,
+            fov_degrees=self.fov,
+            seed=self.seed,
+        )
+
+    @cached_property
+    def _over_landscape(self) -> Flight:
+        from longvie_cli.worlds import Flight
+
+        height, width = self.preset.control_size
+        fps = self.preset.fps
+        return Flight(self.seed, width=width, height=height, fps=fps, path=self.camera)
+
+    @property
+    def _num_frames(self) -> int | None:
+        duration = self.camera.duration
+        return None if duration is None else max(2, round(duration * self.preset.fps))
+
+    def frames_left(self, wanted: int | None) -> int | None:
+        if self.pingpong or self._num_frames is None:
+            return None
+        return max(0, self._num_frames - self.first_frame)
+
+    def facts(self) -> dict[str, Any]:
+        scene: dict[str, Any] = {"landscape": self.seed}
+        if self.has_picture:
+            digest = hashlib.sha256(self._scene_picture.tobytes()).hexdigest()
+            scene |= {"camera_picture": digest[:32], "fov": self.fov}
+            scene |= {"depth_model": self.depth.facts(self.preset)["depth_model"]}
+        scene |= {"track_grid": self.preset.track_grid.label}
+        return {"camera": str(self.camera)} | scene | played_facts(self)
+
+    def check_models(self) -> None:
+        raise_missing(self.models())
+
+    def check_length(self, num_frames: int) -> None:
+        return
+
+    def models(self) -> list[ModelState]:
+        return [self.depth.state(self.preset)] if self.has_picture else []
+
+    def conversions(self) -> list[str]:
+        if self.image is None:
+            return []
+        from longvie_cli.controls.extraction import describe_fit
+        from longvie_cli.media.reader import image_size
+
+        layout = control_layout(self.preset)
+        return describe_fit(self.image.name, *image_size(self.image), layout, self.fit)
+
+    def picture(self, frame: int) -> NDArray[np.uint8] | None:
+        if not self.has_picture:
+            picture = self._over_landscape.frame(self.first_frame + frame).rgb
+        elif self.first_frame + frame == 0:
+            picture = self._scene_picture
+        else:
+            return None
+        return to_model_size(picture, self.preset)
+
+    def scene_cuts(self, num_frames: int, progress: Progress) -> tuple[int, ...]:
+        return ()
+
+    def caption(self, spec: ClipSpec) -> str:
+        if self.has_picture:
+            return ""
+        start = self.first_frame + spec.first_frame
+        return self._over_landscape.caption_at(start, self.preset.num_frames)
+
+    def write_controls(
+        self,
+        folder: Path,
+        num_frames: int,
+        progress: Progress,
+        *,
+        text: str = "",
+        overwrite: bool = False,
+        mend: bool = False,
+    ) -> None:
+        from longvie_cli.controls.picture_flight import make_camera_controls, range_to_continue
+        from longvie_cli.controls.procedural import make_flight_controls
+
+        for line in self.conversions():
+            progress.message(line)
+        geometry, start = self.preset.geometry, self._played_from
+        if self.pingpong and self._num_frames is not None:
+            # Any part may come next, and the turning frame is the path's last.
+            reach = self._num_frames
+        else:
+            # Past its end a path stands still; the last clip has frames of its own all the same.
+            reach = geometry.frames_of_clips(geometry.num_clips(num_frames))
+        depth_range = self.depth_range
+        how: dict[str, Any] = {"num_frames": reach, "progress": progress, "start_frame": start}
+        how |= {"text": text, "overwrite": overwrite, "mend": mend}
+        if self.has_picture:
+            if depth_range is None and self.greys is not None:
+                depth_range = range_to_continue(self._through_picture.disparity(start), self.greys)
+            layout = control_layout(self.preset, depth_range)
+            make_camera_controls(self._through_picture, folder, layout=layout, **how)
+        else:
+            layout = control_layout(self.preset, depth_range)
+            make_flight_controls(self._over_landscape, folder, layout=layout, **how)
+
+    @property
+    def _played_from(self) -> int:
+        return 0 if self.pingpong else self.first_frame
+
+    def control_pictures(self, num_frames: int) -> Iterator[NDArray[np.uint8]]:
+        for index in range(self.first_frame, self.first_frame + num_frames):
+            if self.has_picture:
+                yield self._through_picture.seen(index)
+            else:
+                yield self._over_landscape.frame(index).rgb
+
+    def prepare(self, folder: Path, num_frames: int, progress: Progress) -> PlayedControls:
+        from longvie_cli.controls.files import load_control_clips
+
+        self.write_controls(folder, num_frames, progress, mend=True)
+        controls = load_control_clips(folder, self.preset.geometry, progress=progress)
+        start = self.first_frame - self._played_from
+        return PlayedControls(controls, start, self.pingpong, self.preset, "stretch")

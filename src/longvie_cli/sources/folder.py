@@ -1,0 +1,102 @@
+"""Controls made before."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from longvie_cli.disk.hashing import hash_file
+from longvie_cli.progress import Progress
+from longvie_cli.settings.presets import Fit, Preset
+from longvie_cli.sources.depth_choice import ModelState
+from longvie_cli.sources.source import Kind, PlayedControls, played_facts
+from longvie_cli.timeline import ClipSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from longvie_cli.controls.files import ControlClips
+
+
+@dataclass(frozen=True)
+class FolderSource:
+    """Controls made before, in the released format."""
+
+    path: Path
+    preset: Preset
+    fit: Fit
+    progress: Progress
+    pingpong: bool = False
+    first_frame: int = 0
+    kind: Kind = field(default="controls", init=False)
+
+    @property
+    def name(self) -> str:
+        return self.path.absolute().name
+
+    @cached_property
+    def _controls(self) -> ControlClips:
+        from longvie_cli.controls.files import load_control_clips
+
+        return load_control_clips(self.path, self.preset.geometry, progress=self.progress)
+
+    @cached_property
+    def _played(self) -> PlayedControls:
+        return PlayedControls(
+            self._controls, self.first_frame, self.pingpong, self.preset, self.fit
+        )
+
+    def frames_left(self, wanted: int | None) -> int | None:
+        return None if self.pingpong else max(0, self._controls.num_frames - self.first_frame)
+
+    def facts(self) -> dict[str, Any]:
+        files = [path for clip in self._controls.clips for path in (clip.depth, clip.track)]
+        return {
+            "controls": self.name,
+            "controls_hashes": [hash_file(path) for path in files],
+            "controls_pictures": [hash_file(path) for path in self._controls.scene_images],
+        } | played_facts(self)
+
+    def check_models(self) -> None:
+        return
+
+    def check_length(self, num_frames: int) -> None:
+        return
+
+    def models(self) -> list[ModelState]:
+        return []
+
+    def conversions(self) -> list[str]:
+        controls, preset = self._controls, self.preset
+        if (controls.height, controls.width) == (preset.height, preset.width):
+            return []
+        return [
+            f"{self.name}: control pictures of {controls.width}x{controls.height} are brought to "
+            f"{preset.width}x{preset.height} ({self.fit})."
+        ]
+
+    def picture(self, frame: int) -> NDArray[np.uint8] | None:
+        from longvie_cli.media.reader import read_image
+
+        stored = self._controls.scene_image(self.first_frame + frame)
+        if stored is None:
+            return None
+        size = {"height": self.preset.height, "width": self.preset.width}
+        return read_image(stored, **size, fit=self.fit)
+
+    def scene_cuts(self, num_frames: int, progress: Progress) -> tuple[int, ...]:
+        if self.pingpong:
+            return self._controls.cuts
+        cuts = (cut - self.first_frame for cut in self._controls.cuts)
+        return tuple(cut for cut in cuts if 0 < cut < num_frames)
+
+    def caption(self, spec: ClipSpec) -> str:
+        return self._played.text(spec)
+
+    def prepare(self, folder: Path, num_frames: int, progress: Progress) -> PlayedControls:
+        for line in self.conversions():
+            progress.message(line)
+        return self._played

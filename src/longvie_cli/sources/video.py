@@ -1,0 +1,240 @@
+"""A video whose depth and tracks are estimated."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from longvie_cli.disk.hashing import hash_file
+from longvie_cli.progress import Progress, SilentProgress
+from longvie_cli.settings.presets import Fit, Preset
+from longvie_cli.settings.requests import AtCut
+from longvie_cli.settings.tracking import TrackerChoice
+from longvie_cli.sources.depth_choice import DepthChoice, ModelState
+from longvie_cli.sources.source import (
+    Kind,
+    PlayedControls,
+    control_layout,
+    pingpong_frame,
+    played_facts,
+    raise_missing,
+    to_model_size,
+)
+from longvie_cli.timeline import ClipSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from longvie_cli.controls.normalization import DepthRange
+    from longvie_cli.media.probe import SourceVideo
+    from longvie_cli.media.scenes import SceneScan
+
+
+# A container's duration may be this many frames off what its frames give once resampled.
+_COUNT_EXACTLY_WITHIN_FRAMES = 3
+
+
+@dataclass(frozen=True)
+class VideoSource:
+    """A video whose depth and tracks are estimated.
+
+    `fit` brings it to the size of the controls; from there to the size of the model everything is
+    stretched, the first picture as well, so that controls and picture stay in place.
+    """
+
+    path: Path
+    preset: Preset
+    fit: Fit
+    device: str
+    pingpong: bool = False
+    first_frame: int = 0
+    depth_range: DepthRange | None = None
+    depth: DepthChoice = field(default_factory=DepthChoice)
+    at_cut: AtCut | None = None
+    progress: Progress = field(default=SilentProgress(), compare=False)
+    tracker: TrackerChoice = field(default_factory=TrackerChoice)
+    accept_noncommercial: bool = False
+    kind: Kind = field(default="video", init=False)
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @cached_property
+    def video(self) -> SourceVideo:
+        """What the file holds."""
+        from longvie_cli.media.probe import probe_video
+
+        return probe_video(self.path)
+
+    @cached_property
+    def _exact_frames(self) -> int:
+        return self._scan(None, self.progress).num_frames + self._scan_start
+
+    @property
+    def _scan_start(self) -> int:
+        # Played back and forth, any part of it may be shown, the part before `first_frame` too.
+        return 0 if self.pingpong else self.first_frame
+
+    def frames_left(self, wanted: int | None) -> int | None:
+        if self.pingpong:
+            return None
+        roughly = math.floor(self.video.duration_seconds * self.preset.fps) - self.first_frame
+        if wanted is not None and wanted < roughly - _COUNT_EXACTLY_WITHIN_FRAMES:
+            return roughly
+        return max(0, self._exact_frames - self.first_frame)
+
+    def facts(self) -> dict[str, Any]:
+        from longvie_cli.sources.tracker_choice import tracker_fact
+
+        return (
+            {
+                "video": self.name,
+                "video_hash": hash_file(self.path),
+                "tracker": tracker_fact(self.tracker),
+                "track_grid": self.preset.track_grid.label,
+            }
+            | self.depth.facts(self.preset)
+            | played_facts(self)
+        )
+
+    def check_models(self) -> None:
+        raise_missing(self.models())
+
+    def check_length(self, num_frames: int) -> None:
+        # Played back and forth, any part of it may be shown.
+        shown = self._exact_frames if self.pingpong else self.first_frame + num_frames
+        self.depth.check_length(shown, fps=self.preset.fps, needed_by=self.name)
+
+    def models(self) -> list[ModelState]:
+        from longvie_cli.sources.tracker_choice import tracker_state
+
+        tracker = tracker_state(self.tracker, accept_noncommercial=self.accept_noncommercial)
+        return [self.depth.state(self.preset), tracker]
+
+    def conversions(self) -> list[str]:
+        from longvie_cli.controls.extraction import describe_conversion
+
+        return describe_conversion(self.video, control_layout(self.preset), self.fit)
+
+    def picture(self, frame: int) -> NDArray[np.uint8]:
+        from longvie_cli.media.reader import read_frames
+
+        frame += self.first_frame
+        if self.pingpong:
+            frame = pingpong_frame(frame, self._exact_frames)
+        height, width = self.preset.control_size
+        frames = read_frames(
+            self.video,
+            fps=self.preset.fps,
+            height=height,
+            width=width,
+            fit=self.fit,
+            start_frame=frame,
+            num_frames=1,
+        )
+        return to_model_size(next(iter(frames)), self.preset)
+
+    @cached_property
+    def _scans(self) -> dict[int | None, SceneScan]:
+        return {}
+
+    def _scan(self, num_frames: int | None, progress: Progress) -> SceneScan:
+        """Return what one decoding pass over the frames used finds; decodes them only once."""
+        from longvie_cli.media.scenes import SceneScan, scan_scenes
+
+        for scanned in (num_frames, None):
+            if scanned in self._scans:
+                return self._scans[scanned]
+        fps, start = self.preset.fps, self._scan_start
+        expected = max(0, round(self.video.duration_seconds * fps) - start)
+        stage = "looking for cuts"
+        progress.start(stage, expected if num_frames is None else num_frames)
+        done = 0
+        for found in scan_scenes(self.video, fps=fps, start_frame=start, num_frames=num_frames):
+            if isinstance(found, SceneScan):
+                self._scans[num_frames] = found
+            else:
+                progress.advance(stage, found - done)
+                done = found
+        progress.finish(stage)
+        return self._scans[num_frames]
+
+    def scene_cuts(self, num_frames: int, progress: Progress) -> tuple[int, ...]:
+        if self.pingpong:
+            return self._scan(None, progress).cuts
+        return tuple(cut for cut in self._scan(num_frames, progress).cuts if cut < num_frames)
+
+    def caption(self, spec: ClipSpec) -> str:
+        return ""
+
+    def write_controls(
+        self,
+        folder: Path,
+        num_frames: int,
+        progress: Progress,
+        *,
+        text: str = "",
+        overwrite: bool = False,
+        mend: bool = False,
+    ) -> None:
+        from longvie_cli.controls.extraction import extract_controls
+        from longvie_cli.sources.tracker_choice import make_tracker
+
+        extract_controls(
+            self.video,
+            folder,
+            layout=control_layout(
+                self.preset,
+                self.depth_range,
+                self.scene_cuts(num_frames, progress) if self.at_cut == "restart" else (),
+            ),
+            fit=self.fit,
+            depth=self.depth.load(
+                self.video,
+                preset=self.preset,
+                fit=self.fit,
+                device=self.device,
+                progress=progress,
+            ),
+            smoothing=self.depth.smoothing_used,
+            tracker=make_tracker(
+                self.tracker,
+                device=self.device,
+                accept_noncommercial=self.accept_noncommercial,
+                progress=progress,
+            ),
+            progress=progress,
+            start_frame=self._scan_start,
+            num_frames=None if self.pingpong else num_frames,
+            text=text,
+            overwrite=overwrite,
+            mend=mend,
+        )
+
+    def control_pictures(self, num_frames: int) -> Iterator[NDArray[np.uint8]]:
+        from longvie_cli.media.reader import read_frames
+
+        height, width = self.preset.control_size
+        return read_frames(
+            self.video,
+            fps=self.preset.fps,
+            height=height,
+            width=width,
+            fit=self.fit,
+            start_frame=self.first_frame,
+            num_frames=num_frames,
+        )
+
+    def prepare(self, folder: Path, num_frames: int, progress: Progress) -> PlayedControls:
+        from longvie_cli.controls.files import load_control_clips
+
+        self.write_controls(folder, num_frames, progress, mend=True)
+        controls = load_control_clips(folder, self.preset.geometry, progress=progress)
+        start = self.first_frame - self._scan_start
+        return PlayedControls(controls, start, self.pingpong, self.preset, "stretch")
