@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from longvie_cli.disk.hashing import fingerprint
 from longvie_cli.errors import MissingResourceError, UsageError
 from longvie_cli.planning.deciding import deciding_settings
-from longvie_cli.planning.job import EarlierVideo, Job, Sampling, Sound, Start
+from longvie_cli.planning.job import EarlierVideo, Job, Sound, Start
 from longvie_cli.progress import Progress
 from longvie_cli.run_folder.layout import RunFolder
 from longvie_cli.settings.presets import Fit, Preset, load_preset
@@ -24,7 +24,7 @@ from longvie_cli.settings.prompts import (
     seed_of_clip,
 )
 from longvie_cli.settings.requests import ExtendRequest, GenerateRequest
-from longvie_cli.settings.sampling import LoraFile
+from longvie_cli.settings.sampling import LoraFile, Sampling
 from longvie_cli.sources.source import Source
 from longvie_cli.timeline import ClipSpec
 

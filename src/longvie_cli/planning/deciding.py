@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from longvie_cli.disk.hashing import fingerprint, hash_file
 from longvie_cli.hub.installed import weight_hashes
-from longvie_cli.planning.job import Job, Sampling, Sound, Start
+from longvie_cli.planning.job import Job, Sound, Start
 from longvie_cli.run_folder.manifest import (
     RunManifest,
 )
 from longvie_cli.settings.presets import Preset, load_preset, preset_folder
 from longvie_cli.settings.recorded import recorded
 from longvie_cli.settings.requests import Delivery
+from longvie_cli.settings.sampling import Sampling
 from longvie_cli.sources.depth_choice import DepthChoice
 from longvie_cli.sources.source import Source
 from longvie_cli.timeline import ClipSpec

@@ -29,7 +29,7 @@ from longvie_cli.planning.earlier import (
     earlier_video,
     find_origin,
 )
-from longvie_cli.planning.job import EarlierVideo, Job, Sampling, Sound, Start
+from longvie_cli.planning.job import EarlierVideo, Job, Sound, Start
 from longvie_cli.planning.length import frames_to_make
 from longvie_cli.planning.rest_of_source import (
     camera_source,
@@ -46,7 +46,7 @@ from longvie_cli.settings.presets import (
     with_size,
 )
 from longvie_cli.settings.requests import AtCut, ExtendRequest
-from longvie_cli.settings.sampling import check_control_range
+from longvie_cli.settings.sampling import Sampling, check_control_range
 from longvie_cli.sources.source import Source, with_track_grid
 from longvie_cli.sources.video import VideoSource
 from longvie_cli.timeline import plan_clips

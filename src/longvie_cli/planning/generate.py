@@ -18,11 +18,12 @@ from longvie_cli.planning.decide import (
     first_frame_label,
     say_untrained_size,
 )
-from longvie_cli.planning.job import Job, Sampling, Sound, Start
+from longvie_cli.planning.job import Job, Sound, Start
 from longvie_cli.planning.length import frames_to_make
 from longvie_cli.progress import Progress
 from longvie_cli.settings.presets import Preset, load_preset, with_size
 from longvie_cli.settings.requests import GenerateRequest
+from longvie_cli.settings.sampling import Sampling
 from longvie_cli.sources.choose import made_source
 from longvie_cli.sources.folder import FolderSource
 from longvie_cli.sources.source import Source, to_model_size, with_track_grid

@@ -5,42 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from longvie_cli.run_folder.layout import RunFolder
 from longvie_cli.settings.presets import Fit, Preset
 from longvie_cli.settings.requests import Delivery
-from longvie_cli.settings.sampling import Attention, LoraFile, Offload, Quantize
+from longvie_cli.settings.sampling import Sampling
 from longvie_cli.sources.source import Source
 from longvie_cli.timeline import ClipSpec
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How the model is run; `device`, `dtype` and `attention` are real ones, no longer `auto`.
-
-    `offload` alone may still be `auto`: it decides no frame, and what fits is known when it runs.
-    """
-
-    seed: int
-    num_inference_steps: int
-    guidance_scale: float
-    negative_prompt: str
-    depth_strength: float
-    track_strength: float
-    device: str
-    dtype: str
-    offload: Offload | Literal["auto"] = "auto"
-    quantize: Quantize = "none"
-    attention: Attention = "native"
-    control_start: float = 0.0
-    control_end: float = 1.0
-    seed_per_clip: bool = False
-    loras: tuple[LoraFile, ...] = ()
 
 
 @dataclass(frozen=True)

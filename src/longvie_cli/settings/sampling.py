@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -13,25 +14,14 @@ from pydantic import (
 )
 
 from longvie_cli.errors import UsageError
+from longvie_cli.settings.presets import Preset
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
-
-
 Offload = Literal["none", "model", "group"]
-
-
 Quantize = Literal["none", "fp8", "int8"]
-
-
 Attention = Literal["native", "cudnn", "flash", "flash3", "sage", "xformers"]
-
-
 Strength = Annotated[float, Field(ge=0.0, le=4.0)]
-
-
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-
-
 NO_LORA = "none"
 
 
@@ -63,6 +53,58 @@ def _lora_file(text: str) -> dict[str, Any]:
 
 
 Loras = Annotated[tuple[LoraFile, ...], BeforeValidator(_lora_files)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How a model is run: decided to the last number, from the command to the pipeline.
+
+    Args:
+        num_inference_steps: Denoising steps of a clip.
+        guidance_scale: Weight of the prompt against the negative one; 1 skips the latter.
+        negative_prompt: What the video shall not show.
+        seed: Draws the noise that all clips share.
+        seed_per_clip: Whether each clip has noise of its own instead.
+        depth_strength: Scale of the depth branch; 0 skips it.
+        track_strength: Scale of the track branch; 0 skips it.
+        control_start: Fraction of the steps before which both branches are skipped.
+        control_end: Fraction of the steps from which on they are skipped again.
+        device: Where the models run, a real device, no longer `auto`.
+        dtype: Of transformer and text encoder, likewise a real one. VAE and image encoder stay
+            float32: they take little time, and the VAE's rounding would be handed from clip to
+            clip.
+        offload: Where weights wait, see `engine.placement.place`; frames are the same. It alone
+            may be `auto` before the models are loaded: what fits is known only then.
+        quantize: Stores the transformer's blocks in 8 bits.
+        attention: A backend that `engine.placement.resolve_attention` returned.
+        loras: LoRA files and their scales, added up.
+    """
+
+    num_inference_steps: int
+    guidance_scale: float
+    negative_prompt: str
+    seed: int = 0
+    seed_per_clip: bool = False
+    depth_strength: float = 1.0
+    track_strength: float = 1.0
+    control_start: float = 0.0
+    control_end: float = 1.0
+    device: str = "cpu"
+    dtype: str = "float32"
+    offload: Offload | Literal["auto"] = "none"
+    quantize: Quantize = "none"
+    attention: Attention = "native"
+    loras: tuple[LoraFile, ...] = ()
+
+    @classmethod
+    def of(cls, preset: Preset, **chosen: Any) -> Self:
+        """Return what a preset was trained with, on the CPU where nothing else is chosen."""
+        trained: dict[str, Any] = {
+            "num_inference_steps": preset.num_inference_steps,
+            "guidance_scale": preset.guidance_scale,
+            "negative_prompt": preset.negative_prompt,
+        }
+        return cls(**trained | chosen)
 
 
 def check_control_range(start: float, end: float) -> None:
