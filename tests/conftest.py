@@ -125,14 +125,14 @@ def small_preset(small_package: Path) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def reference_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A flight of 3 seconds at 24 fps, 160x90: what a user might bring."""
+    """A flight of one second at 24 fps, 160x90: what a user might bring."""
     from longvie_cli.media.writer import VideoWriter
     from longvie_cli.worlds import Flight
 
     path = tmp_path_factory.mktemp("reference") / "reference.mp4"
     flight = Flight(1_000_000_007, width=160, height=90, fps=24)
     with VideoWriter(path, height=90, width=160, fps=24) as writer:
-        for index in range(72):
+        for index in range(24):
             writer.write(flight.frame(index).rgb)
     return path
 

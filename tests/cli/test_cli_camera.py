@@ -9,13 +9,13 @@ import pytest
 from PIL import Image
 
 from delivered import QUICK, contents, frames_of
-from small_preset import SMALL
 from longvie_cli.media.metadata import read_settings
 from longvie_cli.media.reader import read_frames
 from longvie_cli.progress import SilentProgress
 from longvie_cli.settings.requests import GenerateRequest
 from longvie_cli.settings.resolve import resolve
 from longvie_cli.workflows.generate import decide
+from small_preset import SMALL
 
 REFERENCE = Path(__file__).resolve().parents[2] / "examples" / "reference.mp4"
 PATH = "forward 1, turn 20 in 2s"
