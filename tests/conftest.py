@@ -137,8 +137,21 @@ def reference_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print what the trials of tests/faults came to, those of all xdist workers together."""
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Iterator[None]:
+    """Add what the trials of tests/faults came to, and close with what was skipped and why."""
+    _show_trials(terminalreporter)
+    yield
+    reasons = Counter(
+        str(report.longrepr[2]).removeprefix("Skipped: ")
+        for report in terminalreporter.stats.get("skipped", [])
+    )
+    if reasons:
+        counts = "; ".join(f"{number} {reason}" for reason, number in reasons.most_common())
+        terminalreporter.line(f"skipped: {counts}")
+
+
+def _show_trials(terminalreporter: pytest.TerminalReporter) -> None:
     totals: dict[str, Counter[str]] = {}
     for reports in terminalreporter.stats.values():
         for report in reports:
