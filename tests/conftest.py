@@ -19,24 +19,34 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+def _isolate(patch: pytest.MonkeyPatch, home: Path) -> None:
+    """Give home and caches another place, take LONGVIE_* away, and the hub offline."""
+    for name in list(os.environ):
+        if name.startswith("LONGVIE_"):
+            patch.delenv(name)
+    patch.setenv("HOME", str(home))
+    for name in ("CONFIG", "CACHE", "DATA", "STATE"):
+        patch.setenv(f"XDG_{name}_HOME", str(home / name.lower()))
+    patch.setenv("HF_HOME", str(home / "huggingface"))
+    patch.setenv("HF_HUB_OFFLINE", "1")
+    patch.setenv("NO_COLOR", "1")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def session_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """For what is made once for several tests: nothing of this machine either."""
+    with pytest.MonkeyPatch.context() as patch:
+        _isolate(patch, tmp_path_factory.mktemp("home"))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def isolated_home(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> Path:
-    """A fresh home and caches; LONGVIE_* variables gone; the hub offline."""
+    """A fresh home and caches for each test."""
     home = tmp_path_factory.mktemp("home")
-    for name in list(os.environ):
-        if name.startswith("LONGVIE_") and name not in (
-            "LONGVIE_GOLDEN_DIR",
-            "LONGVIE_EXAMPLE_DIR",
-        ):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(home))
-    for name in ("CONFIG", "CACHE", "DATA", "STATE"):
-        monkeypatch.setenv(f"XDG_{name}_HOME", str(home / name.lower()))
-    monkeypatch.setenv("HF_HOME", str(home / "huggingface"))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setenv("NO_COLOR", "1")
+    _isolate(monkeypatch, home)
     return home
 
 

@@ -1,4 +1,4 @@
-"""What lies outside the repository is skipped where it is absent, or fails where it was promised."""
+"""What lies outside the repository is skipped where absent, or a failure where it is required."""
 
 from __future__ import annotations
 
