@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import time
+from collections.abc import Callable
 from pathlib import Path
+from subprocess import Popen
 
 import numpy as np
 import pytest
@@ -87,7 +91,9 @@ def test_its_second_clip_is_made_again(longvie, made: RunFolder, tmp_path: Path)
     assert np.array_equal(frames, np.concatenate(clips))
 
 
-def test_controls_made_before_give_the_same_video(longvie, made: RunFolder, tmp_path: Path) -> None:
+def test_controls_made_before_and_a_kill_give_the_same_video(
+    longvie, start_longvie: Callable[..., Popen[str]], made: RunFolder, tmp_path: Path
+) -> None:
     extract = ("extract-controls", REFERENCE, "-p", PROMPT, "--seconds", "3", "-o", "controls")
     outcome = longvie(*extract)
     assert (outcome.code, outcome.out) == (0, "controls\n"), outcome.err
@@ -95,6 +101,19 @@ def test_controls_made_before_give_the_same_video(longvie, made: RunFolder, tmp_
     pictures = {name for name in own if name.endswith((".mp4", ".png"))}
     assert len(pictures) >= 5
     assert {name: found[name] for name in pictures} == {name: own[name] for name in pictures}
-    outcome = longvie("generate", "--controls", "controls", *QUICK, "-o", "again.mp4")
-    assert outcome.code == 0, outcome.err
+
+    process = start_longvie("generate", "--controls", "controls", *QUICK, "-o", "again.mp4")
+    first = tmp_path / "again.longvie" / "clips" / "0000.json"
+    deadline = time.monotonic() + 240
+    while not first.exists():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (tmp_path / "again.mp4").exists()
+    kept = {path: path.stat().st_mtime_ns for path in (first, first.with_suffix(".mp4"))}
+    outcome = longvie("resume", "again.longvie")
+    assert (outcome.code, outcome.out) == (0, "again.mp4\n"), outcome.err
     assert np.array_equal(frames_of(tmp_path / "again.mp4"), frames_of(tmp_path / "out.mp4"))
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
