@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import typer
 
-from longvie_cli.cli import extend, extract_controls, generate, models, runs, stitch
+from longvie_cli.cli import doctor, extend, extract_controls, generate, models, runs, stitch
 from longvie_cli.cli.boundary import report_usage_error
 from longvie_cli.cli.help import HelpfulCommand, HelpfulGroup, epilog, show_help
 from longvie_cli.cli.options import Version, show_version
@@ -53,6 +53,7 @@ for _name, _command in {
     "resume": runs.resume,
     "status": runs.status,
     "extract-controls": extract_controls.extract_controls,
+    "doctor": doctor.doctor,
 }.items():
     _command.add_to(app, _name)
 app.add_typer(models_app, name="models")

@@ -309,7 +309,7 @@ class Size:
     ]
     fit: Annotated[
         Literal["crop", "pad", "stretch"] | None,
-        flag(INPUT, "How another aspect ratio is made to fit."),
+        flag(INPUT, "How another aspect ratio is made to fit; default the preset's."),
     ]
 
 
@@ -355,8 +355,9 @@ class Depth:
         str | None,
         flag(
             INPUT,
-            "embedded; small, base or large (Depth Anything V2, the last two non-commercial); or "
-            "the folder of a transformers depth model or of Video-Depth-Anything.",
+            "embedded, small, base or large (Depth Anything V2; the last two non-commercial), or "
+            "the folder of a transformers depth model or of Video-Depth-Anything; default the "
+            "preset's.",
             metavar="NAME|DIR",
             values=("embedded", "small", "base", "large"),
         ),
@@ -406,12 +407,18 @@ class Sampling:
             metavar="FILE[:SCALE]",
         ),
     ]
-    steps: Annotated[int | None, flag(MODEL, "Denoising steps a clip.", metavar="N")]
+    steps: Annotated[
+        int | None, flag(MODEL, "Denoising steps a clip; default the preset's.", metavar="N")
+    ]
     guidance: Annotated[
-        float | None, flag(LOOK, "How strongly the prompt pulls; 1 is off.", metavar="SCALE")
+        float | None,
+        flag(
+            LOOK, "How strongly the prompt pulls, 1 is off; default the preset's.", metavar="SCALE"
+        ),
     ]
     negative_prompt: Annotated[
-        str | None, flag(LOOK, "What the video shall not show.", metavar="TEXT")
+        str | None,
+        flag(LOOK, "What the video shall not show; default the preset's.", metavar="TEXT"),
     ]
     depth_strength: Annotated[
         float | None,
