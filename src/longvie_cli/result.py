@@ -15,6 +15,10 @@ class CommandResult(Protocol):
     def text(self) -> str:
         """The result on stdout."""
 
+    @property
+    def exit_code(self) -> int:
+        """What the command ends with."""
+
     def facts(self) -> dict[str, Any]:
         """The result as JSON values, for --json; `status` is one of them."""
 
@@ -40,6 +44,11 @@ class JobResult:
     seconds: float | None = None
     seed: int | None = None
     plan: Mapping[str, Any] | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """Always 0: what failed is an error."""
+        return 0
 
     @property
     def text(self) -> str:
@@ -68,10 +77,12 @@ class ReportResult:
     Args:
         text: The result for people: a table, or lines with paths.
         fields: The same as JSON values.
+        exit_code: Of the command; not 0 where what was found is that something is wrong.
     """
 
     text: str
     fields: Mapping[str, Any]
+    exit_code: int = 0
 
     def facts(self) -> dict[str, Any]:
         """Return the fields of the JSON object that this result decides."""
