@@ -144,8 +144,8 @@ class LongViePipeline(DiffusionPipeline, LongVieLoraMixin):
         width: int | None = None,
         num_inference_steps: int = 50,
         guidance_scale: float = 5.0,
-        dense_scale: float = 1.0,
-        sparse_scale: float = 1.0,
+        depth_strength: float = 1.0,
+        track_strength: float = 1.0,
         control_start: float = 0.0,
         control_end: float = 1.0,
         noise: Tensor | None = None,
@@ -173,8 +173,8 @@ class LongViePipeline(DiffusionPipeline, LongVieLoraMixin):
             width: Columns, likewise.
             num_inference_steps: Evaluations of the prompt.
             guidance_scale: 1 skips the evaluations of the negative prompt.
-            dense_scale: Strength of the dense control; 0 skips its branch.
-            sparse_scale: Strength of the sparse control, likewise.
+            depth_strength: Strength of the dense control; 0 skips its branch.
+            track_strength: Strength of the sparse control, likewise.
             control_start: Fraction of the steps before which both branches are skipped.
             control_end: Fraction of the steps from which on they are skipped again; which steps
                 that is says `controlled_steps`.
@@ -204,8 +204,8 @@ class LongViePipeline(DiffusionPipeline, LongVieLoraMixin):
             shape,
             prompt=prompt,
             image=image,
-            dense=dense if steered and dense_scale > 0 else None,
-            sparse=sparse if steered and sparse_scale > 0 else None,
+            dense=dense if steered and depth_strength > 0 else None,
+            sparse=sparse if steered and track_strength > 0 else None,
             history=history,
             negative_prompt=negative_prompt if guidance_scale != 1 else None,
             prompt_embeds=prompt_embeds,
@@ -219,8 +219,8 @@ class LongViePipeline(DiffusionPipeline, LongVieLoraMixin):
             conditioning,
             num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,
-            dense_scale=dense_scale,
-            sparse_scale=sparse_scale,
+            depth_strength=depth_strength,
+            track_strength=track_strength,
             control_start=control_start,
             control_end=control_end,
             callback_on_step_end=callback_on_step_end,
@@ -422,8 +422,8 @@ class LongViePipeline(DiffusionPipeline, LongVieLoraMixin):
         *,
         num_inference_steps: int,
         guidance_scale: float,
-        dense_scale: float = 1.0,
-        sparse_scale: float = 1.0,
+        depth_strength: float = 1.0,
+        track_strength: float = 1.0,
         control_start: float = 0.0,
         control_end: float = 1.0,
         callback_on_step_end: StepCallback | None = None,
@@ -461,8 +461,8 @@ class LongViePipeline(DiffusionPipeline, LongVieLoraMixin):
                 dense=_to(conditioning.dense if controlled else None, device, dtype),
                 sparse=_to(conditioning.sparse if controlled else None, device, dtype),
                 history=_to(history, device, dtype),
-                dense_scale=dense_scale,
-                sparse_scale=sparse_scale,
+                depth_strength=depth_strength,
+                track_strength=track_strength,
                 return_dict=False,
             )
             return output[0].float()

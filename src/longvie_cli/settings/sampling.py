@@ -106,6 +106,21 @@ class Sampling:
         }
         return cls(**trained | chosen)
 
+    @property
+    def clip_arguments(self) -> dict[str, Any]:
+        """What of it a call of the pipeline takes, under the same names."""
+        return {
+            name: getattr(self, name)
+            for name in (
+                "num_inference_steps",
+                "guidance_scale",
+                "depth_strength",
+                "track_strength",
+                "control_start",
+                "control_end",
+            )
+        }
+
 
 def check_control_range(start: float, end: float) -> None:
     """Raises UsageError where --control-start is not before --control-end."""

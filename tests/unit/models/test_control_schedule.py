@@ -86,9 +86,9 @@ def run(pipeline: LongViePipeline, steps: int = 2, **options: Any) -> np.ndarray
     ("options", "branches", "videos"),
     [
         ({}, {"dense", "sparse", "shared"}, 5),
-        ({"dense_scale": 0.0}, {"sparse", "shared"}, 3),
-        ({"sparse_scale": 0.0}, {"dense", "shared"}, 3),
-        ({"dense_scale": 0.0, "sparse_scale": 0.0}, set(), 1),
+        ({"depth_strength": 0.0}, {"sparse", "shared"}, 3),
+        ({"track_strength": 0.0}, {"dense", "shared"}, 3),
+        ({"depth_strength": 0.0, "track_strength": 0.0}, set(), 1),
         ({"control_start": 0.1, "control_end": 0.2}, set(), 1),
     ],
 )
