@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from longvie_cli.engine.noise import draw_noise, first_frame_noise
 from longvie_cli.errors import ResumableError
 from longvie_cli.models.pipeline import LongViePipeline
 from longvie_cli.progress import Progress, SilentProgress
@@ -85,7 +84,12 @@ class ClipGenerator:
         self.preset = preset
         self.sampling = sampling
         self._progress = progress or SilentProgress()
-        self._noise = lru_cache(maxsize=1)(lambda seed: draw_noise(pipeline, preset, seed))
+        # One noise for all clips keeps their looks together (arXiv 2512.13604, unified noise).
+        self._noise = lru_cache(maxsize=1)(
+            lambda seed: pipeline.prepare_noise(
+                seed, preset.num_frames, preset.height, preset.width
+            )
+        )
         self._known_embeds = dict(prompt_embeds or {})
         # Neighbouring clips mostly share a prompt, and all share the negative one.
         self._prompt_embeds = lru_cache(maxsize=4)(self._encode_prompt)
@@ -153,7 +157,7 @@ class ClipGenerator:
         frames, _, _ = self._make(
             prompt,
             1,
-            first_frame_noise(self._noise(self.sampling.seed if seed is None else seed)),
+            self._noise(self.sampling.seed if seed is None else seed)[:, :, :1],
             None,
             None,
             None if dense is None else dense[None],

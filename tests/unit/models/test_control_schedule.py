@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from longvie_cli.errors import InputError
-from longvie_cli.models.pipeline import LongViePipeline, controlled_steps
+from longvie_cli.models.flow_matching import controlled_steps
+from longvie_cli.models.pipeline import LongViePipeline
 from small_models import small_pipeline
 
 HEIGHT, WIDTH, NUM_FRAMES = 32, 48, 5
