@@ -15,6 +15,7 @@ from longvie_cli.sources.source import Source
 from longvie_cli.timeline import ClipSpec
 
 if TYPE_CHECKING:
+    from longvie_cli.media.probe import SourceVideo
     import numpy as np
     from numpy.typing import NDArray
 
@@ -45,7 +46,7 @@ class EarlierVideo:
     """The video that a run continues.
 
     Args:
-        path: The file.
+        video: The file.
         num_frames: Its frames at the preset's fps.
         joinable: Whether new clips can follow it without encoding it again.
         has_sound: Whether it has sound.
@@ -53,12 +54,17 @@ class EarlierVideo:
         fit: How it is brought to size where it is encoded again.
     """
 
-    path: Path
+    video: SourceVideo
     num_frames: int
     joinable: bool
     has_sound: bool
     keeps_sound: bool
     fit: Fit
+
+    @property
+    def path(self) -> Path:
+        """Where it lies."""
+        return self.video.path
 
 
 @dataclass(frozen=True)
