@@ -12,7 +12,7 @@ from longvie_cli.planning.earlier import (
     earlier_depth_range,
     last_greys,
 )
-from longvie_cli.planning.job import Sampling, Start
+from longvie_cli.planning.job import Start
 from longvie_cli.progress import Progress
 from longvie_cli.settings.camera_path import parse_camera_path
 from longvie_cli.settings.presets import (
@@ -22,6 +22,7 @@ from longvie_cli.settings.presets import (
     with_size,
 )
 from longvie_cli.settings.requests import AtCut, ExtendRequest, flags_of
+from longvie_cli.settings.sampling import Sampling
 from longvie_cli.settings.tracking import parse_tracker
 from longvie_cli.sources.camera import CameraSource
 from longvie_cli.sources.depth_choice import DepthChoice
