@@ -19,8 +19,8 @@ from longvie_cli.media.reader import read_image
 from longvie_cli.planning.job import Job
 from longvie_cli.run_folder.layout import RunFolder
 from longvie_cli.run_folder.tails import load_tail
+from longvie_cli.running import clip_loop
 from longvie_cli.settings.presets import load_preset
-from longvie_cli.workflows import clip_loop
 from small_image_model import save_depth_controlnet
 
 PRESET = load_preset("tiny")

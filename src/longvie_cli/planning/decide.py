@@ -140,7 +140,8 @@ def _length_by_default(choice: Choice, num_frames: int) -> str:
     seconds = f"{num_frames / choice.preset.fps:g} s"
     if choice.earlier is not None:
         return f"No length given: {seconds} are added."
-    return f"No length given: the {'flight' if choice.source.kind == 'flight' else 'video'} lasts {seconds}."
+    what = "flight" if choice.source.kind == "flight" else "video"
+    return f"No length given: the {what} lasts {seconds}."
 
 
 def _prompt(choice: Choice) -> str | None:

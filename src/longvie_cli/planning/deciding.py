@@ -93,11 +93,11 @@ def new_manifest(job: Job) -> RunManifest:
         request=recorded(job.delivery),
         asked=job.asked,
         inputs=RunInputs(
-            source=None if source.path is None else str(source.path.absolute()),
+            source=None if source.location is None else str(source.location.absolute()),
             source_kind=source.kind,
             weights=None if job.preset.weights is None else str(job.preset.weights.absolute()),
             lora_paths=tuple(str(lora.path.absolute()) for lora in job.sampling.loras),
-            depth=None if source.depth is None else source.depth.recorded(),
+            depth=None if source.depth_choice is None else source.depth_choice.recorded(),
             states={str(path.absolute()): input_state(path) for _, path in job.inputs},
         ),
         plan=job.specs,

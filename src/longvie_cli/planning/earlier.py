@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from longvie_cli.disk.hashing import hash_file
 from longvie_cli.errors import ControlError, MediaError, UsageError
@@ -19,7 +19,14 @@ from longvie_cli.run_folder.find import run_that_delivered
 from longvie_cli.run_folder.manifest import read_record
 from longvie_cli.run_folder.run import Run
 from longvie_cli.settings.about import About, DecidingSettings, checked_about
-from longvie_cli.settings.presets import DEFAULT_PRESET, Fit, FrameSize, Preset, TrackGrid, parse_size
+from longvie_cli.settings.presets import (
+    DEFAULT_PRESET,
+    Fit,
+    FrameSize,
+    Preset,
+    TrackGrid,
+    parse_size,
+)
 from longvie_cli.settings.recorded import RunRequests, recalled
 from longvie_cli.settings.requests import ExtendRequest
 from longvie_cli.settings.sampling import LoraFile
@@ -170,7 +177,7 @@ class Earlier:
         return read_depth_range(controls)
 
     def last_greys(self, preset: Preset) -> NDArray[np.uint8] | None:
-        """Return the depth picture [height, width] of its last frame, None if it is not to be had."""
+        """Return the depth picture [height, width] of its last frame, None if there is none."""
         from longvie_cli.controls.files import load_control_clips
 
         frame = self.about.last_source_frame - (self.settings.first_source_frame or 0)
@@ -210,7 +217,7 @@ def find_earlier(path: Path) -> Earlier:
 
 
 def _by_tag(video: SourceVideo) -> Earlier:
-    about = about_in(video.path)
+    about = about_of_tag(video.path, read_settings(video.path))
     if about is None:
         return Earlier(video)
     changed = _difference(video, about)
@@ -220,13 +227,16 @@ def _by_tag(video: SourceVideo) -> Earlier:
     return Earlier(video, about, changed=changed)
 
 
-def about_in(path: Path) -> About | None:
+def about_of_tag(path: Path, stored: dict[str, Any] | None) -> About | None:
     """Return what a video's comment tag says of how it was made, None if it is not ours.
+
+    Args:
+        path: The video, for messages.
+        stored: The settings in its tag, None if there are none.
 
     Raises:
         MediaError: It is ours, and cannot be used.
     """
-    stored = read_settings(path)
     if stored is None or stored.get("tool") != "longvie":
         return None
     try:
@@ -254,7 +264,7 @@ def say_changed(earlier: Earlier, notes: list[str]) -> None:
     """Note what of a video's tag does not hold any more."""
     if earlier.changed:
         notes.append(
-            f"{earlier.name}: another program changed it after longvie made it ({earlier.changed}). "
+            f"{earlier.name}: another program changed it after longvie made it: {earlier.changed}. "
             "It is continued from what it shows: settings and prompt are those of its tag, its "
             "controls are not known any more."
         )
@@ -265,7 +275,7 @@ def earlier_video(
 ) -> EarlierVideo:
     """Return how the earlier video enters the new one, and note what happens to it on the way."""
     video = earlier.video
-    joinable = is_joinable(earlier.path, height=preset.height, width=preset.width, fps=preset.fps)
+    joinable = is_joinable(video, height=preset.height, width=preset.width, fps=preset.fps)
     if not joinable:
         notes.append(
             f"{earlier.name}: {video.width}x{video.height} {video.codec} at {video.fps:.4g} fps "
@@ -276,12 +286,10 @@ def earlier_video(
             video, height=preset.height, width=preset.width, fps=preset.fps, fit=fit
         )
     return EarlierVideo(
-        path=earlier.path,
-        num_frames=count_frames(earlier.path, fps=None if joinable else preset.fps),
+        video=video,
+        num_frames=count_frames(video, fps=None if joinable else preset.fps),
         joinable=joinable,
         has_sound=video.has_audio,
         keeps_sound=video.has_audio and request.audio != "none",
         fit=fit,
     )
-
-

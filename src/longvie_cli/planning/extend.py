@@ -45,14 +45,14 @@ def decide(request: ExtendRequest, progress: Progress, *, to_run: bool = False) 
         LongVieError: See `longvie_cli.errors`.
     """
     earlier = find_earlier(request.previous)
-    preset = _preset(request, earlier)
+    preset = preset_of(request, earlier)
     if to_run:
         locate_weights(preset)
     notes: list[str] = []
     say_changed(earlier, notes)
     asked = completed(request, earlier, preset)
     fit: Fit = request.fit or earlier.settings.fit or preset.fit
-    sampling = _sampling(request, earlier, preset)
+    sampling = sampling_of(request, earlier, preset)
     start = _start(asked, earlier, preset, fit, notes)
     before = earlier_video(earlier, request, preset, fit, notes)
     source = source_to_go_on_with(asked, earlier, preset, fit, sampling, start, progress, notes)
@@ -67,7 +67,7 @@ def decide(request: ExtendRequest, progress: Progress, *, to_run: bool = False) 
         sampling=sampling,
         source=source,
         start=start,
-        fit=source.fit or fit,
+        fit=source.used_fit or fit,
         at_cut=asked.at_cut,
         sound=sound,
         earlier=before,
@@ -100,7 +100,8 @@ def completed(request: ExtendRequest, earlier: Earlier, preset: Preset) -> Exten
     return request.model_copy(update=changes)
 
 
-def _preset(request: ExtendRequest, earlier: Earlier) -> Preset:
+def preset_of(request: ExtendRequest, earlier: Earlier) -> Preset:
+    """Return the preset asked for, else the earlier video's, at the size that holds."""
     name = request.preset or earlier.preset_name
     same = name == earlier.preset_name
     size = request.size or (earlier.size if same else None)
@@ -116,7 +117,13 @@ def _preset(request: ExtendRequest, earlier: Earlier) -> Preset:
     return preset
 
 
-def _sampling(request: ExtendRequest, earlier: Earlier, preset: Preset) -> Sampling:
+def sampling_of(request: ExtendRequest, earlier: Earlier, preset: Preset) -> Sampling:
+    """Return how the model is run: as asked, else as it was for the earlier video.
+
+    Raises:
+        UsageError: A LoRA of the earlier video is gone.
+        LongVieError: As `decided_sampling`.
+    """
     before = earlier.settings
     per_clip = before.seed_per_clip if request.seed_per_clip is None else request.seed_per_clip
     if request.seed is None and per_clip and before.seed_per_clip:
@@ -137,9 +144,7 @@ def _start(
     if asked.first_frame != "prompt":
         return Start(label, history=history)
     model = asked.first_frame_model
-    return Start(
-        label, history=history, image_model=model, scenes_label=first_frame_label(model)
-    )
+    return Start(label, history=history, image_model=model, scenes_label=first_frame_label(model))
 
 
 def _history(earlier: Earlier, preset: Preset, fit: Fit, notes: list[str]) -> NDArray[np.uint8]:
@@ -158,7 +163,7 @@ def _history(earlier: Earlier, preset: Preset, fit: Fit, notes: list[str]) -> ND
             "as decoded, which are not lossless."
         )
     return read_last_frames(
-        earlier.path,
+        earlier.video,
         preset.history_frames,
         fps=preset.fps,
         height=preset.height,
@@ -218,5 +223,3 @@ def _earlier_audio(
         notes.append(f"{earlier.name}: its sound does not go on (--audio).")
         return None
     return audio
-
-

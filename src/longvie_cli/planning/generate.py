@@ -20,7 +20,7 @@ from longvie_cli.progress import Progress
 from longvie_cli.settings.presets import Fit, Preset, load_preset, with_size
 from longvie_cli.settings.recorded import recorded
 from longvie_cli.settings.requests import GenerateRequest
-from longvie_cli.sources.choose import made_source
+from longvie_cli.sources.choose import made_source, usual_fit
 from longvie_cli.sources.folder import FolderSource
 from longvie_cli.sources.source import Source, to_model_size, with_track_grid
 from longvie_cli.sources.video import VideoSource
@@ -39,7 +39,7 @@ def decide(request: GenerateRequest, progress: Progress, *, to_run: bool = False
     sampling = decided_sampling(request, preset, request.lora or ())
     if request.first_frame == "prompt":
         check_first_frame(preset, request.first_frame_model)
-    fit = _fit(request, preset)
+    fit = usual_fit(request, preset)
     source = _source(request, preset, fit, sampling.device, progress)
     if to_run and source.kind != "controls":
         # All that is missing in one message, before a video is read through. Controls are looked
@@ -66,17 +66,13 @@ def decide(request: GenerateRequest, progress: Progress, *, to_run: bool = False
 def _preset(request: GenerateRequest) -> Preset:
     from longvie_cli.models.weights.load import find_weights
 
-    preset = with_track_grid(with_size(load_preset(request.preset), request.size), request.track_grid)
+    preset = with_track_grid(
+        with_size(load_preset(request.preset), request.size), request.track_grid
+    )
     preset = preset.model_copy(update={"weights": request.weights})
     if preset.weights is not None:
         find_weights(preset)
     return preset
-
-
-def _fit(request: GenerateRequest, preset: Preset) -> Fit:
-    # A camera flies through a picture of the size of the controls, as a video has it.
-    flown = request.video is not None or request.camera is not None
-    return request.fit or (preset.source_fit if flown else preset.fit)
 
 
 def _source(
@@ -85,7 +81,7 @@ def _source(
     pingpong = request.repeat == "pingpong"
     if request.controls is not None:
         return FolderSource(request.controls, preset, fit, progress, pingpong)
-    return made_source(request, preset, fit, device, progress, pingpong=pingpong)
+    return made_source(request, preset, device, progress, pingpong=pingpong)
 
 
 def _start(request: GenerateRequest, preset: Preset, fit: Fit, source: Source) -> Start:

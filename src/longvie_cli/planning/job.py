@@ -15,9 +15,10 @@ from longvie_cli.sources.source import Source
 from longvie_cli.timeline import ClipSpec
 
 if TYPE_CHECKING:
-    from longvie_cli.media.probe import SourceVideo
     import numpy as np
     from numpy.typing import NDArray
+
+    from longvie_cli.media.probe import SourceVideo
 
 
 @dataclass(frozen=True)

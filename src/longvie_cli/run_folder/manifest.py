@@ -164,10 +164,11 @@ class RunManifest(_Record):
         A redo since has made the clips from its own on by the request of today.
         """
         taken_on = [index for index, redo in enumerate(self.redos) if redo.new_request]
-        if not taken_on:
-            return tuple(stated)
-        count = min(redo.clip for redo in self.redos[taken_on[-1] :])
-        return (*kept[taken_on[-1]][:count], *stated[count:])
+        values = list(stated)
+        if taken_on:
+            count = min(redo.clip for redo in self.redos[taken_on[-1] :])
+            values[:count] = kept[taken_on[-1]][:count]
+        return tuple(values)
 
 
 class ClipRecord(_Record):

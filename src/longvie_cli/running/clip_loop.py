@@ -224,7 +224,7 @@ def _first_picture(
     job = making.job
     if not spec.starts_scene and job.start.image is not None:
         return job.start.image
-    if spec.starts_scene and not job.start.scenes_from_prompt:
+    if spec.starts_scene and job.start.scenes_label is None:
         picture = job.source.picture(spec.first_frame)
         assert picture is not None, "checked when the job was decided"
         return picture

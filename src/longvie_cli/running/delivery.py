@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from longvie_cli.disk.durable import (
 )
 from longvie_cli.disk.hashing import hash_file
 from longvie_cli.media.join import join_clips
+from longvie_cli.media.last_pictures import hash_last_pictures
 from longvie_cli.media.metadata import encode_settings
+from longvie_cli.media.probe import probe_video
 from longvie_cli.media.sound import SoundPart, write_sound
 from longvie_cli.planning.job import Job
 from longvie_cli.planning.paths import output_taken
@@ -146,6 +149,13 @@ def is_own_output(job: Job, run: Run) -> bool:
     return any(known is not None and _is(job.output, known) for known in hashes)
 
 
+def _last_pictures(job: Job) -> dict[str, Any]:
+    """Return what the video ends with, so that `extend` sees whether it still does."""
+    last = job.folder.clip_video(job.specs[-1].index)
+    count = min(job.preset.history_frames, job.specs[-1].added_frames)
+    return {"count": count, "hash": hash_last_pictures(probe_video(last), count)}
+
+
 def embedded_settings(job: Job) -> dict[str, Any]:
     """Return what the file says about itself: no paths, no names of users or machines."""
     return {
@@ -159,6 +169,7 @@ def embedded_settings(job: Job) -> dict[str, Any]:
         "frames": job.total_frames,
         "fps": job.preset.fps,
         "clips": len(job.specs),
+        "last_pictures": _last_pictures(job),
         "last_prompt": job.prompts[-1],
         "captioned": job.captioned,
     }

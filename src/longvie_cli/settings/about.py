@@ -62,6 +62,7 @@ class DecidingSettings(_Known, FrameSettings):
     frames: _Frame | None = None
     prompt: str | None = None
     prompts: tuple[str, ...] | None = None
+    first_frame: str | None = None
     video_hash: str | None = None
     controls_hashes: tuple[str, ...] | None = None
     flight: _Seed | None = None
