@@ -14,15 +14,14 @@ from longvie_cli.media.packets import read_packets
 from longvie_cli.media.probe import probe_video
 from longvie_cli.media.reader import read_frames, read_image
 from longvie_cli.media.writer import VideoWriter
-from longvie_cli.settings.presets import load_preset
 from longvie_cli.worlds import Flight
+from small_preset import SMALL
 
-PRESET = load_preset("tiny")
 CUT = 10
 NUM_FRAMES = 22
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def cut_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ten frames of one flight, then twelve of another, 96x56 at 16 fps."""
     path = tmp_path_factory.mktemp("cut") / "cut.mp4"
@@ -90,10 +89,10 @@ def test_controls_cut_up_by_scenes_are_seen_and_honoured(
     record = json.loads((folder / "normalization.json").read_text())
     assert record["clips"] == [[0, CUT], [CUT, NUM_FRAMES]]
 
-    controls = load_control_clips(folder, PRESET.geometry)
+    controls = load_control_clips(folder, SMALL.geometry)
     assert controls.cuts == (CUT,)
     assert controls.num_frames == NUM_FRAMES
-    size = (PRESET.height, PRESET.width)
+    size = (SMALL.height, SMALL.width)
     depth = controls.read_range(0, NUM_FRAMES, *size, "crop").dense.astype(int)
     steps = np.abs(np.diff(depth, axis=0)).mean(axis=(1, 2, 3))
     assert int(steps.argmax()) == CUT - 1
