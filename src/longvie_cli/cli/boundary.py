@@ -183,8 +183,7 @@ def _command_to_go_on(request: Request | None) -> str:
     from longvie_cli.settings.requests import ExtendRequest, GenerateRequest
 
     if isinstance(request, GenerateRequest | ExtendRequest):
-        run_dir = request.run_dir
-        folder = RunFolder(run_dir) if run_dir else RunFolder.beside(request.output)
+        folder = RunFolder.of(request.output, request.run_dir)
         # Either of these may have been stopped before it made the run its own.
         replaces = request.overwrite or request.from_clip is not None
         if folder.is_begun and not replaces:

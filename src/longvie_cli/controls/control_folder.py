@@ -47,6 +47,7 @@ from longvie_cli.disk.checksums import sealed_json
 from longvie_cli.disk.durable import make_folder, storage_error, write_atomic
 from longvie_cli.errors import ControlError, OutputConflictError
 from longvie_cli.media.frames import png_bytes
+from longvie_cli.media.probe import SourceVideo
 from longvie_cli.media.reader import read_frames
 from longvie_cli.media.writer import VideoWriter
 from longvie_cli.progress import Progress
@@ -215,7 +216,7 @@ class _FolderMaker:
         if not conditions.is_file():
             write_conditions(conditions, clips)
             self._written.add([conditions])
-        self._remove_scratch()
+        _remove_scratch(self._folder)
         return conditions
 
     def _claim(self, *, overwrite: bool) -> None:
@@ -233,10 +234,7 @@ class _FolderMaker:
                 f"{self._folder}: it holds controls ({whole[0]}) {self._difference(made_with)}.",
                 hint="Choose another folder, or pass --overwrite to replace them.",
             )
-        # cond.json first: without it nobody takes the rest for complete.
-        for match in sorted(ours, key=lambda match: match.string != CONDITIONS_NAME):
-            (self._folder / match.string).unlink()
-        self._remove_scratch()
+        remove_controls(self._folder)
 
     def _make_folder(self) -> None:
         try:
@@ -377,10 +375,12 @@ class _FolderMaker:
             # Frame by frame: normalization works in float64.
             disparity = store.read(start, shown)
             depth = np.stack([depth_range.depth_bytes(frame) for frame in disparity])
-            self._write_video(clips[index].depth, _hold(depth, held)[..., None].repeat(3, axis=-1))
+            dense = self._write_video(
+                clips[index].depth, _hold(depth, held)[..., None].repeat(3, axis=-1)
+            )
             tracks = self._source.track(start, shown, points)
             pictures = render_track_clip(
-                self._read_depth(clips[index].depth),
+                self._read_depth(dense),
                 _hold(tracks.points, held),
                 _hold(tracks.visible, held),
             )
@@ -389,26 +389,50 @@ class _FolderMaker:
             self._progress.advance("tracks", detail=f"clip {index + 1} of {len(clips)}")
         self._progress.finish("tracks")
 
-    def _write_video(self, path: Path, frames: NDArray[np.uint8]) -> None:
+    def _write_video(self, path: Path, frames: NDArray[np.uint8]) -> SourceVideo:
         height, width = frames.shape[1:3]
         fps = self._layout.geometry.fps
         with VideoWriter(path, height=height, width=width, fps=fps, crf=_CONTROL_CRF) as writer:
             for frame in frames:
                 writer.write(frame)
+        return writer.written
 
-    def _read_depth(self, path: Path) -> NDArray[np.uint8]:
+    def _read_depth(self, video: SourceVideo) -> NDArray[np.uint8]:
         layout = self._layout
         depth = np.empty((layout.geometry.num_frames, layout.height, layout.width), dtype=np.uint8)
         frames = read_frames(
-            path, fps=None, height=layout.height, width=layout.width, fit="stretch"
+            video, fps=None, height=layout.height, width=layout.width, fit="stretch"
         )
         for index, frame in enumerate(frames):
             depth[index] = np.rint(frame.mean(axis=-1))
         return depth
 
-    def _remove_scratch(self) -> None:
-        for path in self._folder.glob(f"{_SCRATCH_PREFIX}*"):
-            shutil.rmtree(path, ignore_errors=True)
+
+def is_control_name(name: str) -> bool:
+    """Return whether a control folder has a file of this name, which is replaced in time."""
+    return _OWN_FILE.fullmatch(name) is not None
+
+
+def remove_controls(folder: Path) -> None:
+    """Remove the files of a control folder by their names; what else lies there stays.
+
+    Raises:
+        ResumableError: The disk failed.
+        OutputConflictError: A file cannot be removed.
+    """
+    names = [path.name for path in folder.iterdir() if is_control_name(path.name)]
+    # cond.json first: without it nobody takes the rest for complete.
+    for name in sorted(names, key=lambda name: name != CONDITIONS_NAME):
+        try:
+            (folder / name).unlink()
+        except OSError as reason:
+            raise storage_error(folder / name, reason) from reason
+    _remove_scratch(folder)
+
+
+def _remove_scratch(folder: Path) -> None:
+    for path in folder.glob(f"{_SCRATCH_PREFIX}*"):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _end(spec: ClipSpec) -> int:

@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from longvie_cli.disk.durable import make_folder, storage_error
 from longvie_cli.errors import OutputConflictError
+
+_PART = r"(\.part)?"
+_OWN_FILE = re.compile(
+    r"(run\.json|run\.copy\.json|events\.jsonl|earlier\.mp4|earlier\.json|sound\.m4a|joined\.mp4"
+    rf"|delivery\.json|first(_\d{{4,}})?(_r\d+)?\.png|\.lock|\.lock\.holder){_PART}",
+    re.IGNORECASE,
+)
+_OWN_FILE_OF_ROOM = {
+    "clips": re.compile(rf"\d{{4,}}\.(mp4|json){_PART}"),
+    "tails": re.compile(rf"\d{{4,}}\.safetensors{_PART}"),
+    "prompts": re.compile(rf"[0-9a-f]+\.safetensors{_PART}"),
+}
+_ROOMS = {"controls", *_OWN_FILE_OF_ROOM}
 
 
 @dataclass(frozen=True)
@@ -42,6 +57,39 @@ class RunFolder:
     def beside(cls, output: Path) -> RunFolder:
         """Return the run folder of an output unless told otherwise: `OUT.longvie` for `OUT.mp4`."""
         return cls(output.with_suffix(".longvie"))
+
+    @classmethod
+    def of(cls, output: Path, run_dir: Path | None) -> RunFolder:
+        """Return the run folder of an output: the one named with --run-dir, or the one beside."""
+        return cls.beside(output) if run_dir is None else cls(run_dir)
+
+    def may_replace(self, path: Path) -> bool:
+        """Return whether a run in this folder writes, or removes, what lies at a path.
+
+        That is the folder itself, everything in its rooms, and the names it uses beside them.
+        """
+        try:
+            inside = path.resolve().relative_to(self.root.resolve()).parts
+        except (OSError, RuntimeError, ValueError):
+            return False
+        if len(inside) > 1:
+            return inside[0].casefold() in _ROOMS
+        return not inside or inside[0].casefold() in _ROOMS or bool(_OWN_FILE.fullmatch(inside[0]))
+
+    def own_files(self) -> Iterator[Path]:
+        """Yield the files that a run wrote here, outside controls/ and without run.json.
+
+        What somebody else put here has another name and is not among them.
+        """
+        kept = {self.run_json, self.run_copy, self.events, self.lock, self.lock_holder}
+        for path in self.root.iterdir():
+            if _OWN_FILE.fullmatch(path.name) and path not in kept:
+                yield path
+        for room, pattern in _OWN_FILE_OF_ROOM.items():
+            if (self.root / room).is_dir():
+                yield from (
+                    path for path in (self.root / room).iterdir() if pattern.fullmatch(path.name)
+                )
 
     @property
     def run_json(self) -> Path:

@@ -5,12 +5,9 @@ from __future__ import annotations
 import time
 
 from longvie_cli.disk.durable import make_folder, storage_error
-from longvie_cli.errors import MediaError, OutputConflictError, UsageError
 from longvie_cli.media.join import join_clips
-from longvie_cli.media.metadata import encode_settings, read_settings
+from longvie_cli.media.metadata import encode_settings
 from longvie_cli.planning.job import Job
-from longvie_cli.planning.paths import input_files, is_input
-from longvie_cli.run_folder.layout import RunFolder
 
 # Each refresh copies everything once more, so they must not follow the clips of a long video one
 # by one: no sooner than this, nor than 20 times what the last one took (5 % of the time at most).
@@ -22,31 +19,13 @@ class LiveVideo:
     """Keeps the file of `--live` at what is finished, replaced in one step, by stream copy.
 
     Does nothing where the job asks for none.
-
-    Raises:
-        UsageError: The file is no .mp4, or the output itself.
-        OutputConflictError: Something that no `--live` wrote lies there.
     """
 
-    def __init__(self, job: Job, folder: RunFolder) -> None:
+    def __init__(self, job: Job) -> None:
         self._job = job
-        self._folder = folder
         self._path = job.delivery.live
         self._shown = 0
         self._not_before = 0.0
-        if self._path is None:
-            return
-        inputs = [part.path for part in (job.sound, job.earlier) if part is not None]
-        taken = [job.output, *inputs, *input_files(job.delivery)]
-        if self._path.suffix.lower() != ".mp4":
-            raise UsageError(f"--live {self._path}: the file must be named .mp4.")
-        if is_input(self._path, taken):
-            raise UsageError(f"--live {self._path}: this file is part of the same command.")
-        if self._path.exists() and not job.delivery.overwrite and not self._is_ours():
-            raise OutputConflictError(
-                f"--live {self._path}: exists already, and is no file that --live wrote.",
-                hint="Pass another name, or --overwrite.",
-            )
 
     def refresh(self, num_clips: int, *, last: bool = False) -> None:
         """Show the first clips of the run, if it is time to; `last`: whatever the time.
@@ -60,7 +39,8 @@ class LiveVideo:
         began = time.monotonic()
         if not last and began < self._not_before:
             return
-        job, folder = self._job, self._folder
+        job = self._job
+        folder = job.folder
         clips = [folder.clip_video(spec.index) for spec in job.specs[:num_clips]]
         if job.earlier is not None:
             clips.insert(0, job.earlier.path if job.earlier.joinable else folder.earlier_video)
@@ -78,10 +58,3 @@ class LiveVideo:
         self._shown = num_clips
         ended = time.monotonic()
         self._not_before = ended + max(_INTERVAL_SECONDS, _RESTS_PER_REFRESH * (ended - began))
-
-    def _is_ours(self) -> bool:
-        assert self._path is not None
-        try:
-            return bool((read_settings(self._path) or {}).get("live"))
-        except MediaError:
-            return False

@@ -94,7 +94,8 @@ class Preset(BaseModel):
     controls are extracted and stored, the same as the video's where not given. `models` are
     the registry names of the models that must be fetched; none where the package holds the weights.
     `size_multiple` is what both sides must be multiples of: VAE factor times patch.
-    `weights` is where a user keeps them instead, never part of a preset's own file.
+    `weights` is where a user keeps them instead, and `trained_size` the size a preset was trained
+    at where another is asked for; neither is part of a preset's own file.
     `makes_first_frame`: the model was trained to make a first frame from prompt and depth alone.
     """
 
@@ -120,6 +121,7 @@ class Preset(BaseModel):
     control_width: int = Field(default=0, ge=0, le=8192)
     track_grid: TrackGrid
     weights: Path | None = Field(default=None, exclude=True)
+    trained_size: FrameSize | None = Field(default=None, exclude=True)
 
     @model_validator(mode="after")
     def _has_a_geometry(self) -> Self:
@@ -174,7 +176,8 @@ def with_size(preset: Preset, size: FrameSize | None) -> Preset:
             hint=f"The nearest sizes that fit are {smaller} and {larger}.",
         )
     changes = {"width": size.width, "height": size.height, "fit": "crop"}
-    return preset.model_copy(update=changes | {"control_width": 0, "control_height": 0})
+    changes |= {"control_width": 0, "control_height": 0, "trained_size": preset.size}
+    return preset.model_copy(update=changes)
 
 
 def _fitting(side: int, multiple: int, *, up: bool) -> int:

@@ -55,6 +55,36 @@ def _lora_file(text: str) -> dict[str, Any]:
 Loras = Annotated[tuple[LoraFile, ...], BeforeValidator(_lora_files)]
 
 
+class FrameSettings(BaseModel):
+    """What of the sampling decides frames and may be set by itself; None where it is not said."""
+
+    seed: int | None = Field(default=None, ge=0, lt=2**63)
+    num_inference_steps: int | None = Field(default=None, alias="steps", ge=1, le=1000)
+    guidance_scale: float | None = Field(default=None, alias="guidance", ge=1.0, le=50.0)
+    negative_prompt: str | None = None
+    depth_strength: Strength | None = None
+    track_strength: Strength | None = None
+    control_start: Fraction | None = None
+    control_end: Fraction | None = None
+    seed_per_clip: bool | None = None
+    dtype: DType | None = None
+    quantize: Quantize | None = None
+    attention: Attention | Literal["auto"] | None = None
+
+    def said(self) -> dict[str, Any]:
+        """Return what is said, by the names that `Sampling` has for it."""
+        names = FrameSettings.model_fields
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+
+class SamplingSettings(FrameSettings):
+    """What a request says of the sampling; what it leaves out is as before, or as trained."""
+
+    lora: Loras | None = None
+    device: str = "auto"
+    offload: Offload | Literal["auto"] = "auto"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
     """How a model is run: decided to the last number, from the command to the pipeline.
@@ -121,8 +151,13 @@ class Sampling:
             )
         }
 
+    def deciding(self) -> dict[str, Any]:
+        """Return what decides frames, as JSON values by the names of the flags; LoRA not."""
+        fields = FrameSettings.model_fields.items()
+        return {field.alias or name: getattr(self, name) for name, field in fields}
 
-def check_control_range(start: float, end: float) -> None:
+
+def check_control_range(start: float, end: float | None) -> None:
     """Raises UsageError where --control-start is not before --control-end."""
-    if start >= end:
+    if end is not None and start >= end:
         raise UsageError(f"--control-start {start:g}: it must be less than --control-end {end:g}.")

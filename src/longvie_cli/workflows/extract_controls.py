@@ -7,11 +7,11 @@ from typing import Any
 
 from longvie_cli.controls.files import CONDITIONS_NAME, load_control_clips
 from longvie_cli.controls.preview import write_preview
-from longvie_cli.errors import UsageError
 from longvie_cli.hub.installed import go_offline
 from longvie_cli.planning.cuts import cuts_to_honour
 from longvie_cli.planning.disk import extraction_bytes, free_bytes, say_disk, unwritable
 from longvie_cli.planning.length import frames_to_make
+from longvie_cli.planning.paths import check_control_folder
 from longvie_cli.progress import Progress, SilentProgress
 from longvie_cli.result import JobResult
 from longvie_cli.settings.presets import Preset, load_preset, with_size
@@ -143,8 +143,7 @@ def plan(request: ExtractControlsRequest, progress: Progress | None = None) -> J
 def _decide(request: ExtractControlsRequest, progress: Progress, *, to_run: bool) -> _Extraction:
     from longvie_cli.engine.placement import resolve_device
 
-    if request.output.exists() and not request.output.is_dir():
-        raise UsageError(f"-o {request.output}: this is a file; the controls need a folder.")
+    check_control_folder(request)
     if request.offline:
         go_offline()
     preset = with_size(load_preset(request.preset), request.size)
