@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -268,41 +268,16 @@ def _load_generator(making: _Making) -> ClipGenerator:
     from longvie_cli.engine.loader import load_pipeline
     from longvie_cli.engine.prompt_cache import prompt_embeds
 
-    job, progress, offload = making.job, making.progress, making.offload
-    sampling = job.sampling
+    job, progress = making.job, making.progress
+    sampling = replace(job.sampling, offload=making.offload)
     negative = [] if sampling.guidance_scale == 1 else [sampling.negative_prompt]
     # Before the transformer is loaded: the two are never in memory together.
     embeds = prompt_embeds(
         job.folder,
         job.preset,
         [*job.prompts, *negative],
+        sampling,
         model_hashes=making.run.manifest.model_hashes,
-        device=sampling.device,
-        dtype=sampling.dtype,
-        offload=offload,
     )
-    pipeline = load_pipeline(
-        job.preset,
-        device=sampling.device,
-        dtype=sampling.dtype,
-        offload=offload,
-        quantize=sampling.quantize,
-        attention=sampling.attention,
-        text_encoder=False,
-        loras=[(lora.path, lora.scale) for lora in sampling.loras],
-        warn=progress.warning,
-    )
-    return ClipGenerator(
-        pipeline,
-        job.preset,
-        seed=sampling.seed,
-        num_inference_steps=sampling.num_inference_steps,
-        guidance_scale=sampling.guidance_scale,
-        negative_prompt=sampling.negative_prompt,
-        dense_scale=sampling.depth_strength,
-        sparse_scale=sampling.track_strength,
-        prompt_embeds=embeds,
-        control_start=sampling.control_start,
-        control_end=sampling.control_end,
-        progress=progress,
-    )
+    pipeline = load_pipeline(job.preset, sampling, text_encoder=False, warn=progress.warning)
+    return ClipGenerator(pipeline, job.preset, sampling, prompt_embeds=embeds, progress=progress)

@@ -136,6 +136,21 @@ class Sampling:
         }
         return cls(**trained | chosen)
 
+    @property
+    def clip_arguments(self) -> dict[str, Any]:
+        """What of it a call of the pipeline takes, under the same names."""
+        return {
+            name: getattr(self, name)
+            for name in (
+                "num_inference_steps",
+                "guidance_scale",
+                "depth_strength",
+                "track_strength",
+                "control_start",
+                "control_end",
+            )
+        }
+
     def deciding(self) -> dict[str, Any]:
         """Return what decides frames, as JSON values by the names of the flags; LoRA not."""
         fields = FrameSettings.model_fields.items()
