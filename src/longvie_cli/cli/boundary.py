@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shlex
 import sys
 import warnings
 from collections.abc import Callable, Mapping
@@ -16,6 +15,7 @@ import typer
 
 from longvie_cli.cli.signals import Interrupted, stop_on_signals
 from longvie_cli.errors import LongVieError, ResumableError, StoppedBySignal
+from longvie_cli.progress import command_line
 
 if TYPE_CHECKING:
     from longvie_cli.cli.console import Console
@@ -105,7 +105,7 @@ def _guarded(
         "warnings": console.warnings,
     }
     try:
-        console.result(result.text, fields)
+        console.result(result, fields)
     except ResumableError as error:
         console.error(error, debug=debug)
         return error.exit_code
@@ -133,7 +133,7 @@ def _fail(console: Console, error: LongVieError, *, debug: bool) -> int:
         }
         # Where stdout takes nothing, the exit code still says it.
         with suppress(ResumableError):
-            console.result("", fields)
+            console.result(None, fields)
     return error.exit_code
 
 
@@ -187,11 +187,13 @@ def _command_to_go_on(request: Request | None) -> str:
         # Either of these may have been stopped before it made the run its own.
         replaces = request.overwrite or request.from_clip is not None
         if folder.is_begun and not replaces:
-            return shlex.join(["longvie", "resume", str(folder.root)])
-    return shlex.join(["longvie", *sys.argv[1:]])
+            return command_line(["longvie", "resume", str(folder.root)])
+    return command_line(["longvie", *sys.argv[1:]])
 
 
 def _quiet_libraries(verbosity: int) -> None:
+    from longvie_cli.cli.console import ShownRecord
+
     for name, value in {
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "TRANSFORMERS_VERBOSITY": "error",
@@ -200,6 +202,9 @@ def _quiet_libraries(verbosity: int) -> None:
     }.items():
         os.environ.setdefault(name, value)
     levels = (logging.WARNING, logging.INFO, logging.DEBUG)
+    logging.setLogRecordFactory(ShownRecord)
+    logging.captureWarnings(True)
+    logging.getLogger("py.warnings").setLevel(logging.WARNING)
     logging.basicConfig(format="%(name)s: %(message)s", level=logging.ERROR)
     logging.getLogger("longvie_cli").setLevel(levels[min(verbosity, 2)])
     if not verbosity:

@@ -136,7 +136,7 @@ def status(
         if not watch:
             return workflow.status(request)
         with console.redrawn() as draw:
-            return workflow.watch(request, lambda report: draw(report.text))
+            return workflow.watch(request, lambda report: draw(report.lines))
 
     execute(context, _run_request, work)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from longvie_cli.disk.checksums import open_sealed_json
 from longvie_cli.disk.documents import MAX_JSON_BYTES, first_reason_of, read_document
 from longvie_cli.errors import OutputConflictError
+from longvie_cli.progress import command_line
 from longvie_cli.run_folder.layout import RunFolder
 from longvie_cli.settings.about import ABOUT_VERSION, checked_about
 
@@ -66,7 +66,7 @@ def sound_delivery(folder: RunFolder) -> Mapping[str, Any] | None:
 
 
 def _damaged(folder: RunFolder, why: str) -> OutputConflictError:
-    resume = f"longvie resume {shlex.quote(str(folder.root))}"
+    resume = command_line(["longvie", "resume", folder.root])
     return OutputConflictError(
         f"{folder.delivery}: damaged ({why}).", hint=f"`{resume}` writes it anew."
     )

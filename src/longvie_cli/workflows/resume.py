@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from longvie_cli.hub.installed import go_offline, locate_weights
 from longvie_cli.planning.deciding import model_hashes
 from longvie_cli.planning.job import Job
 from longvie_cli.planning.paths import check_output_path, input_files
-from longvie_cli.progress import Progress, SilentProgress
+from longvie_cli.progress import Progress, SilentProgress, command_line
 from longvie_cli.result import JobResult
 from longvie_cli.run_folder.commit import harmed_clips
 from longvie_cli.run_folder.delivery_record import read_delivery
@@ -123,7 +122,7 @@ def _job(folder: RunFolder, manifest: RunManifest, progress: Progress) -> Job:
             hint="Repeat the command that began it.",
         )
     _refuse_a_copy(folder, stored)
-    again = f"longvie resume {shlex.quote(str(folder.root))}"
+    again = command_line(["longvie", "resume", folder.root])
     request = recalled(manifest.request.get("command") or "", stored, folder.run_json)
     for flag, path in files_of(stored):
         if not path.exists():
