@@ -29,7 +29,7 @@ from longvie_cli.settings.presets import (
     load_preset,
     with_size,
 )
-from longvie_cli.settings.prompts import Prompts
+from longvie_cli.settings.prompts import Prompts, PromptText
 from longvie_cli.settings.sampling import (
     Attention,
     DType,
@@ -190,7 +190,7 @@ class GenerateRequest(OutputRequest, Length, Delivery, Network, Tracking, DepthS
 
     preset: str = DEFAULT_PRESET
     size: SizeSetting | None = None
-    prompt: str | None = None
+    prompt: PromptText | None = None
     prompts: Prompts = ()
     video: Path | None = None
     controls: Path | None = None
@@ -256,7 +256,7 @@ class ExtendRequest(OutputRequest, Length, Delivery, Network, Tracking, DepthSet
 
     previous: Path
     size: SizeSetting | None = None
-    prompt: str | None = None
+    prompt: PromptText | None = None
     prompts: Prompts = ()
     video: Path | None = None
     controls: Path | None = None
@@ -309,7 +309,7 @@ class ExtractControlsRequest(OutputRequest, Length, Network, Tracking, DepthSett
     camera: Camera | None = None
     fov: Fov = 55.0
     seed: int | None = Field(default=None, ge=0, lt=2**63)
-    prompt: str | None = None
+    prompt: PromptText | None = None
     at_cut: AtCut | None = None
     preview: bool = False
     overwrite: bool = False
@@ -339,7 +339,7 @@ class RedoRequest(Request):
 
     run: Path
     clip: int = Field(ge=0)
-    new_prompt: str | None = Field(default=None, min_length=1)
+    new_prompt: PromptText | None = None
     new_seed: int | None = Field(default=None, ge=0, lt=2**63)
 
 
