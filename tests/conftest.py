@@ -105,6 +105,25 @@ def start_longvie(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str
 
 
 @pytest.fixture(scope="session")
+def small_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package with a `tiny` of a few thousand weights; see `small_preset.py`."""
+    from small_preset import build_package
+
+    root = tmp_path_factory.mktemp("small_package")
+    build_package(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def small_preset(small_package: Path) -> Iterator[None]:
+    """Preset `tiny` is that small one, in this process and in those it starts."""
+    from small_preset import package_in_use
+
+    with package_in_use(small_package):
+        yield
+
+
+@pytest.fixture(scope="session")
 def reference_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A flight of 3 seconds at 24 fps, 160x90: what a user might bring."""
     from longvie_cli.media.writer import VideoWriter

@@ -66,7 +66,13 @@ class Progress(Protocol):
     """Receives progress. Implementations never raise and never write to stdout."""
 
     def message(self, text: str) -> None:
-        """Say one line: a decision, a conversion, a warning already worded for people."""
+        """Say one line: where the work stands, a decision of its own."""
+
+    def note(self, text: str) -> None:
+        """Say one line of what is changed, dropped or guessed of what the user brought.
+
+        It also ends up in `warnings` of the JSON result.
+        """
 
     def warning(self, text: str) -> None:
         """Say one line that the user should act on; it also ends up in the JSON result."""
@@ -85,6 +91,8 @@ class SilentProgress:
     """Reports nothing."""
 
     def message(self, text: str) -> None: ...
+
+    def note(self, text: str) -> None: ...
 
     def warning(self, text: str) -> None: ...
 

@@ -14,13 +14,11 @@ from longvie_cli.media.packets import read_packets
 from longvie_cli.planning.extend import decide
 from longvie_cli.progress import SilentProgress
 from longvie_cli.run_folder.layout import RunFolder
-from longvie_cli.settings.presets import load_preset
 from longvie_cli.settings.requests import ExtendRequest
+from small_preset import SMALL
 
-PRESET = load_preset("tiny")
 
-
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def made_once(tmp_path_factory: pytest.TempPathFactory, reference_video: Path) -> Path:
     """Two of the reference's three seconds, made through the Python API."""
     folder = tmp_path_factory.mktemp("half")
@@ -53,7 +51,7 @@ def test_our_own_video_goes_on_with_the_rest_of_its_source(
     assert "lossless" not in outcome.err
     whole = frames_of(tmp_path / "whole.mp4")
     assert np.array_equal(whole[:32], frames_of(first_half))
-    assert read_packets(tmp_path / "whole.mp4").is_constant(PRESET.fps)
+    assert read_packets(tmp_path / "whole.mp4").is_constant(SMALL.fps)
 
     # And once more: nothing of the source is left.
     outcome = longvie("extend", "whole.mp4", "--seconds", "0.5", "-o", "more.mp4", "--json")
@@ -72,7 +70,7 @@ def test_more_than_is_left_names_the_longest_possible(longvie, first_half: Path)
 def test_no_kept_clips_still_extend_without_loss(
     longvie, tmp_path: Path, reference_video: Path
 ) -> None:
-    common = ("generate", "--video", reference_video, "-p", "dunes", "--seconds", "2.5", *QUICK)
+    common = ("generate", "--video", reference_video, "-p", "dunes", "--seconds", "1", *QUICK)
     longvie(*common, "-o", "kept.mp4")
     outcome = longvie(*common, "--no-keep-clips", "-o", "lean.mp4")
     assert outcome.code == 0, outcome.err
@@ -89,7 +87,8 @@ def test_a_flight_goes_on_flying(longvie, tmp_path: Path) -> None:
     longvie("generate", "--clips", "1", "--seed", "3", *QUICK, "-o", "flight.mp4")
     outcome = longvie("extend", "flight.mp4", "--clips", "1", "-o", "on.mp4", "--json")
     assert outcome.code == 0, outcome.err
-    assert outcome.fields["frames"] == 65
+    # The first frame of the new clip is the last one of the flight.
+    assert outcome.fields["frames"] == 2 * SMALL.num_frames - 1
     assert "without controls" not in outcome.err
     assert (tmp_path / "on.longvie" / "controls" / "depth_0000.mp4").is_file()
 
@@ -104,7 +103,8 @@ def test_a_foreign_video_is_encoded_once_and_continued(
         "extend", reference_video, "-p", "dunes", "--seconds", "0.5", *QUICK, "-o", "on.mp4"
     )
     assert outcome.code == 0, outcome.err
-    assert "160x90 h264 at 24 fps is encoded again as 192x112 at 16 fps" in outcome.err
+    again = f"160x90 h264 at 24 fps is encoded again as {SMALL.size.label} at 16 fps"
+    assert again in outcome.err
     assert "goes on without controls" in outcome.err
     assert len(frames_of(tmp_path / "on.mp4")) == 48 + 8
 
@@ -135,7 +135,7 @@ def test_a_dry_run_of_extend_writes_nothing(longvie, tmp_path: Path, first_half:
     before = contents(tmp_path)
     outcome = longvie("extend", "half.mp4", "--dry-run", "--json", "-o", "whole.mp4")
     assert outcome.fields["frames"] == 48
-    assert [clip["from_seconds"] for clip in outcome.fields["plan"]["clips"]] == [2.0]
+    assert [clip["from_seconds"] for clip in outcome.fields["plan"]["clips"]] == [2.0, 2.75]
     assert contents(tmp_path) == before
 
 
@@ -147,7 +147,7 @@ def test_stitching_a_run_gives_its_video_again(longvie, tmp_path: Path, first_ha
     outcome = longvie("stitch", "half.mp4", "again.mp4", "-o", "twice.mp4")
     assert outcome.code == 0, outcome.err
     assert len(frames_of(tmp_path / "twice.mp4")) == 64
-    assert read_packets(tmp_path / "twice.mp4").is_constant(PRESET.fps)
+    assert read_packets(tmp_path / "twice.mp4").is_constant(SMALL.fps)
 
 
 def test_stitching_different_sizes_is_refused(

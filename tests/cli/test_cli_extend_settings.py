@@ -16,13 +16,14 @@ from longvie_cli.planning.extend import decide
 from longvie_cli.progress import SilentProgress
 from longvie_cli.settings.requests import ExtendRequest
 from longvie_cli.worlds import Flight
+from small_preset import SMALL
 from sounds import pitches, run_ffmpeg, write_tone
 
 CUT = 12
 NUM_FRAMES = 24
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def two_scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twelve frames of one flight, then twelve of another, 96x56 at 16 fps."""
     path = tmp_path_factory.mktemp("scenes") / "scenes.mp4"
@@ -33,7 +34,7 @@ def two_scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def begun_once(tmp_path_factory: pytest.TempPathFactory, two_scenes: Path) -> Path:
     """Half a second before the cut, begun with a picture made from the prompt."""
     from longvie_cli import GenerateRequest, generate
@@ -205,7 +206,8 @@ def test_another_size_is_made_recorded_and_kept(longvie, tmp_path: Path, two_sce
     outcome = longvie(*command, "--size", "128x64", "--json", "-o", "out.mp4")
     assert outcome.code == 0, outcome.err
     (warning,) = [line for line in outcome.fields["warnings"] if "trained at" in line]
-    assert warning.startswith("--size 128x64: preset tiny was trained at 192x112")
+    trained = f"preset tiny was trained at {SMALL.size.label}"
+    assert warning.startswith(f"--size 128x64: {trained}")
     made = probe_video(tmp_path / "out.mp4")
     assert (made.width, made.height) == (128, 64)
     controls = probe_video(tmp_path / "out.longvie" / "controls" / "depth_0000.mp4")
@@ -219,9 +221,10 @@ def test_another_size_is_made_recorded_and_kept(longvie, tmp_path: Path, two_sce
     on = planned(longvie, "--seconds", "0.2")
     assert on["settings"]["size"] == "128x64"
     assert not any("lossless" in line or "encoded again" in line for line in on["inputs"])
-    other = planned(longvie, "--seconds", "0.2", "--size", "192x112")
+    other = planned(longvie, "--seconds", "0.2", "--size", SMALL.size.label)
     assert "size" not in other["settings"]
-    assert any("is encoded again as 192x112" in line for line in other["inputs"])
+    again = f"is encoded again as {SMALL.size.label}"
+    assert any(again in line for line in other["inputs"])
 
 
 def test_a_larger_size_needs_more(longvie, reference_video: Path) -> None:

@@ -11,17 +11,17 @@ import pytest
 from delivered import QUICK, contents, frames_of
 from longvie_cli.controls.files import load_control_clips
 from longvie_cli.media.packets import read_packets
+from longvie_cli.media.probe import probe_video
 from longvie_cli.media.reader import read_frames, read_image
 from longvie_cli.media.writer import VideoWriter
-from longvie_cli.settings.presets import load_preset
 from longvie_cli.worlds import Flight
+from small_preset import SMALL
 
-PRESET = load_preset("tiny")
 CUT = 10
 NUM_FRAMES = 22
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def cut_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ten frames of one flight, then twelve of another, 96x56 at 16 fps."""
     path = tmp_path_factory.mktemp("cut") / "cut.mp4"
@@ -89,10 +89,10 @@ def test_controls_cut_up_by_scenes_are_seen_and_honoured(
     record = json.loads((folder / "normalization.json").read_text())
     assert record["clips"] == [[0, CUT], [CUT, NUM_FRAMES]]
 
-    controls = load_control_clips(folder, PRESET.geometry)
+    controls = load_control_clips(folder, SMALL.geometry)
     assert controls.cuts == (CUT,)
     assert controls.num_frames == NUM_FRAMES
-    size = (PRESET.height, PRESET.width)
+    size = (SMALL.height, SMALL.width)
     depth = controls.read_range(0, NUM_FRAMES, *size, "crop").dense.astype(int)
     steps = np.abs(np.diff(depth, axis=0)).mean(axis=(1, 2, 3))
     assert int(steps.argmax()) == CUT - 1
@@ -100,7 +100,13 @@ def test_controls_cut_up_by_scenes_are_seen_and_honoured(
     assert scene is not None
     stored = read_image(scene, height=size[0], width=size[1], fit="crop")
     (wanted,) = read_frames(
-        cut_video, fps=16, height=size[0], width=size[1], fit="crop", start_frame=CUT, num_frames=1
+        probe_video(cut_video),
+        fps=16,
+        height=size[0],
+        width=size[1],
+        fit="crop",
+        start_frame=CUT,
+        num_frames=1,
     )
     assert np.array_equal(stored, wanted)
 
@@ -130,7 +136,7 @@ def test_controls_cut_up_by_scenes_are_seen_and_honoured(
     assert [len(frames_of(clip)) for clip in clips] == [CUT, NUM_FRAMES - CUT]
     # The second scene starts from its own picture, not from the end of the first.
     (start,) = read_frames(
-        clips[1], fps=None, height=size[0], width=size[1], fit="native", num_frames=1
+        probe_video(clips[1]), fps=None, height=size[0], width=size[1], fit="native", num_frames=1
     )
     old = frames_of(clips[0])[-1]
     assert np.abs(start.astype(int) - wanted).mean() < np.abs(start.astype(int) - old).mean() / 2

@@ -170,6 +170,11 @@ class Console:
         if not self.quiet:
             self._line(text)
 
+    def note(self, text: str) -> None:
+        """Say one line of what happens to something of the user's; it is in the JSON result too."""
+        self.warnings.append(text)
+        self.message(text)
+
     def warning(self, text: str) -> None:
         self.warnings.append(text)
         self._line(f"warning: {text}")

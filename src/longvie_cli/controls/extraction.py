@@ -19,7 +19,7 @@ from longvie_cli.controls.depth_video import DepthVideo, check_length
 from longvie_cli.controls.tracks import PointTracker, PointTracks
 from longvie_cli.errors import MediaError
 from longvie_cli.media.frames import Fit
-from longvie_cli.media.probe import SourceVideo, probe_video
+from longvie_cli.media.probe import SourceVideo
 from longvie_cli.media.reader import count_frames, read_frames
 from longvie_cli.progress import Progress
 
@@ -29,7 +29,7 @@ Smoothing = Literal["none", "flow"]
 
 
 def extract_controls(
-    source: Path,
+    video: SourceVideo,
     folder: Path,
     *,
     layout: ControlLayout,
@@ -50,7 +50,7 @@ def extract_controls(
     goes on; see `make_control_folder`.
 
     Args:
-        source: Any video; read at the fps and size of `layout`.
+        video: Read at the fps and size of `layout`.
         folder: Made where missing.
         layout: Clips, size, track grid, and the depth range where it is given.
         fit: How frames are brought to the size of `layout`.
@@ -69,28 +69,27 @@ def extract_controls(
             video is shorter than what is used of it.
         OutputConflictError, ControlError, ResumableError: as `make_control_folder`.
     """
-    video = probe_video(source)
     fps = layout.geometry.fps
     expected = max(0, round(video.duration_seconds * fps) - start_frame)
     if expected <= 2 * MIN_FRAMES:
-        expected = max(0, count_frames(source, fps=fps) - start_frame)
+        expected = max(0, count_frames(video, fps=fps) - start_frame)
     if num_frames is not None:
         expected = min(expected, num_frames)
     if expected < MIN_FRAMES:
         place = f" from frame {start_frame} on" if start_frame else ""
         raise MediaError(
-            f"{source}: {expected} frames at {fps} fps{place}; controls need {MIN_FRAMES} or more.",
+            f"{video.path}: {expected} frames at {fps} fps{place}; controls need {MIN_FRAMES} or "
+            "more.",
             hint="Pass a longer video, or a still picture with --image.",
         )
     if isinstance(depth, DepthVideo):
-        expected = max(0, count_frames(source, fps=fps) - start_frame)
+        expected = max(0, count_frames(video, fps=fps) - start_frame)
         if num_frames is not None:
             expected = min(expected, num_frames)
-        check_length(depth.path, start_frame + expected, fps=fps, needed_by=source.name)
-    for line in describe_conversion(video, layout, fit):
-        progress.message(line)
+        needed = start_frame + expected
+        check_length(depth.video, needed, fps=fps, needed_by=video.path.name)
     controls = _VideoSource(
-        source,
+        video,
         layout,
         fit=fit,
         depth=depth,
@@ -106,75 +105,12 @@ def extract_controls(
     )
 
 
-def describe_conversion(video: SourceVideo, layout: ControlLayout, fit: Fit) -> list[str]:
-    """Return one line for each thing that happens to a video on its way to the controls."""
-    name, fps = video.path.name, layout.geometry.fps
-    lines = [f"{name}: {line}" for line in _describe_pictures(video)]
-    if video.variable_fps is not None:
-        slowest, fastest = video.variable_fps
-        lines.append(
-            f"{name}: variable frame rate ({slowest:.3g} to {fastest:.3g} fps) is resampled by its "
-            f"timestamps to {fps} fps."
-        )
-    elif abs(video.fps - fps) > 0.01:
-        lines.append(f"{name}: {video.fps:.4g} fps is resampled to {fps} fps.")
-    return lines + describe_fit(name, video.height, video.width, layout, fit)
-
-
-def describe_fit(name: str, height: int, width: int, layout: ControlLayout, fit: Fit) -> list[str]:
-    """Return in a line how a picture comes to the size of the controls; none if it has it."""
-    lines: list[str] = []
-    if (height, width) == (layout.height, layout.width):
-        return lines
-    sizes = f"{name}: {width}x{height} is resized to {layout.width}x{layout.height}"
-    # Above 1 the picture is wider than the controls.
-    relative = (width / height) / (layout.width / layout.height)
-    share = round(100 * (1 - min(relative, 1 / relative)))
-    if share == 0:
-        lines.append(f"{sizes}.")
-    elif fit == "crop":
-        side = "width" if relative > 1 else "height"
-        lines.append(f"{sizes}; {share} % of its {side} is cropped.")
-    elif fit == "pad":
-        side = "height" if relative > 1 else "width"
-        lines.append(f"{sizes}; {share} % of the {side} is padded with black.")
-    else:
-        lines.append(f"{sizes}; its aspect is stretched by {share} %.")
-    return lines
-
-
-def _describe_pictures(video: SourceVideo) -> list[str]:
-    """Return what is done to the pictures of a video before they are resized."""
-    picture = video.picture
-    lines = []
-    if picture.num_streams > 1:
-        lines.append(f"it holds {picture.num_streams} videos; the first is used.")
-    if picture.hdr is not None:
-        lines.append(f"HDR ({picture.hdr}) is tone-mapped to ordinary bt709 colours.")
-    elif picture.is_wide_gamut:
-        lines.append("bt2020 colours are converted to bt709.")
-    elif picture.is_deep:
-        lines.append("deep colours are reduced to 8 bits.")
-    if picture.color_range == "pc" and picture.matrix not in ("gbr", "unknown"):
-        lines.append("its full-range colours (0 to 255) are read as such.")
-    if picture.transparent:
-        lines.append("where it is transparent, it is shown over black.")
-    if picture.interlaced:
-        lines.append("interlaced pictures are deinterlaced, the two fields of each into one.")
-    if picture.turned:
-        lines.append("it is turned or mirrored as the file asks.")
-    if video.pixel_aspect != 1:
-        across, down = video.pixel_aspect.as_integer_ratio()
-        lines.append(f"its {across}:{down} pixels are made square.")
-    return lines
-
-
 class _VideoSource:
     """A `ControlSource` that estimates depth and tracks of a video file."""
 
     def __init__(
         self,
-        path: Path,
+        video: SourceVideo,
         layout: ControlLayout,
         *,
         fit: Fit,
@@ -188,7 +124,7 @@ class _VideoSource:
     ) -> None:
         # Exact where the depth is ready, because depth and video are counted then.
         self.expected_frames = expected_frames
-        self._path = path
+        self._video = video
         self._layout = layout
         self._fit = fit
         self._depth = depth
@@ -201,10 +137,10 @@ class _VideoSource:
 
     def settings(self) -> dict[str, Any]:
         """Return what decides depth and tracks."""
-        with self._path.open("rb") as file:
+        with self._video.path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         return {
-            "source": self._path.name,
+            "source": self._video.path.name,
             "source_sha256": digest,
             "fit": self._fit,
             "start_frame": self._start_frame,
@@ -277,7 +213,7 @@ class _VideoSource:
     def frames(self, start_frame: int) -> Iterator[NDArray[np.uint8]]:
         """Yield the frames used, from one of them on."""
         frames = read_frames(
-            self._path,
+            self._video,
             fps=self._layout.geometry.fps,
             height=self._layout.height,
             width=self._layout.width,

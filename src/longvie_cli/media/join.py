@@ -20,6 +20,7 @@ from longvie_cli.media.ffmpeg import (
 )
 from longvie_cli.media.metadata import ffmetadata
 from longvie_cli.media.packets import VideoPackets, packets_of, read_packets, read_sound
+from longvie_cli.media.probe import SourceVideo
 from longvie_cli.media.writer import (
     TICKS_PER_FRAME,
     container_arguments,
@@ -28,16 +29,16 @@ from longvie_cli.media.writer import (
 )
 
 
-def is_joinable(path: Path, *, height: int, width: int, fps: int, preset: str = "medium") -> bool:
-    """Return whether clips of this size, rate and x264 preset can follow `path` by stream copy.
+def is_joinable(
+    video: SourceVideo, *, height: int, width: int, fps: int, preset: str = "medium"
+) -> bool:
+    """Return whether clips of this size, rate and x264 preset can follow `video` by stream copy.
 
     True for videos that `VideoWriter` or `join_clips` made. Others have to be encoded again
     (`read_frames` into a `VideoWriter`) before clips can follow.
-
-    Raises:
-        MediaError: The file cannot be read.
     """
-    packets = read_packets(path)
+    packets = video.packets
+    assert packets is not None, "looked at, not written just now"
     if (packets.codec, packets.height, packets.width) != ("h264", height, width):
         return False
     sample = _sample(height, width, fps, preset)

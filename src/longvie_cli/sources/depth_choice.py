@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,12 +16,14 @@ from longvie_cli.hub.licences import settle_licences
 from longvie_cli.hub.registry import entry_named
 from longvie_cli.media.ffmpeg import check_readable
 from longvie_cli.progress import Progress, SilentProgress
+from longvie_cli.run_folder.manifest import StoredDepth
 from longvie_cli.settings.presets import DEFAULT_PRESET, Fit, Preset, preset_folder
 from longvie_cli.settings.requests import DEPTH_MODELS, DepthSettings
 
 if TYPE_CHECKING:
     from longvie_cli.controls.depth import DepthEstimator
     from longvie_cli.controls.depth_video import DepthVideo
+    from longvie_cli.media.probe import SourceVideo
 
 _PATH_PREFIX = "path:"
 
@@ -67,25 +70,22 @@ class DepthChoice:
         )
 
     @classmethod
-    def recalled(cls, record: Mapping[str, Any]) -> DepthChoice:
+    def recalled(cls, stored: StoredDepth | None) -> DepthChoice:
         """Return the choice that `recorded` wrote down; the default where nothing is."""
-        video = record.get("video")
-        return cls(
-            record.get("model"),
-            record.get("smoothing"),
-            Path(video) if video else None,
-            record.get("polarity", "auto"),
-        )
+        if stored is None:
+            return cls()
+        video = None if stored.video is None else Path(stored.video)
+        return cls(stored.model, stored.smoothing, video, stored.polarity)
 
-    def recorded(self) -> dict[str, Any]:
-        """Return the choice as JSON for the run folder, paths absolute."""
+    def recorded(self) -> StoredDepth:
+        """Return the choice for the run folder, paths absolute."""
         folder = self._model_folder
-        return {
-            "model": self.model if folder is None else f"{_PATH_PREFIX}{folder.absolute()}",
-            "smoothing": self.smoothing,
-            "video": None if self.video is None else str(self.video.absolute()),
-            "polarity": self.polarity,
-        }
+        return StoredDepth(
+            model=self.model if folder is None else f"{_PATH_PREFIX}{folder.absolute()}",
+            smoothing=self.smoothing,
+            video=None if self.video is None else str(self.video.absolute()),
+            polarity=self.polarity,
+        )
 
     @property
     def smoothing_used(self) -> Literal["none", "flow"]:
@@ -118,7 +118,7 @@ class DepthChoice:
         return smoothing | {"depth_model": f"{folder.absolute().name} {content}"}
 
     def load(
-        self, video: Path, *, preset: Preset, fit: Fit, device: str, progress: Progress
+        self, video: SourceVideo, *, preset: Preset, fit: Fit, device: str, progress: Progress
     ) -> DepthEstimator | DepthVideo:
         """Return the estimator, loaded, or the ready depth of a video, its polarity known and said.
 
@@ -128,7 +128,7 @@ class DepthChoice:
             MediaError: Ready depth cannot be read.
         """
         if self.video is not None:
-            return self._ready(self.video, video, preset, fit, progress)
+            return self._ready(video, preset, fit, progress)
         return self.estimator(preset, device=device, progress=progress)
 
     def estimator(self, preset: Preset, *, device: str, progress: Progress) -> DepthEstimator:
@@ -186,7 +186,7 @@ class DepthChoice:
         if self.video is not None:
             from longvie_cli.controls.depth_video import check_length
 
-            check_length(self.video, num_frames, fps=fps, needed_by=needed_by)
+            check_length(self._ready_video, num_frames, fps=fps, needed_by=needed_by)
 
     def _located(self, preset: Preset) -> Path:
         folder = self._model_folder
@@ -199,6 +199,13 @@ class DepthChoice:
             )
         return folder
 
+    @cached_property
+    def _ready_video(self) -> SourceVideo:
+        from longvie_cli.media.probe import probe_video
+
+        assert self.video is not None, "asked first"
+        return probe_video(self.video)
+
     @property
     def _model_folder(self) -> Path | None:
         if self.model is None or self.model in DEPTH_MODELS:
@@ -209,16 +216,19 @@ class DepthChoice:
         return self.model or ("small" if preset.models else "embedded")
 
     def _ready(
-        self, depth: Path, video: Path, preset: Preset, fit: Fit, progress: Progress
+        self, video: SourceVideo, preset: Preset, fit: Fit, progress: Progress
     ) -> DepthVideo:
         from longvie_cli.controls.depth import TransformersDepthEstimator
         from longvie_cli.controls.depth_video import DepthVideo, find_polarity
 
+        depth = self._ready_video
         if self.polarity != "auto":
             return DepthVideo(depth, self.polarity)
         estimator = TransformersDepthEstimator(_named_folder("embedded"))
         found = find_polarity(depth, video, estimator, fps=preset.fps, fit=fit)
-        line = f"{depth.name}: {found.polarity.removeprefix('near-')} is near ({found.reason})."
+        line = (
+            f"{depth.path.name}: {found.polarity.removeprefix('near-')} is near ({found.reason})."
+        )
         if found.sure:
             progress.message(line)
         else:

@@ -10,16 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from longvie_cli.disk.hashing import hash_file
-from longvie_cli.errors import OutputConflictError
 from longvie_cli.progress import command_line, duration
 from longvie_cli.result import ReportResult
-from longvie_cli.run_folder.commit import StoredClip, stored_clips
-from longvie_cli.run_folder.delivery_record import read_delivery
 from longvie_cli.run_folder.events import read_events
 from longvie_cli.run_folder.find import find_run, output_of
 from longvie_cli.run_folder.layout import RunFolder
 from longvie_cli.run_folder.lock import Holder, read_holder
-from longvie_cli.run_folder.manifest import manifest_trouble, read_manifest
+from longvie_cli.run_folder.manifest import manifest_trouble
+from longvie_cli.run_folder.run import Run, StoredClip
 from longvie_cli.settings.presets import load_preset
 from longvie_cli.settings.requests import RunRequest
 
@@ -69,23 +67,20 @@ class _Hashes:
 
 
 def _report(folder: RunFolder, hashes: _Hashes) -> ReportResult:
-    manifest = read_manifest(folder.run_json)
-    output = output_of(folder, manifest)
-    record, trouble = None, []
+    run = Run.read(folder)
+    manifest, output = run.manifest, output_of(run)
+    trouble = []
     if broken := manifest_trouble(folder):
         trouble.append(f"{broken} Its copy stands for it.")
-    try:
-        record = read_delivery(folder)
-    except OutputConflictError as error:
-        trouble.append(error.message)
-    current = record is not None and record.get("revision", 0) == len(manifest.redos)
+    if run.delivery_trouble is not None:
+        trouble.append(run.delivery_trouble.message)
     delivered = (
-        record is not None
-        and current
+        run.delivery is not None
+        and run.is_delivered
         and output.is_file()
-        and hashes(output) == record["output_hash"]
+        and hashes(output) == run.delivery.output_hash
     )
-    stored = stored_clips(folder, manifest.plan, manifest.redos, hasher=hashes)
+    stored = run.clips(hasher=hashes)
     # After --no-keep-clips only the records stay, and the finished file stands for the clips.
     tidied = delivered and not any(folder.clip_video(c.spec.index).exists() for c in stored)
     damaged = [] if tidied else [clip for clip in stored if clip.damage]
@@ -102,7 +97,7 @@ def _report(folder: RunFolder, hashes: _Hashes) -> ReportResult:
         "state": state,
         "run_dir": str(folder.root),
         "output": str(output),
-        "command": manifest.request.get("command"),
+        "command": manifest.command,
         "preset": manifest.preset,
         "seed": manifest.seed,
         "created": manifest.created,
@@ -118,7 +113,7 @@ def _report(folder: RunFolder, hashes: _Hashes) -> ReportResult:
         "delivered": delivered,
         "damaged": [{"clip": clip.spec.index, "damage": clip.damage} for clip in damaged],
         "trouble": trouble,
-        "redos": len(manifest.redos),
+        "redos": run.revision,
         "clips": clips,
         "events": read_events(folder.events)[-_EVENTS_SHOWN:],
     }
