@@ -6,7 +6,6 @@ import difflib
 import logging
 import os
 import re
-import shlex
 import sys
 import warnings
 from collections.abc import Callable, Mapping
@@ -19,6 +18,7 @@ from typer.core import TyperGroup
 
 from longvie_cli.cli.signals import Interrupted, stop_on_signals
 from longvie_cli.errors import LongVieError, ResumableError, StoppedBySignal, UsageError
+from longvie_cli.progress import command_line
 
 if TYPE_CHECKING:
     from longvie_cli.cli.console import Console
@@ -132,7 +132,7 @@ def _guarded(
         "warnings": console.warnings,
     }
     try:
-        console.result(result.text, fields)
+        console.result(result, fields)
     except ResumableError as error:
         console.error(error, debug=debug)
         return error.exit_code
@@ -160,7 +160,7 @@ def _fail(console: Console, error: LongVieError, *, debug: bool) -> int:
         }
         # Where stdout takes nothing, the exit code still says it.
         with suppress(ResumableError):
-            console.result("", fields)
+            console.result(None, fields)
     return error.exit_code
 
 
@@ -214,11 +214,13 @@ def _command_to_go_on(request: Request | None) -> str:
         # Either of these may have been stopped before it made the run its own.
         replaces = request.overwrite or request.from_clip is not None
         if folder.is_begun and not replaces:
-            return shlex.join(["longvie", "resume", str(folder.root)])
-    return shlex.join(["longvie", *sys.argv[1:]])
+            return command_line(["longvie", "resume", str(folder.root)])
+    return command_line(["longvie", *sys.argv[1:]])
 
 
 def _quiet_libraries(verbosity: int) -> None:
+    from longvie_cli.cli.console import ShownRecord
+
     for name, value in {
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "TRANSFORMERS_VERBOSITY": "error",
@@ -227,6 +229,9 @@ def _quiet_libraries(verbosity: int) -> None:
     }.items():
         os.environ.setdefault(name, value)
     levels = (logging.WARNING, logging.INFO, logging.DEBUG)
+    logging.setLogRecordFactory(ShownRecord)
+    logging.captureWarnings(True)
+    logging.getLogger("py.warnings").setLevel(logging.WARNING)
     logging.basicConfig(format="%(name)s: %(message)s", level=logging.ERROR)
     logging.getLogger("longvie_cli").setLevel(levels[min(verbosity, 2)])
     if not verbosity:

@@ -111,4 +111,4 @@ def status(request: RunRequest, console: Console, watch: bool) -> ReportResult:
     if not watch:
         return workflow.status(request)
     with console.redrawn() as draw:
-        return workflow.watch(request, lambda report: draw(report.text))
+        return workflow.watch(request, lambda report: draw(report.lines))

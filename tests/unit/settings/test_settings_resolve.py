@@ -108,7 +108,7 @@ def test_paths_in_a_file_start_from_its_folder(tmp_path: Path) -> None:
         ("minutes: 1\nseconds: 2", "pass only one of them", ""),
         ("preset: tiiny", "longvie.yaml: preset", "Did you mean 'tiny'?"),
         ("- a\n- b", "expected settings by name", ""),
-        ("a: [", "cannot be read as YAML", ""),
+        ("a: [", "cannot be read: not YAML, line 1", ""),
         ("generate: 3", "expected settings by name", ""),
     ],
 )
