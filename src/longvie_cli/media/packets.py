@@ -15,13 +15,12 @@ from longvie_cli.media.ffmpeg import (
     check_read_to_the_end,
     check_readable,
     input_arguments,
-    run_reading,
     running_ffmpeg,
     unnamed_file,
 )
 from longvie_cli.timeline import MAX_SECONDS, timecode
 
-_NO_TIMESTAMP = -(1 << 63)
+NO_TIMESTAMP = -(1 << 63)
 _DISCARD_FLAG = 4
 # Of picture and sound together, 120 a second for 24 hours.
 _MAX_PACKETS = MAX_SECONDS * 120
@@ -37,7 +36,9 @@ class VideoPackets:
         width: Stored columns, before rotation and pixel aspect.
         time_base: Seconds of one tick of the timestamps.
         timestamps: Presentation ticks of every frame, ascending.
-        in_decoding_order: Whether frames are stored in the order they are shown (no B-frames).
+        delay: Frames by which storing runs ahead of showing: 0 without B-frames.
+        first_shown: Place, in the order they are shown, of the frame that is stored first.
+        hidden_frames: Frames that are stored and not shown, as an edit list wants it.
         end: Tick at which the last frame ends.
         extradata: Size and checksum of the codec's parameter sets; equal for streams that one
             decoder set-up can play.
@@ -49,7 +50,9 @@ class VideoPackets:
     width: int
     time_base: Fraction
     timestamps: tuple[int, ...]
-    in_decoding_order: bool
+    delay: int
+    first_shown: int
+    hidden_frames: int
     end: int
     extradata: str
     audio_codec: str | None
@@ -65,9 +68,9 @@ class VideoPackets:
         span = (self.timestamps[-1] - self.timestamps[0]) * self.time_base
         return (len(self.timestamps) - 1) / span if span else None
 
-    def is_constant(self, fps: int) -> bool:
+    def is_constant(self, fps: Fraction | int) -> bool:
         """Return whether every frame lasts exactly 1/fps, to the tick, the last one too."""
-        ticks = Fraction(1, fps) / self.time_base
+        ticks = 1 / (fps * self.time_base)
         edges = (*self.timestamps, self.end)
         return all(later - earlier == ticks for earlier, later in pairwise(edges))
 
@@ -107,13 +110,17 @@ def _packets(path: Path, source: list[str], inherited: Sequence[int] = ()) -> Vi
         raise MediaError(f"{path}: this is a text file, not a video.")
     width, height = header["dimensions 0"].split("x")
     shown = [shown_at for shown_at, _ in packets]
+    ordered = sorted(shown)
+    places = {shown_at: place for place, shown_at in enumerate(ordered)}
     return VideoPackets(
         codec=header["codec_id 0"],
         height=int(height),
         width=int(width),
         time_base=Fraction(header["tb 0"]),
-        timestamps=tuple(sorted(shown)),
-        in_decoding_order=shown == sorted(shown),
+        timestamps=tuple(ordered),
+        delay=max(stored - places[shown_at] for stored, shown_at in enumerate(shown)),
+        first_shown=places[shown[0]],
+        hidden_frames=int(header.get("hidden 0", 0)),
         end=max(shown_at + lasts for shown_at, lasts in packets),
         extradata=header.get("extradata 0", ""),
         audio_codec=header.get("codec_id 1"),
@@ -138,38 +145,6 @@ def _cut_off(path: Path, error: CutOffError) -> CutOffError:
     )
 
 
-@dataclass(frozen=True)
-class Sound:
-    """The first sound stream of a file.
-
-    Args:
-        codec: ffmpeg's name of the codec, `aac` for instance.
-        picture_start: Seconds of the file that pass before its first picture; 0 without one.
-    """
-
-    codec: str
-    picture_start: float
-
-
-def read_sound(path: Path) -> Sound:
-    """Return what a file's first sound stream is and where in it the picture begins.
-
-    Raises:
-        MediaError: The file cannot be read or has no sound.
-    """
-    check_readable(path)
-    streams = ("-map", "0:a:0?", "-map", "0:V:0?", "-c", "copy", "-t", "1")
-    report = run_reading(path, [*input_arguments(path), *streams, "-f", "framecrc", "pipe:1"])
-    header, _ = _parse(iter(report.decode(errors="replace").splitlines()))
-    if header.get("media_type 0") != "audio":
-        raise MediaError(f"{path}: there is no sound in this file.")
-    start = Fraction(0)
-    if "media_type 1" in header:
-        video = read_packets(path)
-        start = max(start, video.timestamps[0] * video.time_base)
-    return Sound(header["codec_id 0"], float(start))
-
-
 def _bounded_lines(path: Path, report: IO[bytes]) -> Iterator[str]:
     for number, line in enumerate(report):
         if number > _MAX_PACKETS:
@@ -188,8 +163,11 @@ def _parse(lines: Iterator[str]) -> tuple[dict[str, str], list[tuple[int, int]]]
             continue
         fields = [field.strip() for field in line.split(",")]
         flags = next((int(field[2:], 16) for field in fields[6:] if field.startswith("F=")), 0)
+        if flags & _DISCARD_FLAG:
+            hidden = f"hidden {fields[0]}"
+            header[hidden] = str(int(header.get(hidden, 0)) + 1)
         if fields[0] != "0" or flags & _DISCARD_FLAG:
             continue
         decoded_at, shown_at, lasts = (int(field) for field in fields[1:4])
-        packets.append((decoded_at if shown_at == _NO_TIMESTAMP else shown_at, lasts))
+        packets.append((decoded_at if shown_at == NO_TIMESTAMP else shown_at, lasts))
     return header, packets

@@ -13,6 +13,7 @@ from longvie_cli.media.join import is_joinable
 from longvie_cli.media.metadata import read_settings
 from longvie_cli.media.probe import probe_video
 from longvie_cli.media.reader import count_frames
+from longvie_cli.media.sound import read_sound
 from longvie_cli.planning.job import EarlierVideo
 from longvie_cli.run_folder.delivery_record import read_delivery
 from longvie_cli.run_folder.layout import RunFolder
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from longvie_cli.controls.normalization import DepthRange
+    from longvie_cli.media.probe import SourceVideo
+    from longvie_cli.media.sound import SoundStream
 
 
 @dataclass(frozen=True)
@@ -192,9 +195,22 @@ def earlier_video(
         num_frames=count_frames(previous, fps=None if joinable else preset.fps),
         joinable=joinable,
         has_sound=video.has_audio,
-        keeps_sound=video.has_audio and request.audio != "none",
+        sound=_kept_sound(request, video, notes),
         fit=fit,
     )
+
+
+def _kept_sound(request: ExtendRequest, video: SourceVideo, notes: list[str]) -> SoundStream | None:
+    """Return the sound of the earlier video, None where it has none that can go along."""
+    if not video.has_audio or request.audio == "none":
+        return None
+    try:
+        sound = read_sound(video.path)
+    except MediaError as error:
+        notes.append(f"The sound of {video.path.name} does not go along: {error.message}")
+        return None
+    notes += sound.remarks()
+    return sound
 
 
 def last_greys(origin: Origin, preset: Preset) -> NDArray[np.uint8] | None:

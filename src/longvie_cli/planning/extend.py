@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from longvie_cli.disk.hashing import hash_file
 from longvie_cli.errors import UsageError
 from longvie_cli.hub.installed import locate_weights
-from longvie_cli.media.packets import read_sound
 from longvie_cli.media.probe import probe_video
 from longvie_cli.media.reader import read_last_frames
+from longvie_cli.media.sound import read_sound
 from longvie_cli.planning.cuts import cuts_to_honour
 from longvie_cli.planning.decide import (
     FROM_THE_PROMPT,
@@ -112,7 +112,7 @@ def decide(request: ExtendRequest, progress: Progress, *, to_run: bool = False) 
     more_settings: dict[str, Any] = {} if scenes is None else {"scenes": scenes.label}
     if sound is not None:
         more_settings["audio_start"] = round(sound.start, 6)
-    if earlier.has_sound and not earlier.keeps_sound:
+    if earlier.has_sound and earlier.sound is None:
         more_settings["earlier_sound"] = False
     # Recorded as they hold, so that the next `extend` finds them however many came before it.
     asked = request.model_copy(
@@ -300,8 +300,9 @@ def _sound(
     if audio is None or audio == "none":
         return audio, None
     if audio != "source":
-        read_sound(Path(audio))
-        return audio, Sound(Path(audio), earlier.num_frames / fps)
+        stream = read_sound(Path(audio))
+        notes += stream.remarks()
+        return audio, Sound(stream, earlier.num_frames / fps)
     if not isinstance(source, VideoSource):
         raise UsageError("--audio source: it goes on without a video to take the sound from.")
     if source.pingpong:
@@ -310,8 +311,10 @@ def _sound(
         )
     if not source.video.has_audio:
         raise UsageError(f"--audio source: {source.name} has no sound.")
+    stream = read_sound(source.path)
+    notes += stream.remarks()
     # Its frame `first_frame` is the last one of the earlier video.
-    return audio, Sound(source.path, (source.first_frame + 1) / fps)
+    return audio, Sound(stream, (source.first_frame + 1) / fps)
 
 
 def _earlier_audio(

@@ -7,9 +7,9 @@ from pathlib import Path
 from longvie_cli.disk.hashing import hash_file
 from longvie_cli.errors import UsageError
 from longvie_cli.hub.installed import locate_weights
-from longvie_cli.media.packets import read_sound
 from longvie_cli.media.probe import probe_video
 from longvie_cli.media.reader import read_image
+from longvie_cli.media.sound import read_sound
 from longvie_cli.planning.cuts import cuts_to_honour
 from longvie_cli.planning.decide import (
     check_first_frame,
@@ -69,6 +69,8 @@ def decide(request: GenerateRequest, progress: Progress, *, to_run: bool = False
     check_loras(sampling.loras)
     if request.first_frame == "prompt":
         check_first_frame(preset, request.first_frame_model)
+    notes: list[str] = []
+    sound = _sound(request, notes)
     source = _source(request, preset, sampling.device, progress)
     if to_run:
         if source.kind != "controls":
@@ -79,7 +81,6 @@ def decide(request: GenerateRequest, progress: Progress, *, to_run: bool = False
     wanted = request.wanted_frames(preset.geometry)
     num_frames = frames_to_make(source, wanted, flag=request.length_flag, fps=preset.fps)
     source.check_length(num_frames)
-    notes: list[str] = []
     cuts = cuts_to_honour(
         source, num_frames, request.at_cut, fps=preset.fps, notes=notes, progress=progress
     )
@@ -96,7 +97,7 @@ def decide(request: GenerateRequest, progress: Progress, *, to_run: bool = False
         start=_start(request, preset, source),
         fit=request.fit,
         sampling=sampling,
-        sound=_sound(request),
+        sound=sound,
         notes=notes,
     )
 
@@ -140,12 +141,13 @@ def _start(request: GenerateRequest, preset: Preset, source: Source) -> Start:
     return Start(first_frame_label(model), image_model=model, scenes_from_prompt=True)
 
 
-def _sound(request: GenerateRequest) -> Sound | None:
+def _sound(request: GenerateRequest, notes: list[str]) -> Sound | None:
     if request.audio == "none":
         return None
     if request.audio != "source":
-        read_sound(Path(request.audio))
-        return Sound(Path(request.audio))
+        stream = read_sound(Path(request.audio))
+        notes += stream.remarks()
+        return Sound(stream)
     assert request.video is not None, "checked by the request"
     if request.repeat is not None:
         raise UsageError(
@@ -153,4 +155,6 @@ def _sound(request: GenerateRequest) -> Sound | None:
         )
     if not probe_video(request.video).has_audio:
         raise UsageError(f"--audio source: {request.video.name} has no sound.")
-    return Sound(request.video)
+    stream = read_sound(request.video)
+    notes += stream.remarks()
+    return Sound(stream)
