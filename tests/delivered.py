@@ -17,7 +17,7 @@ def frames_of(path: Path) -> np.ndarray:
     """Return every frame of a video, [T, H, W, 3]."""
     video = probe_video(path)
     size = {"height": video.height, "width": video.width}
-    return np.stack(list(read_frames(path, fps=None, **size, fit="native")))
+    return np.stack(list(read_frames(probe_video(path), fps=None, **size, fit="native")))
 
 
 def contents(folder: Path) -> dict[str, bytes]:

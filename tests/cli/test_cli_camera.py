@@ -10,6 +10,7 @@ from PIL import Image
 
 from delivered import QUICK, contents, frames_of
 from longvie_cli.media.metadata import read_settings
+from longvie_cli.media.probe import probe_video
 from longvie_cli.media.reader import read_frames
 from longvie_cli.planning.generate import decide
 from longvie_cli.progress import SilentProgress
@@ -23,7 +24,9 @@ PATH = "forward 1, turn 20 in 2s"
 @pytest.fixture
 def image(tmp_path: Path) -> Path:
     """A frame of the reference as a user might have it, 300x200."""
-    frames = read_frames(REFERENCE, fps=16, height=200, width=300, fit="crop", num_frames=1)
+    frames = read_frames(
+        probe_video(REFERENCE), fps=16, height=200, width=300, fit="crop", num_frames=1
+    )
     Image.fromarray(next(iter(frames))).save(tmp_path / "x.png")
     return tmp_path / "x.png"
 

@@ -11,6 +11,7 @@ import pytest
 from delivered import QUICK, contents, frames_of
 from longvie_cli.controls.files import load_control_clips
 from longvie_cli.media.packets import read_packets
+from longvie_cli.media.probe import probe_video
 from longvie_cli.media.reader import read_frames, read_image
 from longvie_cli.media.writer import VideoWriter
 from longvie_cli.settings.presets import load_preset
@@ -100,7 +101,13 @@ def test_controls_cut_up_by_scenes_are_seen_and_honoured(
     assert scene is not None
     stored = read_image(scene, height=size[0], width=size[1], fit="crop")
     (wanted,) = read_frames(
-        cut_video, fps=16, height=size[0], width=size[1], fit="crop", start_frame=CUT, num_frames=1
+        probe_video(cut_video),
+        fps=16,
+        height=size[0],
+        width=size[1],
+        fit="crop",
+        start_frame=CUT,
+        num_frames=1,
     )
     assert np.array_equal(stored, wanted)
 
@@ -130,7 +137,7 @@ def test_controls_cut_up_by_scenes_are_seen_and_honoured(
     assert [len(frames_of(clip)) for clip in clips] == [CUT, NUM_FRAMES - CUT]
     # The second scene starts from its own picture, not from the end of the first.
     (start,) = read_frames(
-        clips[1], fps=None, height=size[0], width=size[1], fit="native", num_frames=1
+        probe_video(clips[1]), fps=None, height=size[0], width=size[1], fit="native", num_frames=1
     )
     old = frames_of(clips[0])[-1]
     assert np.abs(start.astype(int) - wanted).mean() < np.abs(start.astype(int) - old).mean() / 2

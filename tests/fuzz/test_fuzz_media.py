@@ -46,7 +46,7 @@ def _look(folder: Path, data: bytes) -> None:
     path.write_bytes(data)
     probe_video(path)
     read_settings(path)
-    frames = read_frames(path, fps=16, height=32, width=48, fit="crop")
+    frames = read_frames(probe_video(path), fps=16, height=32, width=48, fit="crop")
     for _ in zip(range(_READ_FRAMES), frames, strict=False):
         pass
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from longvie_cli.controls.rendering import lift_tracks, render_track_clip, track_grid
+from longvie_cli.media.probe import probe_video
 from longvie_cli.media.reader import read_frames
 from longvie_cli.media.writer import VideoWriter
 
@@ -28,7 +29,12 @@ HEIGHT, WIDTH, POINTS = 480, 832, 50
 def frames_of(path: Path, num_frames: int | None = None) -> Iterator[np.ndarray]:
     return iter(
         read_frames(
-            path, fps=None, height=HEIGHT, width=WIDTH, fit="stretch", num_frames=num_frames
+            probe_video(path),
+            fps=None,
+            height=HEIGHT,
+            width=WIDTH,
+            fit="stretch",
+            num_frames=num_frames,
         )
     )
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from longvie_cli.media.ffmpeg import ffmpeg_executable
 from longvie_cli.media.join import join_clips
 from longvie_cli.media.packets import read_packets
+from longvie_cli.media.probe import probe_video
 from longvie_cli.media.reader import read_frames
 from longvie_cli.media.sound import SoundPart, read_sound
 from longvie_cli.media.writer import VideoWriter
@@ -66,7 +67,7 @@ def test_joined_is_the_sum_of_its_clips(made, tmp_path, lengths):
     assert total == sum(lengths)
     packets = read_packets(output)
     assert packets.timestamps == tuple(1000 * index for index in range(total))
-    frames = read_frames(output, fps=16, height=HEIGHT, width=WIDTH, fit="native")
+    frames = read_frames(probe_video(output), fps=16, height=HEIGHT, width=WIDTH, fit="native")
     assert [_number(frame) for frame in frames] == list(range(total))
 
 
@@ -79,7 +80,7 @@ def test_a_plan_written_and_joined_is_the_video(made, tmp_path, total):
         clips.append(made(range(first, first + spec.added_frames)))
     output = tmp_path / "out.mp4"
     assert join_clips(clips, output, fps=16, metadata=None, overwrite=True) == total
-    frames = read_frames(output, fps=None, height=HEIGHT, width=WIDTH, fit="native")
+    frames = read_frames(probe_video(output), fps=None, height=HEIGHT, width=WIDTH, fit="native")
     assert [_number(frame) for frame in frames] == list(range(total))
 
 

@@ -47,6 +47,7 @@ from longvie_cli.disk.checksums import sealed_json
 from longvie_cli.disk.durable import make_folder, storage_error, write_atomic
 from longvie_cli.errors import ControlError, OutputConflictError
 from longvie_cli.media.frames import png_bytes
+from longvie_cli.media.probe import SourceVideo
 from longvie_cli.media.reader import read_frames
 from longvie_cli.media.writer import VideoWriter
 from longvie_cli.progress import Progress
@@ -374,10 +375,12 @@ class _FolderMaker:
             # Frame by frame: normalization works in float64.
             disparity = store.read(start, shown)
             depth = np.stack([depth_range.depth_bytes(frame) for frame in disparity])
-            self._write_video(clips[index].depth, _hold(depth, held)[..., None].repeat(3, axis=-1))
+            dense = self._write_video(
+                clips[index].depth, _hold(depth, held)[..., None].repeat(3, axis=-1)
+            )
             tracks = self._source.track(start, shown, points)
             pictures = render_track_clip(
-                self._read_depth(clips[index].depth),
+                self._read_depth(dense),
                 _hold(tracks.points, held),
                 _hold(tracks.visible, held),
             )
@@ -386,18 +389,19 @@ class _FolderMaker:
             self._progress.advance("tracks", detail=f"clip {index + 1} of {len(clips)}")
         self._progress.finish("tracks")
 
-    def _write_video(self, path: Path, frames: NDArray[np.uint8]) -> None:
+    def _write_video(self, path: Path, frames: NDArray[np.uint8]) -> SourceVideo:
         height, width = frames.shape[1:3]
         fps = self._layout.geometry.fps
         with VideoWriter(path, height=height, width=width, fps=fps, crf=_CONTROL_CRF) as writer:
             for frame in frames:
                 writer.write(frame)
+        return writer.written
 
-    def _read_depth(self, path: Path) -> NDArray[np.uint8]:
+    def _read_depth(self, video: SourceVideo) -> NDArray[np.uint8]:
         layout = self._layout
         depth = np.empty((layout.geometry.num_frames, layout.height, layout.width), dtype=np.uint8)
         frames = read_frames(
-            path, fps=None, height=layout.height, width=layout.width, fit="stretch"
+            video, fps=None, height=layout.height, width=layout.width, fit="stretch"
         )
         for index, frame in enumerate(frames):
             depth[index] = np.rint(frame.mean(axis=-1))

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from longvie_cli.controls.depth import DepthEstimator
 from longvie_cli.errors import ControlError, MediaError
 from longvie_cli.media.frames import Fit
+from longvie_cli.media.probe import SourceVideo
 from longvie_cli.media.reader import count_frames, read_frames, read_grey_frames
 
 Polarity = Literal["near-white", "near-black"]
@@ -35,17 +35,17 @@ class DepthVideo:
     """A depth video in grey, 8 or 16 bit, of any codec, size and rate.
 
     Args:
-        path: The file.
+        video: As `probe_video` returns it.
         polarity: Whether white or black is near.
     """
 
-    path: Path
+    video: SourceVideo
     polarity: Polarity
 
     @cached_property
     def name(self) -> str:
         """What makes the depth: the file's hash and its polarity."""
-        with self.path.open("rb") as file:
+        with self.video.path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         return f"video-{digest[:16]}-{self.polarity}"
 
@@ -57,7 +57,7 @@ class DepthVideo:
         Bars of `pad` are far.
         """
         return read_grey_frames(
-            self.path,
+            self.video,
             fps=fps,
             height=height,
             width=width,
@@ -67,7 +67,7 @@ class DepthVideo:
         )
 
 
-def check_length(depth: Path, num_frames: int, *, fps: int, needed_by: str) -> None:
+def check_length(depth: SourceVideo, num_frames: int, *, fps: int, needed_by: str) -> None:
     """Check that a depth video lasts for so many frames.
 
     Raises:
@@ -76,7 +76,7 @@ def check_length(depth: Path, num_frames: int, *, fps: int, needed_by: str) -> N
     available = count_frames(depth, fps=fps)
     if available < num_frames:
         raise MediaError(
-            f"{depth.name}: the depth has {available} frames ({available / fps:.2f} s at "
+            f"{depth.path.name}: the depth has {available} frames ({available / fps:.2f} s at "
             f"{fps} fps), but {needed_by} needs {num_frames} ({num_frames / fps:.2f} s).",
             hint="Pass the depth of the whole video, or a shorter length.",
         )
@@ -98,7 +98,7 @@ class FoundPolarity:
 
 
 def find_polarity(
-    depth: Path, video: Path, estimator: DepthEstimator, *, fps: int, fit: Fit
+    depth: SourceVideo, video: SourceVideo, estimator: DepthEstimator, *, fps: int, fit: Fit
 ) -> FoundPolarity:
     """Return whether white or black is near in a depth video, by the look of the video itself.
 
@@ -118,7 +118,7 @@ def find_polarity(
         spread = float(np.ptp(picture.astype(np.float32), axis=-1).mean())
         if spread > _GREY_LEVELS:
             raise ControlError(
-                f"{depth.name}: it is coloured; depth is read from grey pictures.",
+                f"{depth.path.name}: it is coloured; depth is read from grey pictures.",
                 hint="Pass depth in grey, or leave --depth out to have it estimated.",
             )
         grey = picture.mean(axis=-1)
@@ -127,7 +127,7 @@ def find_polarity(
         third = _SAMPLE_HEIGHT // 3
         lower_is_brighter.append(float(grey[-third:].mean() - grey[:third].mean()))
     if not correlations:
-        raise MediaError(f"{depth.name}: there is no frame of depth to look at.")
+        raise MediaError(f"{depth.path.name}: there is no frame of depth to look at.")
     mean = float(np.mean(correlations))
     agreed = all(np.sign(value) == np.sign(mean) for value in correlations)
     if abs(mean) >= _SURE and agreed:

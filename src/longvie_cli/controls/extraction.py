@@ -19,7 +19,7 @@ from longvie_cli.controls.depth_video import DepthVideo, check_length
 from longvie_cli.controls.tracks import PointTracker, PointTracks
 from longvie_cli.errors import MediaError
 from longvie_cli.media.frames import Fit
-from longvie_cli.media.probe import SourceVideo, probe_video
+from longvie_cli.media.probe import SourceVideo
 from longvie_cli.media.reader import count_frames, read_frames
 from longvie_cli.progress import Progress
 
@@ -29,7 +29,7 @@ Smoothing = Literal["none", "flow"]
 
 
 def extract_controls(
-    source: Path,
+    video: SourceVideo,
     folder: Path,
     *,
     layout: ControlLayout,
@@ -50,7 +50,7 @@ def extract_controls(
     goes on; see `make_control_folder`.
 
     Args:
-        source: Any video; read at the fps and size of `layout`.
+        video: Read at the fps and size of `layout`.
         folder: Made where missing.
         layout: Clips, size, track grid, and the depth range where it is given.
         fit: How frames are brought to the size of `layout`.
@@ -69,28 +69,29 @@ def extract_controls(
             video is shorter than what is used of it.
         OutputConflictError, ControlError, ResumableError: as `make_control_folder`.
     """
-    video = probe_video(source)
     fps = layout.geometry.fps
     expected = max(0, round(video.duration_seconds * fps) - start_frame)
     if expected <= 2 * MIN_FRAMES:
-        expected = max(0, count_frames(source, fps=fps) - start_frame)
+        expected = max(0, count_frames(video, fps=fps) - start_frame)
     if num_frames is not None:
         expected = min(expected, num_frames)
     if expected < MIN_FRAMES:
         place = f" from frame {start_frame} on" if start_frame else ""
         raise MediaError(
-            f"{source}: {expected} frames at {fps} fps{place}; controls need {MIN_FRAMES} or more.",
+            f"{video.path}: {expected} frames at {fps} fps{place}; controls need {MIN_FRAMES} or "
+            "more.",
             hint="Pass a longer video, or a still picture with --image.",
         )
     if isinstance(depth, DepthVideo):
-        expected = max(0, count_frames(source, fps=fps) - start_frame)
+        expected = max(0, count_frames(video, fps=fps) - start_frame)
         if num_frames is not None:
             expected = min(expected, num_frames)
-        check_length(depth.path, start_frame + expected, fps=fps, needed_by=source.name)
+        needed = start_frame + expected
+        check_length(depth.video, needed, fps=fps, needed_by=video.path.name)
     for line in describe_conversion(video, layout, fit):
         progress.message(line)
     controls = _VideoSource(
-        source,
+        video,
         layout,
         fit=fit,
         depth=depth,
@@ -174,7 +175,7 @@ class _VideoSource:
 
     def __init__(
         self,
-        path: Path,
+        video: SourceVideo,
         layout: ControlLayout,
         *,
         fit: Fit,
@@ -188,7 +189,7 @@ class _VideoSource:
     ) -> None:
         # Exact where the depth is ready, because depth and video are counted then.
         self.expected_frames = expected_frames
-        self._path = path
+        self._video = video
         self._layout = layout
         self._fit = fit
         self._depth = depth
@@ -201,10 +202,10 @@ class _VideoSource:
 
     def settings(self) -> dict[str, Any]:
         """Return what decides depth and tracks."""
-        with self._path.open("rb") as file:
+        with self._video.path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         return {
-            "source": self._path.name,
+            "source": self._video.path.name,
             "source_sha256": digest,
             "fit": self._fit,
             "start_frame": self._start_frame,
@@ -277,7 +278,7 @@ class _VideoSource:
     def frames(self, start_frame: int) -> Iterator[NDArray[np.uint8]]:
         """Yield the frames used, from one of them on."""
         frames = read_frames(
-            self._path,
+            self._video,
             fps=self._layout.geometry.fps,
             height=self._layout.height,
             width=self._layout.width,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -23,7 +23,7 @@ from longvie_cli.disk.documents import MAX_JSON_BYTES, briefly, parse_json, read
 from longvie_cli.disk.durable import write_atomic
 from longvie_cli.errors import ControlError
 from longvie_cli.media.frames import Fit
-from longvie_cli.media.probe import probe_video
+from longvie_cli.media.probe import SourceVideo, probe_video
 from longvie_cli.media.reader import count_frames, read_frames
 from longvie_cli.progress import Progress, SilentProgress
 from longvie_cli.timeline import ClipGeometry
@@ -126,7 +126,8 @@ def load_control_clips(
             hint="Make one with `longvie extract-controls VIDEO -o DIR`.",
         )
     clips = read_conditions(conditions)
-    frame_counts, height, width = _check_videos(clips)
+    videos, frame_counts = _check_videos(clips)
+    first = videos[clips[0].depth]
     total = sum(frame_counts) - (len(frame_counts) - 1)
     total = _recorded_num_frames(conditions.parent, total)
     ranges = _recorded_ranges(conditions.parent, frame_counts)
@@ -138,11 +139,12 @@ def load_control_clips(
     first_image = conditions.parent / FIRST_FRAME_NAME
     controls = ControlClips(
         clips=tuple(clips),
+        videos=videos,
         frame_counts=tuple(frame_counts),
         geometry=geometry,
         num_frames=total,
-        height=height,
-        width=width,
+        height=first.height,
+        width=first.width,
         first_image=first_image if first_image.is_file() else None,
         ranges=ranges if ranges is not None else _ranges_in_a_row(frame_counts),
         cuts=_recorded_cuts(conditions.parent),
@@ -179,6 +181,7 @@ class ControlClips:
 
     Args:
         clips: The files, in order.
+        videos: What each of the files holds.
         frame_counts: Frames in each.
         geometry: The clips they are read as.
         num_frames: Frames of the timeline that show something (held frames at its end do not).
@@ -190,6 +193,7 @@ class ControlClips:
     """
 
     clips: tuple[ControlFiles, ...]
+    videos: Mapping[Path, SourceVideo]
     frame_counts: tuple[int, ...]
     geometry: ClipGeometry
     num_frames: int
@@ -310,9 +314,8 @@ class ControlClips:
         filled = 0
         while filled < num_frames and start + filled < self._timeline_length:
             file_index, local = self._locate(start + filled, begins=begins and filled == 0)
-            path: Path = getattr(self.clips[file_index], kind)
             reader = read_frames(
-                path,
+                self.videos[getattr(self.clips[file_index], kind)],
                 fps=None,
                 height=height,
                 width=width,
@@ -372,20 +375,24 @@ def _quoted(name: str) -> str:
     return name if plain else briefly(name)
 
 
-def _check_videos(clips: Sequence[ControlFiles]) -> tuple[list[int], int, int]:
+def _check_videos(
+    clips: Sequence[ControlFiles],
+) -> tuple[dict[Path, SourceVideo], list[int]]:
+    """Return what every file holds, and the frames of each clip."""
+    videos: dict[Path, SourceVideo] = {}
     frame_counts: list[int] = []
     size: tuple[int, int] | None = None
     for index, clip in enumerate(clips):
         counts: dict[Path, int] = {}
         for path in (clip.depth, clip.track):
-            video = probe_video(path)
+            video = videos[path] = probe_video(path)
             size = size or (video.height, video.width)
             if (video.height, video.width) != size:
                 raise ControlError(
                     f"{path}: it is {video.width}x{video.height}, but {clips[0].depth.name} is "
                     f"{size[1]}x{size[0]}. All control files must have one size."
                 )
-            counts[path] = count_frames(path, fps=None)
+            counts[path] = count_frames(video, fps=None)
         depth_count, track_count = counts[clip.depth], counts[clip.track]
         if depth_count != track_count:
             raise ControlError(
@@ -395,8 +402,7 @@ def _check_videos(clips: Sequence[ControlFiles]) -> tuple[list[int], int, int]:
         if depth_count < 2:
             raise ControlError(f"{clip.depth}: it has {depth_count} frame; a control clip needs 2.")
         frame_counts.append(depth_count)
-    assert size is not None
-    return frame_counts, *size
+    return videos, frame_counts
 
 
 def _recorded_num_frames(folder: Path, total: int) -> int:

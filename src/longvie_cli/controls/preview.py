@@ -82,10 +82,9 @@ def _stored(controls: ControlClips, kind: str) -> Iterator[NDArray[np.uint8]]:
     size = {"height": controls.height, "width": controls.width}
     next_frame = 0
     for clip, shown in zip(controls.clips, controls.ranges, strict=True):
-        path: Path = getattr(clip, kind)
         repeated = next_frame - shown.start
         frames = read_frames(
-            path,
+            controls.videos[getattr(clip, kind)],
             fps=None,
             **size,
             fit="native",

@@ -21,6 +21,7 @@ from longvie_cli.errors import LongVieError, MediaError, MissingResourceError, R
 # Only local files and our own pipes: a playlist or a crafted container must not reach the network.
 _PROTOCOLS = ("-protocol_whitelist", "file,pipe")
 _KEPT_ERROR_BYTES = 65_536
+_KEPT_REMARK_BYTES = 1 << 20  # tags of any length among them
 _REINSTALL = "pip install --force-reinstall imageio-ffmpeg"
 _LOG_PREFIX = re.compile(r"^(\[[^\]]* @ 0x[0-9a-f]+\] )+")
 _LOG_LEVEL = re.compile(r"^\[(?P<level>\w+)\] ")
@@ -39,11 +40,13 @@ _NUMBERED_SUFFIXES = (".bmp", ".exr", ".jpeg", ".jpg", ".png", ".ppm", ".tif", "
 # What ffmpeg says, with exit status 0, when a file ends in the middle or frames are lost.
 _CUT_OFF_SIGNS = ("partial file", "File ended prematurely")
 _NO_INDEX_SIGNS = ("moov atom not found",)
-_DAMAGE_SIGNS = (
+_DECODING_SIGNS = (
     "Decoding error",
     "Error submitting packet to decoder",
-    "Error during demuxing",
     "error while decoding MB",  # H.264: the picture is patched up and looks plausible
+)
+_DAMAGE_SIGNS = (
+    "Error during demuxing",
     "exceeds containing master element",  # Matroska: packets are skipped
     "invalid as first byte of an EBML number",
 )
@@ -179,9 +182,12 @@ class FfmpegProcess:
         return [line for _, line in self._said()]
 
     def _said(self) -> Iterator[tuple[str, str]]:
+        # What it finds in a file is said first, what went wrong last.
         size = self._errors.seek(0, 2)
-        self._errors.seek(max(0, size - _KEPT_ERROR_BYTES))
-        text = self._errors.read().decode("utf-8", "replace")
+        self._errors.seek(0)
+        said = self._errors.read(_KEPT_REMARK_BYTES if self._informative else 0)
+        self._errors.seek(max(len(said), size - _KEPT_ERROR_BYTES))
+        text = (said + self._errors.read()).decode("utf-8", "replace")
         for raw_line in text.splitlines():
             line = _LOG_PREFIX.sub("", raw_line)
             level = ""
@@ -232,9 +238,9 @@ def running_ffmpeg(
         MissingResourceError: ffmpeg is missing or cannot be started.
         ResumableError: The disk of the temp folder is full or failed.
     """
-    level = "level+info" if informative else "error"
+    level = ("level+info", "-nostats") if informative else ("error",)
     bounds = ("-max_alloc", str(_MAX_BLOCK_BYTES))
-    command = [ffmpeg_executable(), "-hide_banner", "-nostdin", "-v", level, *bounds, *arguments]
+    command = [ffmpeg_executable(), "-hide_banner", "-nostdin", "-v", *level, *bounds, *arguments]
     with unnamed_file() as errors:
         try:
             started = subprocess.Popen(
@@ -281,8 +287,13 @@ def run_inspecting(path: Path, arguments: Sequence[str]) -> tuple[bytes, list[st
         return output, process.remarks()
 
 
-def check_read_to_the_end(path: Path, process: FfmpegProcess) -> None:
+def check_read_to_the_end(path: Path, process: FfmpegProcess, *, decoded: bool = True) -> None:
     """Wait for a process that read `path`, and do nothing if all went well.
+
+    Args:
+        path: The file.
+        process: The process.
+        decoded: Whether what its decoders complain of counts.
 
     Raises:
         MediaError: ffmpeg failed, the file ends in the middle, or frames are damaged.
@@ -305,7 +316,8 @@ def check_read_to_the_end(path: Path, process: FfmpegProcess) -> None:
         )
     if status != 0:
         raise MediaError(f"{path}: cannot be read as a video ({_reason(complaints, status)}).")
-    if said := _line_with(_DAMAGE_SIGNS, complaints):
+    signs = (*_DAMAGE_SIGNS, *_DECODING_SIGNS) if decoded else _DAMAGE_SIGNS
+    if said := _line_with(signs, complaints):
         raise DamagedVideoError(
             f"{path}: some frames are damaged and cannot be decoded ({said}).",
             hint="Encode the video again with a player or editor that repairs it.",

@@ -24,6 +24,7 @@ from longvie_cli.media.ffmpeg import (
 )
 from longvie_cli.media.metadata import ffmetadata, seal
 from longvie_cli.media.packets import VideoPackets, packets_of, read_packets
+from longvie_cli.media.probe import SourceVideo
 from longvie_cli.media.sound import SoundPart, sound_file
 from longvie_cli.media.writer import (
     container_arguments,
@@ -71,16 +72,16 @@ class FittingClips:
         return len(self.packets[index].timestamps) / self.fps
 
 
-def is_joinable(path: Path, *, height: int, width: int, fps: int, preset: str = "medium") -> bool:
-    """Return whether clips of this size, rate and x264 preset can follow `path` by stream copy.
+def is_joinable(
+    video: SourceVideo, *, height: int, width: int, fps: int, preset: str = "medium"
+) -> bool:
+    """Return whether clips of this size, rate and x264 preset can follow `video` by stream copy.
 
     True for videos that `VideoWriter` or `join_clips` made, in whatever container. Others have to
     be encoded again (`read_frames` into a `VideoWriter`) before clips can follow.
-
-    Raises:
-        MediaError: The file cannot be read.
     """
-    packets = read_packets(path)
+    packets = video.packets
+    assert packets is not None, "looked at, not written just now"
     if (packets.codec, packets.height, packets.width) != ("h264", height, width):
         return False
     sample = _sample(height, width, fps, preset)
@@ -376,7 +377,16 @@ def _feed(clips: FittingClips, joined: IO[bytes]) -> None:
             f"setts=pts={shown}:dts=({done}+N)*{ticks}:duration={ticks}"
             f":time_base=1/{timescale}:prescale=1"
         )
-        taken = ["-map", "0:V:0", "-c", "copy", "-map_metadata", "-1", "-map_chapters", "-1"]
+        taken = [
+            "-map",
+            f"0:{packets.stream}",
+            "-c",
+            "copy",
+            "-map_metadata",
+            "-1",
+            "-map_chapters",
+            "-1",
+        ]
         taken += ["-bsf:v", retime, "-video_track_timescale", str(timescale), *_PIECES]
         with running_ffmpeg([*input_arguments(clip), *taken, "-f", "mp4", "pipe:1"]) as process:
             for kind, header, length in _boxes(process.stdout):

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 
 from longvie_cli.errors import MediaError
-from longvie_cli.media.ffmpeg import check_readable, input_arguments, run_inspecting
-from longvie_cli.media.packets import read_packets
+from longvie_cli.media.ffmpeg import input_arguments, run_inspecting
+from longvie_cli.media.packets import VideoPackets, look_at, main_stream
 
 _MAX_HOURS = 24
 # Intervals of a constant rate differ by the rounding of container times, at most a millisecond.
 _ROUNDING_SECONDS = Fraction(2, 1000)
 
-_FRAME = re.compile(r"^n: +0 .* fmt:(?P<format>\S+) .* i:(?P<scan>[PTB])\b")
+_FRAME = re.compile(
+    r"^n: +0 .* fmt:(?P<format>\S+) .*sar:(?P<sar>\d+/\d+) s:(?P<size>\d+x\d+) i:(?P<scan>[PTB])\b"
+)
+_FIRST_PICTURE = (
+    *("-frames:v", "1", "-an", "-sn", "-dn", "-vf", "showinfo=checksum=0"),
+    *("-fps_mode", "passthrough", "-f", "null", "-"),
+)
 _COLOURS = re.compile(
     r"^color_range:(?P<range>\S+) color_space:(?P<matrix>\S+) "
     r"color_primaries:(?P<primaries>\S+) color_trc:(?P<transfer>\S+)"
@@ -26,7 +32,8 @@ _INPUT = re.compile(r"^Input #0, (?P<container>\S+), from")
 _PIXEL_FORMATS_WITH_ALPHA = re.compile(
     r"^(yuva|gbrap|rgba|bgra|argb|abgr|ya|pal8|ayuv|vuya|rgb64a)"
 )
-_STILL_CONTAINERS = re.compile(r"(_pipe|^image2|^ico|^gif|^webp|^apng)$")
+_STILL_CONTAINERS = re.compile(r"(_pipe|_anim|^image2|^ico|^gif|^apng)$")
+_PICTURE_BRAND = re.compile(r"major_brand +: (avif|avis|heic|heix|heim|heis|hevc|mif1|msf1|miaf)")
 
 # ffmpeg's own decoders of these leave out the alpha channel.
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
@@ -89,8 +96,9 @@ class SourceVideo:
 
     Args:
         path: The file.
+        stream: Number of the stream that is its video.
         fps: Average frames per second; of a single frame, one over its duration.
-        num_frames: Frames stored, None where the file cannot tell.
+        num_frames: Frames stored.
         duration_seconds: From the first frame to the end of the last.
         height: Rows after rotation.
         width: Columns after rotation, with pixels made square.
@@ -101,11 +109,13 @@ class SourceVideo:
         pixel_aspect: Width over height of a decoded pixel.
         picture: How its pictures are stored.
         variable_fps: Lowest and highest rate between two frames, None where all are alike.
+        packets: What is stored of it; None of a video that we have just written ourselves.
     """
 
     path: Path
+    stream: int
     fps: float
-    num_frames: int | None
+    num_frames: int
     duration_seconds: float
     height: int
     width: int
@@ -116,31 +126,20 @@ class SourceVideo:
     pixel_aspect: Fraction
     picture: Picture = Picture()
     variable_fps: tuple[float, float] | None = None
-
-    @property
-    def is_still(self) -> bool:
-        """Whether it is one picture in an image format, whose duration means nothing."""
-        containers = self.picture.container.split(",")
-        return self.num_frames == 1 and any(map(_STILL_CONTAINERS.search, containers))
+    packets: VideoPackets | None = None
 
 
 def probe_video(path: Path) -> SourceVideo:
     """Return what a video file holds; reads it once, decodes one frame.
 
-    Asked again in the same process, it is not read again unless it was changed.
+    Everything that reads the video takes this, so that a file is looked at once.
 
     Raises:
-        MediaError: The file is missing, empty, cut off, no video, or claims to last days.
+        MediaError: The file is missing, empty, cut off, no video, a still picture, or claims to
+            last days.
     """
-    check_readable(path)
-    found = path.stat()
-    return _probe(path, found.st_ino, found.st_size, found.st_mtime_ns)
-
-
-# Each file is asked for several times on its way: when it is checked, and whenever it is read.
-@lru_cache(maxsize=1024)
-def _probe(path: Path, inode: int, size: int, changed_ns: int) -> SourceVideo:
-    packets = read_packets(path)
+    look = look_at(path, picture=("-map", "0:V:0?", *_FIRST_PICTURE))
+    packets = main_stream(look.streams)
     duration = packets.duration
     if duration > _MAX_HOURS * 3600:
         raise MediaError(
@@ -148,10 +147,28 @@ def _probe(path: Path, inode: int, size: int, changed_ns: int) -> SourceVideo:
             f"{len(packets.timestamps)} frames; more than {_MAX_HOURS} hours is refused.",
             hint="Write it anew with a player or editor that repairs timestamps.",
         )
-    height, width, pixel_aspect, picture = _first_picture(path, packets.codec)
+    if len(packets.timestamps) == 1 and _is_of_pictures(look.remarks):
+        raise MediaError(
+            f"{path}: this is a still picture ({packets.codec}), not a video.",
+            hint="Pass a video. A picture begins one with `generate --image`; --camera PATH moves "
+            "in it.",
+        )
+    remarks = list(look.remarks)
+    frame = _first_frame(remarks) if packets == look.streams[0] else None
+    if frame is None:
+        arguments = ("-map", f"0:{packets.stream}", *_FIRST_PICTURE)
+        _, remarks = run_inspecting(path, [*input_arguments(path), *arguments])
+        frame = _first_frame(remarks)
+    if frame is None:
+        raise MediaError(f"{path}: not one frame of this video can be decoded.")
+    width, height = (int(number) for number in frame["size"].split("x"))
+    across, down = (int(number) for number in frame["sar"].split("/"))
+    # 0/1 stands for "not said"; every player shows such pixels square.
+    pixel_aspect = Fraction(across, down) if across and down else Fraction(1)
     fps = packets.average_fps or (1 / duration if duration else Fraction(1))
     return SourceVideo(
         path=path,
+        stream=packets.stream,
         fps=float(fps),
         num_frames=len(packets.timestamps),
         duration_seconds=float(duration),
@@ -162,9 +179,24 @@ def _probe(path: Path, inode: int, size: int, changed_ns: int) -> SourceVideo:
         decoded_height=height,
         decoded_width=width,
         pixel_aspect=pixel_aspect,
-        picture=picture,
+        picture=_described(remarks, frame, packets, len(look.streams)),
         variable_fps=_variable_fps(packets.timestamps, packets.time_base),
+        packets=packets,
     )
+
+
+def _is_of_pictures(remarks: Sequence[str]) -> bool:
+    """Return whether a file is in a format of pictures, whose duration means nothing."""
+    container = next(filter(None, map(_INPUT.match, remarks)), None)
+    names = container["container"].split(",") if container else []
+    if "mov" in names:
+        # HEIC and AVIF are MP4 files of another brand.
+        return any(map(_PICTURE_BRAND.match, remarks))
+    return any(map(_STILL_CONTAINERS.search, names))
+
+
+def _first_frame(remarks: Sequence[str]) -> re.Match[str] | None:
+    return next(filter(None, map(_FRAME.match, remarks)), None)
 
 
 def _variable_fps(timestamps: tuple[int, ...], time_base: Fraction) -> tuple[float, float] | None:
@@ -177,46 +209,37 @@ def _variable_fps(timestamps: tuple[int, ...], time_base: Fraction) -> tuple[flo
     return float(1 / longest), float(1 / shortest)
 
 
-def _first_picture(path: Path, codec: str) -> tuple[int, int, Fraction, Picture]:
-    """Return decoded height and width, pixel aspect, and how the first picture is stored."""
-    arguments = ("-map", "0:V:0", "-frames:v", "1", "-vf", "showinfo=checksum=0")
-    report, remarks = run_inspecting(
-        path, [*input_arguments(path), *arguments, "-f", "framecrc", "pipe:1"]
-    )
-    lines = report.decode(errors="replace").splitlines()
-    fields = dict(line[1:].split(": ", 1) for line in lines if line.startswith("#"))
-    if not any(line.startswith("0,") for line in lines):
-        raise MediaError(f"{path}: not one frame of this video can be decoded.")
-    width, height = (int(number) for number in fields["dimensions 0"].split("x"))
-    across, down = (int(number) for number in fields["sar 0"].split("/"))
-    # 0/1 stands for "not said"; every player shows such pixels square.
-    aspect = Fraction(across, down) if across and down else Fraction(1)
-    return height, width, aspect, _described(remarks, codec)
-
-
-def _described(remarks: list[str], codec: str) -> Picture:
+def _described(
+    remarks: Sequence[str], frame: re.Match[str], packets: VideoPackets, num_streams: int
+) -> Picture:
     # What ffmpeg says of the input ends where the mapping begins; the first frame comes after.
     border = next((i for i, line in enumerate(remarks) if line == "Stream mapping:"), 0)
     about_file, about_frames = remarks[:border], remarks[border:]
-    streams = [line for line in about_file if re.match(r"Stream #0:\d+.*: Video: ", line)]
-    frame = next(filter(None, map(_FRAME.match, about_frames)), None)
     colours = next(filter(None, map(_COLOURS.match, about_frames)), None)
     container = next(filter(None, map(_INPUT.match, about_file)), None)
-    pixel_format = frame["format"] if frame else "unknown"
-    transparent = _PIXEL_FORMATS_WITH_ALPHA.match(pixel_format) is not None
+    own = _about_stream(about_file, packets.stream)
+    transparent = _PIXEL_FORMATS_WITH_ALPHA.match(frame["format"]) is not None
     decoder = None
-    if not transparent and any(re.match(r"alpha_mode +: 1", line) for line in about_file):
-        decoder = _ALPHA_DECODERS.get(codec)
+    if not transparent and any(re.match(r"alpha_mode +: 1", line) for line in own):
+        decoder = _ALPHA_DECODERS.get(packets.codec)
     return Picture(
         container=container["container"] if container else "",
-        pixel_format=pixel_format,
+        pixel_format=frame["format"],
         color_range=colours["range"] if colours else "unknown",
         matrix=colours["matrix"] if colours else "unknown",
         primaries=colours["primaries"] if colours else "unknown",
         transfer=colours["transfer"] if colours else "unknown",
-        interlaced=frame is not None and frame["scan"] in "TB",
+        interlaced=frame["scan"] in "TB",
         transparent=transparent or decoder is not None,
         decoder=decoder,
-        turned=any(line.startswith("Display Matrix: rotation") for line in about_file),
-        num_streams=sum("(attached pic)" not in line for line in streams),
+        turned=any(line.startswith("Display Matrix: rotation") for line in own),
+        num_streams=num_streams,
     )
+
+
+def _about_stream(about_file: Sequence[str], number: int) -> Sequence[str]:
+    """Return the lines about one stream of a file."""
+    places = [i for i, line in enumerate(about_file) if line.startswith("Stream #0:")]
+    own = re.compile(rf"Stream #0:{number}\b")
+    first = next((i for i in places if own.match(about_file[i])), 0)
+    return about_file[first : next((i for i in places if i > first), None)]

@@ -23,7 +23,7 @@ from longvie_cli.media.ffmpeg import (
     running_ffmpeg,
 )
 from longvie_cli.media.frames import SQUARE, Fit, Frame, Frames, resize_frame, resize_grey
-from longvie_cli.media.probe import SourceVideo, probe_video
+from longvie_cli.media.probe import SourceVideo
 from longvie_cli.timeline import timecode
 
 # Output frame k shows the source frame on screen at second k/fps. Containers that round times to
@@ -51,7 +51,7 @@ _EXIF_ON_ITS_SIDE = (5, 6, 7, 8)
 
 
 def read_frames(
-    path: Path,
+    source: SourceVideo,
     *,
     fps: int | None,
     height: int,
@@ -66,7 +66,7 @@ def read_frames(
     is not frame-exact in every container: read a long video in one go.
 
     Args:
-        path: Any video ffmpeg decodes; an animated or still image counts as one.
+        source: As `probe_video` returns it, and so for the others.
         fps: Rate of the result; frame k shows the picture on screen at second k/fps after the
             first, as long as there is one. None keeps the frames as stored, whatever their times.
         height: Rows of the result.
@@ -79,10 +79,10 @@ def read_frames(
         MediaError: The file cannot be read, is cut off, has another size than `native` asks for,
             or has fewer frames than asked for.
     """
-    source = probe_video(path)
     if fit == "native" and (source.height, source.width) != (height, width):
         raise MediaError(
-            f"{path}: the video is {source.width}x{source.height}, but {width}x{height} is needed."
+            f"{source.path}: the video is {source.width}x{source.height}, but {width}x{height} is "
+            "needed."
         )
     return _resized_frames(source, fps, height, width, fit, start_frame, num_frames)
 
@@ -102,7 +102,7 @@ def read_small_frames(
     an error, what lies beyond them is not looked at.
 
     Args:
-        source: As `probe_video` returns it.
+        source: The video.
         fps: As for `read_frames`, and so are the others.
         height: Rows of the result.
         width: Columns of the result.
@@ -129,7 +129,7 @@ def read_small_frames(
 
 
 def read_grey_frames(
-    path: Path,
+    source: SourceVideo,
     *,
     fps: int | None,
     height: int,
@@ -143,7 +143,7 @@ def read_grey_frames(
     Sixteen bits of a pixel are kept where the file has them. Otherwise as `read_frames`.
 
     Args:
-        path: Any video ffmpeg decodes; of a coloured one the brightness is read.
+        source: The video; of a coloured one the brightness is read.
         fps: Rate of the result, as in `read_frames`.
         height: Rows of the result.
         width: Columns of the result.
@@ -154,17 +154,15 @@ def read_grey_frames(
     Raises:
         MediaError: The file cannot be read or is cut off.
     """
-    source = probe_video(path)
     return _grey_frames(source, fps, height, width, fit, start_frame, invert)
 
 
-def count_frames(path: Path, *, fps: int | None) -> int:
+def count_frames(source: SourceVideo, *, fps: int | None) -> int:
     """Return how many frames `read_frames` yields at this rate; decodes the video to be exact.
 
     Raises:
         MediaError: The file cannot be read or is cut off.
     """
-    source = probe_video(path)
     arguments = [
         *_decoding_arguments(source, _timing_filters(source, fps) or ["null"]),
         *("-f", "null", "-progress", "pipe:1", "pipe:1"),
@@ -177,16 +175,16 @@ def count_frames(path: Path, *, fps: int | None) -> int:
 
 
 def read_last_frames(
-    path: Path, count: int, *, fps: int | None, height: int, width: int, fit: Fit
+    source: SourceVideo, count: int, *, fps: int | None, height: int, width: int, fit: Fit
 ) -> Frames:
     """Return the last `count` frames of a video, or all of them if it has fewer.
 
     Raises:
         MediaError: As `read_frames`.
     """
-    total = count_frames(path, fps=fps)
+    total = count_frames(source, fps=fps)
     first = max(0, total - count)
-    frames = read_frames(path, fps=fps, height=height, width=width, fit=fit, start_frame=first)
+    frames = read_frames(source, fps=fps, height=height, width=width, fit=fit, start_frame=first)
     return np.stack(list(frames))
 
 
@@ -324,7 +322,8 @@ def _missing_tags(source: SourceVideo) -> list[str]:
 def _decoding_arguments(source: SourceVideo, filters: list[str]) -> list[str]:
     decoder = ["-c:v", source.picture.decoder] if source.picture.decoder else []
     # Without -reinit_filter 0 a stream that changes its size half-way would begin to count anew.
-    frames = ("-map", "0:V:0", "-fps_mode", "passthrough", "-vf", ",".join(filters))
+    stream = f"0:{source.stream}"
+    frames = ("-map", stream, "-fps_mode", "passthrough", "-vf", ",".join(filters))
     return ["-reinit_filter", "0", *decoder, *input_arguments(source.path), *frames]
 
 

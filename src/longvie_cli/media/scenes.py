@@ -13,13 +13,12 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from longvie_cli.media.frames import Frame
-from longvie_cli.media.probe import probe_video
+from longvie_cli.media.probe import SourceVideo
 from longvie_cli.media.reader import read_small_frames
 
 # Size of the pictures that are compared: enough for colours and the large shapes.
@@ -63,14 +62,14 @@ class SceneScan:
 
 
 def scan_scenes(
-    path: Path, *, fps: int, start_frame: int = 0, num_frames: int | None = None
+    source: SourceVideo, *, fps: int, start_frame: int = 0, num_frames: int | None = None
 ) -> Iterator[int | SceneScan]:
     """Decode a video once, small; yield the number of frames read now and then, at last the scan.
 
     Memory does not grow with its length.
 
     Args:
-        path: Any video ffmpeg decodes.
+        source: As `probe_video` returns it.
         fps: Rate at which frames are counted.
         start_frame: First frame looked at.
         num_frames: How many from there on; all where None.
@@ -83,7 +82,7 @@ def scan_scenes(
     cuts: list[int] = []
     detector = CutDetector()
     frames = read_small_frames(
-        probe_video(path),
+        source,
         fps=fps,
         height=SMALL_HEIGHT,
         width=SMALL_WIDTH,

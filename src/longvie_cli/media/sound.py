@@ -12,7 +12,7 @@ from typing import IO
 
 from longvie_cli.disk.durable import storage_error
 from longvie_cli.errors import MediaError
-from longvie_cli.media.contents import streams_in
+from longvie_cli.media.contents import Stream, streams_in
 from longvie_cli.media.ffmpeg import (
     DamagedVideoError,
     FfmpegProcess,
@@ -22,7 +22,7 @@ from longvie_cli.media.ffmpeg import (
     running_ffmpeg,
     writing_error,
 )
-from longvie_cli.media.packets import NO_TIMESTAMP
+from longvie_cli.media.packets import NO_TIMESTAMP, look_at, main_stream
 
 _RATE = 48_000
 _SAMPLE_BYTES = 8  # two floats
@@ -32,7 +32,7 @@ _BLOCK_BYTES = 1 << 16
 # as MPEG-TS, ffmpeg counts from the first of the streams it reads, and mends leaps of the clock by
 # them: picture and sound are in step only where both are read, from the beginning.
 _STEADY = {"mov", "matroska", "avi", "wav", "w64", "aiff", "mp3", "flac"}
-_PICTURE_AND_SOUND = ("-map", "0:V:0?", "-map", "0:a?")
+_FIRST_PICTURE = "0:V:0?"
 
 # Above it a gap is filled and an overlap is cut; below, a difference is the rounding of times.
 _GAP_SECONDS = 0.025
@@ -50,6 +50,7 @@ class SoundStream:
         place: Its place among the sound streams of the file.
         num_streams: Sound streams in the file.
         is_default: Whether the file says that it is the one to play.
+        picture: The picture beside it, in ffmpeg's words.
         picture_start: Seconds of the file that pass before its first picture; 0 without one.
         end: Seconds after the first picture at which it ends; where it is not steady, about.
         is_steady: Whether its times are the same whichever streams are read.
@@ -60,6 +61,7 @@ class SoundStream:
     place: int
     num_streams: int
     is_default: bool
+    picture: str
     picture_start: float
     end: float
     is_steady: bool
@@ -99,16 +101,12 @@ def read_sound(path: Path) -> SoundStream:
         MediaError: The file cannot be read, is cut off, or has no sound that can be decoded.
     """
     check_readable(path)
-    # The first picture that can be decoded is the first that is shown.
-    picture = ("-c:v", "rawvideo", "-vf", "trim=end_frame=1,scale=16:16,format=gray")
-    timing = ("-fps_mode", "passthrough", "-enc_time_base", "1/1000000")
-    arguments = [*_PICTURE_AND_SOUND, "-c:a", "copy", *picture, *timing, "-f", "framecrc", "pipe:1"]
-    with running_ffmpeg([*input_arguments(path), *arguments], informative=True) as process:
-        spans = _spans(line.decode(errors="replace") for line in process.stdout)
-        with suppress(DamagedVideoError):  # of the picture only its beginning is of use
-            check_read_to_the_end(path, process)
-        containers, streams = streams_in(process.remarks())
-    pictures = [span for span in spans if span.kind == "video"]
+    picture = _FIRST_PICTURE
+    spans, containers, streams = _listened(path, picture)
+    videos = [stream.number for stream in streams if stream.kind == "video" and not stream.is_cover]
+    if len(videos) > 1 and (main := main_stream(look_at(path).streams).stream) != videos[0]:
+        picture = f"0:{main}"
+        spans, containers, streams = _listened(path, picture)
     sounds = [span for span in spans if span.kind == "audio"]
     defaults = [stream.is_default for stream in streams if stream.kind == "audio"]
     defaults += [False] * (len(sounds) - len(defaults))
@@ -117,19 +115,38 @@ def read_sound(path: Path) -> SoundStream:
         why = f" that can be decoded ({sounds[0].codec})" if sounds else ""
         raise MediaError(f"{path}: there is no sound in this file{why}.")
     place = next((place for place in places if defaults[place]), places[0])
-    start = next((span.begins for span in pictures if span.begins is not None), Fraction(0))
+    shown = [span.begins for span in spans if span.kind == "video"]
+    start = next((begins for begins in shown if begins is not None), Fraction(0))
     stream = SoundStream(
         path=path,
         codec=sounds[place].codec,
         place=place,
         num_streams=len(sounds),
         is_default=defaults[place],
+        picture=picture,
         picture_start=float(start),
         end=float(sounds[place].ends - start),
         is_steady=not containers.isdisjoint(_STEADY),
     )
     _try_to_decode(stream, float((sounds[place].begins or 0) - start))
     return stream
+
+
+def _listened(path: Path, picture: str) -> tuple[list[_Span], frozenset[str], tuple[Stream, ...]]:
+    """Return what a picture and all sounds of a file span, and what container and streams are."""
+    # The first picture that can be decoded is the first that is shown.
+    first = ("-c:v", "rawvideo", "-vf", "trim=end_frame=1,scale=16:16,format=gray")
+    timing = ("-fps_mode", "passthrough", "-enc_time_base", "1/1000000")
+    arguments = [*input_arguments(path), *_beside(picture), "-c:a", "copy", *first, *timing]
+    with running_ffmpeg([*arguments, "-f", "framecrc", "pipe:1"], informative=True) as process:
+        spans = _spans(line.decode(errors="replace") for line in process.stdout)
+        check_read_to_the_end(path, process, decoded=False)
+        return spans, *streams_in(process.remarks())
+
+
+def _beside(picture: str) -> list[str]:
+    """Return the arguments with which a picture and all sounds beside it are read."""
+    return ["-map", picture, "-map", "0:a?"]
 
 
 def _try_to_decode(sound: SoundStream, start: float) -> None:
@@ -228,7 +245,7 @@ def _decoded(
         source = ["-ss", f"{begins:.6f}", *source]
     else:
         filters = [f"atrim=start={begins:.6f}", f"asetpts=PTS-{begins:.6f}/TB", *filters]
-        more = (*_PICTURE_AND_SOUND, "-c", "copy", "-f", "null", "-")
+        more = (*_beside(sound.picture), "-c", "copy", "-f", "null", "-")
     graph = f"[0:a:{sound.place}]{','.join(filters)}[heard]"
     heard = ("-map", "[heard]", "-c:a", "pcm_f32le", "-f", "nut", "pipe:1")
     gaps = f"aresample=async=1:min_hard_comp={_GAP_SECONDS}:first_pts=0"

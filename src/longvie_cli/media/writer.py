@@ -20,6 +20,7 @@ from longvie_cli.media.ffmpeg import (
 )
 from longvie_cli.media.frames import Frame
 from longvie_cli.media.metadata import ffmetadata
+from longvie_cli.media.probe import Picture, SourceVideo
 
 TICKS_PER_FRAME = 1000
 
@@ -29,6 +30,16 @@ _COLOUR_FILTERS = (
     ":flags=bicubic+accurate_rnd+full_chroma_inp+bitexact",
     "format=yuv420p",
     "setparams=colorspace=bt709:color_primaries=bt709:color_trc=bt709:range=tv",
+)
+
+# What `probe_video` finds of them.
+_WRITTEN_PICTURE = Picture(
+    container="mov,mp4,m4a,3gp,3g2,mj2",
+    pixel_format="yuv420p",
+    color_range="tv",
+    matrix="bt709",
+    primaries="bt709",
+    transfer="bt709",
 )
 
 # Without B-frames a frame is shown in the order it is stored, so joined clips need no edit lists
@@ -65,6 +76,25 @@ def container_arguments(timescale: int, part: Path) -> list[str]:
         *("-video_track_timescale", ticks, "-movie_timescale", ticks, "-movflags", "+faststart"),
         *("-f", "mp4", "-y", f"file:{part}"),
     ]
+
+
+def written_video(path: Path, *, height: int, width: int, fps: int, num_frames: int) -> SourceVideo:
+    """Return what `probe_video` finds in a file that `VideoWriter` wrote, but for its packets."""
+    return SourceVideo(
+        path=path,
+        stream=0,
+        fps=float(fps),
+        num_frames=num_frames,
+        duration_seconds=num_frames / fps,
+        height=height,
+        width=width,
+        has_audio=False,
+        codec="h264",
+        decoded_height=height,
+        decoded_width=width,
+        pixel_aspect=Fraction(1),
+        picture=_WRITTEN_PICTURE,
+    )
 
 
 class VideoWriter:
@@ -155,6 +185,14 @@ class VideoWriter:
         except BrokenPipeError as reason:
             raise writing_error(self._path, self._process) from reason
         self.num_frames += 1
+
+    @property
+    def written(self) -> SourceVideo:
+        """What the finished file holds, as `probe_video` would find it, but for its packets."""
+        height, width, _ = self._shape
+        return written_video(
+            self._path, height=height, width=width, fps=self._fps, num_frames=self.num_frames
+        )
 
     def __exit__(
         self,

@@ -11,7 +11,7 @@ from longvie_cli.disk.hashing import hash_file
 from longvie_cli.errors import ControlError, MediaError, OutputConflictError, UsageError
 from longvie_cli.media.join import is_joinable
 from longvie_cli.media.metadata import read_settings
-from longvie_cli.media.probe import probe_video
+from longvie_cli.media.probe import SourceVideo
 from longvie_cli.media.reader import count_frames
 from longvie_cli.media.sound import read_sound
 from longvie_cli.planning.job import EarlierVideo
@@ -179,20 +179,18 @@ def earlier_loras(origin: Origin) -> tuple[LoraFile, ...]:
 
 
 def earlier_video(
-    request: ExtendRequest, preset: Preset, fit: Fit, notes: list[str]
+    request: ExtendRequest, video: SourceVideo, preset: Preset, fit: Fit, notes: list[str]
 ) -> EarlierVideo:
-    previous = request.previous
-    video = probe_video(previous)
-    joinable = is_joinable(previous, height=preset.height, width=preset.width, fps=preset.fps)
+    joinable = is_joinable(video, height=preset.height, width=preset.width, fps=preset.fps)
     if not joinable:
         notes.append(
-            f"{previous.name}: {video.width}x{video.height} {video.codec} at {video.fps:.4g} fps "
+            f"{video.path.name}: {video.width}x{video.height} {video.codec} at {video.fps:.4g} fps "
             f"is encoded again as {preset.width}x{preset.height} at {preset.fps} fps, so that new "
             "clips can follow it."
         )
     return EarlierVideo(
-        path=previous,
-        num_frames=count_frames(previous, fps=None if joinable else preset.fps),
+        video=video,
+        num_frames=count_frames(video, fps=None if joinable else preset.fps),
         joinable=joinable,
         has_sound=video.has_audio,
         sound=_kept_sound(request, video, notes),

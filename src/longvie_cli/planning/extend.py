@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from longvie_cli.disk.hashing import hash_file
 from longvie_cli.errors import UsageError
 from longvie_cli.hub.installed import locate_weights
-from longvie_cli.media.probe import probe_video
+from longvie_cli.media.probe import SourceVideo, probe_video
 from longvie_cli.media.reader import read_last_frames
 from longvie_cli.media.sound import read_sound
 from longvie_cli.planning.cuts import cuts_to_honour
@@ -62,7 +62,7 @@ def decide(request: ExtendRequest, progress: Progress, *, to_run: bool = False) 
     With `to_run`, weights and models must be here: that is found out before any video is read
     through, and before there is a run folder.
     """
-    probe_video(request.previous)
+    previous = probe_video(request.previous)
     origin = find_origin(request.previous)
     preset = _preset(request, origin)
     if to_run:
@@ -71,8 +71,8 @@ def decide(request: ExtendRequest, progress: Progress, *, to_run: bool = False) 
     fit_of_source = source_fit(request, preset, fit)
     sampling = _sampling(request, origin, preset)
     notes: list[str] = []
-    start = _start(request, origin, preset, fit, notes)
-    earlier = earlier_video(request, preset, fit, notes)
+    start = _start(previous, origin, preset, fit, notes)
+    earlier = earlier_video(request, previous, preset, fit, notes)
     # A source that was cut up before is cut up again: its cuts are as known as its length.
     at_cut: AtCut | None = (
         request.at_cut or origin.request.get("at_cut") or origin.settings.get("at_cut")
@@ -205,21 +205,21 @@ def _sampling(request: ExtendRequest, origin: Origin, preset: Preset) -> Samplin
 
 
 def _start(
-    request: ExtendRequest, origin: Origin, preset: Preset, fit: Fit, notes: list[str]
+    previous: SourceVideo, origin: Origin, preset: Preset, fit: Fit, notes: list[str]
 ) -> Start:
-    previous = request.previous
-    label = f"end of {previous.name} {hash_file(previous)}"
+    name = previous.path.name
+    label = f"end of {name} {hash_file(previous.path)}"
     if origin.tail is not None:
         history = load_tail(origin.tail)
         if history.shape[1:3] == (preset.height, preset.width):
             return _started(label, history)
         notes.append(
-            f"{previous.name}: its last frames are brought to {preset.size.label}, so it does not "
+            f"{name}: its last frames are brought to {preset.size.label}, so it does not "
             "go on without loss."
         )
     elif origin.about:
         notes.append(
-            f"{previous.name}: its run folder is not beside it, so it goes on from its last frames "
+            f"{name}: its run folder is not beside it, so it goes on from its last frames "
             "as decoded, which are not lossless."
         )
     history = read_last_frames(

@@ -7,7 +7,6 @@ from pathlib import Path
 from longvie_cli.disk.hashing import hash_file
 from longvie_cli.errors import UsageError
 from longvie_cli.hub.installed import locate_weights
-from longvie_cli.media.probe import probe_video
 from longvie_cli.media.reader import read_image
 from longvie_cli.media.sound import read_sound
 from longvie_cli.planning.cuts import cuts_to_honour
@@ -26,6 +25,7 @@ from longvie_cli.settings.requests import GenerateRequest
 from longvie_cli.sources.choose import made_source
 from longvie_cli.sources.folder import FolderSource
 from longvie_cli.sources.source import Source, to_model_size, with_track_grid
+from longvie_cli.sources.video import VideoSource
 from longvie_cli.timeline import plan_clips
 
 
@@ -69,9 +69,9 @@ def decide(request: GenerateRequest, progress: Progress, *, to_run: bool = False
     check_loras(sampling.loras)
     if request.first_frame == "prompt":
         check_first_frame(preset, request.first_frame_model)
-    notes: list[str] = []
-    sound = _sound(request, notes)
     source = _source(request, preset, sampling.device, progress)
+    notes: list[str] = []
+    sound = _sound(request, source, notes)
     if to_run:
         if source.kind != "controls":
             # All that is missing in one message, before a video is read through.
@@ -141,20 +141,20 @@ def _start(request: GenerateRequest, preset: Preset, source: Source) -> Start:
     return Start(first_frame_label(model), image_model=model, scenes_from_prompt=True)
 
 
-def _sound(request: GenerateRequest, notes: list[str]) -> Sound | None:
+def _sound(request: GenerateRequest, source: Source, notes: list[str]) -> Sound | None:
     if request.audio == "none":
         return None
     if request.audio != "source":
         stream = read_sound(Path(request.audio))
         notes += stream.remarks()
         return Sound(stream)
-    assert request.video is not None, "checked by the request"
+    assert isinstance(source, VideoSource), "checked by the request"
     if request.repeat is not None:
         raise UsageError(
             "--audio source: the sound of a source played back and forth is of no use."
         )
-    if not probe_video(request.video).has_audio:
-        raise UsageError(f"--audio source: {request.video.name} has no sound.")
-    stream = read_sound(request.video)
+    if not source.video.has_audio:
+        raise UsageError(f"--audio source: {source.name} has no sound.")
+    stream = read_sound(source.path)
     notes += stream.remarks()
     return Sound(stream)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from longvie_cli.media.probe import SourceVideo
     from longvie_cli.media.sound import SoundStream
 
 
@@ -71,7 +72,7 @@ class EarlierVideo:
     """The video that a run continues.
 
     Args:
-        path: The file.
+        video: The file.
         num_frames: Its frames at the preset's fps.
         joinable: Whether new clips can follow it without encoding it again.
         has_sound: Whether it has sound.
@@ -79,12 +80,17 @@ class EarlierVideo:
         fit: How it is brought to size where it is encoded again.
     """
 
-    path: Path
+    video: SourceVideo
     num_frames: int
     joinable: bool
     has_sound: bool
     sound: SoundStream | None
     fit: Fit
+
+    @property
+    def path(self) -> Path:
+        """Where it lies."""
+        return self.video.path
 
 
 @dataclass(frozen=True)

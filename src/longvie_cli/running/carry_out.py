@@ -84,7 +84,9 @@ def _encode_earlier_video(job: Job, folder: RunFolder, progress: Progress) -> No
         folder.earlier_video, height=height, width=width, fps=preset.fps, crf=job.delivery.crf
     ) as writer:
         progress.start("earlier video", earlier.num_frames)
-        for frame in read_frames(earlier.path, fps=preset.fps, height=height, width=width, fit=fit):
+        for frame in read_frames(
+            earlier.video, fps=preset.fps, height=height, width=width, fit=fit
+        ):
             writer.write(frame)
             progress.advance("earlier video")
         progress.finish("earlier video")

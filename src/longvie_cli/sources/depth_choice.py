@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,6 +22,7 @@ from longvie_cli.settings.requests import DEPTH_MODELS, DepthSettings
 if TYPE_CHECKING:
     from longvie_cli.controls.depth import DepthEstimator
     from longvie_cli.controls.depth_video import DepthVideo
+    from longvie_cli.media.probe import SourceVideo
 
 _PATH_PREFIX = "path:"
 
@@ -118,7 +120,7 @@ class DepthChoice:
         return smoothing | {"depth_model": f"{folder.absolute().name} {content}"}
 
     def load(
-        self, video: Path, *, preset: Preset, fit: Fit, device: str, progress: Progress
+        self, video: SourceVideo, *, preset: Preset, fit: Fit, device: str, progress: Progress
     ) -> DepthEstimator | DepthVideo:
         """Return the estimator, loaded, or the ready depth of a video, its polarity known and said.
 
@@ -128,7 +130,7 @@ class DepthChoice:
             MediaError: Ready depth cannot be read.
         """
         if self.video is not None:
-            return self._ready(self.video, video, preset, fit, progress)
+            return self._ready(video, preset, fit, progress)
         return self.estimator(preset, device=device, progress=progress)
 
     def estimator(self, preset: Preset, *, device: str, progress: Progress) -> DepthEstimator:
@@ -186,7 +188,7 @@ class DepthChoice:
         if self.video is not None:
             from longvie_cli.controls.depth_video import check_length
 
-            check_length(self.video, num_frames, fps=fps, needed_by=needed_by)
+            check_length(self._ready_video, num_frames, fps=fps, needed_by=needed_by)
 
     def _located(self, preset: Preset) -> Path:
         folder = self._model_folder
@@ -199,6 +201,13 @@ class DepthChoice:
             )
         return folder
 
+    @cached_property
+    def _ready_video(self) -> SourceVideo:
+        from longvie_cli.media.probe import probe_video
+
+        assert self.video is not None, "asked first"
+        return probe_video(self.video)
+
     @property
     def _model_folder(self) -> Path | None:
         if self.model is None or self.model in DEPTH_MODELS:
@@ -209,16 +218,19 @@ class DepthChoice:
         return self.model or ("small" if preset.models else "embedded")
 
     def _ready(
-        self, depth: Path, video: Path, preset: Preset, fit: Fit, progress: Progress
+        self, video: SourceVideo, preset: Preset, fit: Fit, progress: Progress
     ) -> DepthVideo:
         from longvie_cli.controls.depth import TransformersDepthEstimator
         from longvie_cli.controls.depth_video import DepthVideo, find_polarity
 
+        depth = self._ready_video
         if self.polarity != "auto":
             return DepthVideo(depth, self.polarity)
         estimator = TransformersDepthEstimator(_named_folder("embedded"))
         found = find_polarity(depth, video, estimator, fps=preset.fps, fit=fit)
-        line = f"{depth.name}: {found.polarity.removeprefix('near-')} is near ({found.reason})."
+        line = (
+            f"{depth.path.name}: {found.polarity.removeprefix('near-')} is near ({found.reason})."
+        )
         if found.sure:
             progress.message(line)
         else:

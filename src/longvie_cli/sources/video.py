@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from longvie_cli.disk.hashing import hash_file
-from longvie_cli.errors import MediaError
 from longvie_cli.progress import Progress, SilentProgress
 from longvie_cli.settings.presets import Fit, Preset
 from longvie_cli.settings.requests import AtCut
@@ -71,13 +70,7 @@ class VideoSource:
         """What the file holds."""
         from longvie_cli.media.probe import probe_video
 
-        video = probe_video(self.path)
-        if video.is_still:
-            raise MediaError(
-                f"{self.path}: this is a still picture ({video.codec}), not a video.",
-                hint="Pass a video; a picture goes with --image, and --camera PATH to move in it.",
-            )
-        return video
+        return probe_video(self.path)
 
     @cached_property
     def _exact_frames(self) -> int:
@@ -137,7 +130,7 @@ class VideoSource:
             frame = pingpong_frame(frame, self._exact_frames)
         height, width = self.preset.control_size
         frames = read_frames(
-            self.path,
+            self.video,
             fps=self.preset.fps,
             height=height,
             width=width,
@@ -163,7 +156,7 @@ class VideoSource:
         stage = "looking for cuts"
         progress.start(stage, expected if num_frames is None else num_frames)
         done = 0
-        for found in scan_scenes(self.path, fps=fps, start_frame=start, num_frames=num_frames):
+        for found in scan_scenes(self.video, fps=fps, start_frame=start, num_frames=num_frames):
             if isinstance(found, SceneScan):
                 self._scans[num_frames] = found
             else:
@@ -194,7 +187,7 @@ class VideoSource:
         from longvie_cli.sources.tracker_choice import make_tracker
 
         extract_controls(
-            self.path,
+            self.video,
             folder,
             layout=control_layout(
                 self.preset,
@@ -203,7 +196,7 @@ class VideoSource:
             ),
             fit=self.fit,
             depth=self.depth.load(
-                self.path,
+                self.video,
                 preset=self.preset,
                 fit=self.fit,
                 device=self.device,
@@ -229,7 +222,7 @@ class VideoSource:
 
         height, width = self.preset.control_size
         return read_frames(
-            self.path,
+            self.video,
             fps=self.preset.fps,
             height=height,
             width=width,

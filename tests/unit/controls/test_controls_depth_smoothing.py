@@ -16,6 +16,7 @@ import pytest
 from longvie_cli.controls.depth import TransformersDepthEstimator
 from longvie_cli.controls.depth_smoothing import FlowSmoother, Gauge, fit_gauge, flow_between
 from longvie_cli.controls.depth_store import DEPTH_BATCH_FRAMES, DepthStore
+from longvie_cli.media.probe import probe_video
 from longvie_cli.media.reader import read_frames
 from longvie_cli.settings.presets import preset_folder
 from longvie_cli.worlds import EVALUATION_SEED_START, Flight
@@ -261,7 +262,11 @@ def truth_depth(shown: list, index: int) -> list[np.ndarray]:
 @pytest.mark.slow
 def test_flicker_of_estimates_on_the_example(tmp_path: Path) -> None:
     frames = np.stack(
-        list(read_frames(EXAMPLE, fps=16, height=112, width=192, fit="crop", num_frames=64))
+        list(
+            read_frames(
+                probe_video(EXAMPLE), fps=16, height=112, width=192, fit="crop", num_frames=64
+            )
+        )
     )
     greys = [frame[..., 1].copy() for frame in frames]
     links = [flow_between(a, b) for a, b in pairwise(greys)]

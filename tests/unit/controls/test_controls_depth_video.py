@@ -17,6 +17,7 @@ from longvie_cli.controls.files import load_control_clips
 from longvie_cli.controls.tracks import LucasKanadeTracker
 from longvie_cli.errors import ControlError, MediaError
 from longvie_cli.media.ffmpeg import ffmpeg_executable
+from longvie_cli.media.probe import probe_video
 from longvie_cli.media.writer import VideoWriter
 from longvie_cli.progress import SilentProgress
 from longvie_cli.settings.presets import preset_folder
@@ -68,9 +69,10 @@ def test_sixteen_bits_are_read_as_they_are(tmp_path: Path) -> None:
     path = write_16_bit(tmp_path / "depth.mkv", grey)
     size = {"fps": 16, "height": 8, "width": 16, "start_frame": 0}
     for polarity, expected in (("near-white", grey / 65535), ("near-black", 1 - grey / 65535)):
-        pictures = np.stack(list(DepthVideo(path, polarity).disparity(**size, fit="crop")))
+        depth = DepthVideo(probe_video(path), polarity)
+        pictures = np.stack(list(depth.disparity(**size, fit="crop")))
         np.testing.assert_allclose(pictures, expected, atol=1e-6)
-    wide = list(DepthVideo(path, "near-black").disparity(**size | {"width": 32}, fit="pad"))
+    wide = list(depth.disparity(**size | {"width": 32}, fit="pad"))
     assert (wide[0][:, :7] == 0).all()
 
 
@@ -80,7 +82,7 @@ def test_the_polarity_is_found_in_the_video(
     video, nearness = world
     for polarity, shown in (("near-white", nearness), ("near-black", 1 - nearness)):
         depth = write_video(tmp_path / f"{polarity}.mp4", grey_frames(shown))
-        found = find_polarity(depth, video, embedded, fps=16, fit="crop")
+        found = find_polarity(probe_video(depth), probe_video(video), embedded, fps=16, fit="crop")
         assert found.polarity == polarity and found.sure, found.reason
         assert "rank correlation" in found.reason
 
@@ -90,7 +92,7 @@ def test_where_nothing_is_to_be_seen_the_polarity_is_a_guess(
 ) -> None:
     noise = np.random.default_rng(0).random((20, 6, 10)).repeat(8, axis=1).repeat(8, axis=2)
     depth = write_video(tmp_path / "noise.mp4", grey_frames(noise))
-    found = find_polarity(depth, world[0], embedded, fps=16, fit="crop")
+    found = find_polarity(probe_video(depth), probe_video(world[0]), embedded, fps=16, fit="crop")
     assert not found.sure and "lower part" in found.reason
 
 
@@ -100,7 +102,7 @@ def test_coloured_depth_is_refused(
     reds = world[0].parent / "red.mp4"
     write_video(reds, np.full((8, 48, 80, 3), (200, 20, 20), np.uint8))
     with pytest.raises(ControlError, match=r"red\.mp4: it is coloured"):
-        find_polarity(reds, world[0], embedded, fps=16, fit="crop")
+        find_polarity(probe_video(reds), probe_video(world[0]), embedded, fps=16, fit="crop")
 
 
 def test_ready_depth_takes_the_place_of_estimates(
@@ -111,11 +113,12 @@ def test_ready_depth_takes_the_place_of_estimates(
     arguments = {
         "layout": LAYOUT,
         "fit": "crop",
-        "depth": DepthVideo(path, "near-black"),
+        "depth": DepthVideo(probe_video(path), "near-black"),
         "tracker": LucasKanadeTracker(),
         "progress": SilentProgress(),
     }
-    folder = extract_controls(video, tmp_path / "a", smoothing="none", **arguments).parent
+    whole = probe_video(video)
+    folder = extract_controls(whole, tmp_path / "a", smoothing="none", **arguments).parent
     low, high = np.percentile(nearness, [5, 95])
     expected = 255 * (high - np.clip(nearness, low, high)) / (high - low)
     shown = load_control_clips(folder, LAYOUT.geometry).read_range(0, 30, 48, 80, "crop").dense
@@ -132,12 +135,12 @@ def test_depth_shorter_than_its_video_is_refused(
     arguments = {
         "layout": LAYOUT,
         "fit": "crop",
-        "depth": DepthVideo(depth, "near-white"),
+        "depth": DepthVideo(probe_video(depth), "near-white"),
         "tracker": LucasKanadeTracker(),
         "progress": SilentProgress(),
     }
     with pytest.raises(MediaError, match=r"has 20 frames \(1\.25 s.*needs 30 \(1\.88 s\)"):
-        extract_controls(video, tmp_path / "controls", **arguments)
+        extract_controls(probe_video(video), tmp_path / "controls", **arguments)
     assert not (tmp_path / "controls").exists()
-    made = extract_controls(video, tmp_path / "part", num_frames=20, **arguments)
+    made = extract_controls(probe_video(video), tmp_path / "part", num_frames=20, **arguments)
     assert load_control_clips(made.parent, LAYOUT.geometry).num_frames == 20

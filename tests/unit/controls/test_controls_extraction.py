@@ -19,6 +19,7 @@ from longvie_cli.controls.normalization import DepthRange
 from longvie_cli.controls.procedural import make_flight_controls
 from longvie_cli.controls.tracks import LucasKanadeTracker
 from longvie_cli.errors import ControlError, MediaError, OutputConflictError
+from longvie_cli.media.probe import probe_video
 from longvie_cli.media.reader import read_frames
 from longvie_cli.media.writer import VideoWriter
 from longvie_cli.progress import SilentProgress
@@ -54,7 +55,7 @@ def flight() -> Flight:
 def extract(flight_video: Path, estimator: TransformersDepthEstimator) -> Callable[..., Path]:
     def run(folder: Path, **changes: object) -> Path:
         arguments = {
-            "source": flight_video,
+            "video": probe_video(flight_video),
             "layout": LAYOUT,
             "fit": "crop",
             "depth": estimator,
@@ -78,7 +79,9 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def decoded(path: Path) -> np.ndarray:
-    return np.stack(list(read_frames(path, fps=None, height=48, width=80, fit="native")))
+    return np.stack(
+        list(read_frames(probe_video(path), fps=None, height=48, width=80, fit="native"))
+    )
 
 
 def test_complete_controls_need_no_depth_model(
@@ -113,7 +116,9 @@ def test_depth_is_normalized_once_over_the_whole_video(
     tmp_path: Path,
 ) -> None:
     extracted = extract(tmp_path, smoothing="none").parent
-    frames = np.stack(list(read_frames(flight_video, fps=16, height=48, width=80, fit="crop")))
+    frames = np.stack(
+        list(read_frames(probe_video(flight_video), fps=16, height=48, width=80, fit="crop"))
+    )
     batches = [frames[k : k + DEPTH_BATCH_FRAMES] for k in range(0, 35, DEPTH_BATCH_FRAMES)]
     stored = np.concatenate([estimator.estimate(b) for b in batches]).astype(np.float16)
     low, high = np.percentile(stored.astype(np.float32), np.array([5.0, 95.0]))
@@ -241,7 +246,7 @@ def test_a_video_too_short_is_refused_before_anything_is_written(
         for _ in range(num_frames):
             writer.write(np.zeros((48, 80, 3), np.uint8))
     with pytest.raises(MediaError, match=rf"short\.mp4: {num_frames} frames at 16 fps") as error:
-        extract(tmp_path / "controls", source=source)
+        extract(tmp_path / "controls", video=probe_video(source))
     assert "--image" in error.value.hint
     assert not (tmp_path / "controls").exists()
 
@@ -296,7 +301,7 @@ def test_depth_that_half_precision_cannot_hold_is_refused(tmp_path: Path) -> Non
             writer.write(np.full((48, 80, 3), 9 * level, np.uint8))
     with pytest.raises(ControlError, match="not finite"):
         extract_controls(
-            source,
+            probe_video(source),
             tmp_path / "controls",
             layout=LAYOUT,
             fit="crop",

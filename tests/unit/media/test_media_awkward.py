@@ -32,7 +32,7 @@ def said(path: Path) -> str:
 
 def patch_colours(path: Path, *, height: int = 48, width: int = 64) -> list[tuple[int, ...]]:
     """Return the colours in the middle of the four vertical stripes of frame 0."""
-    frame = next(read_frames(path, fps=16, height=height, width=width, fit="stretch"))
+    frame = next(read_frames(probe_video(path), fps=16, height=height, width=width, fit="stretch"))
     row = frame[height // 2]
     return [tuple(int(value) for value in row[width * k // 8]) for k in (1, 3, 5, 7)]
 
@@ -166,7 +166,7 @@ def test_an_animated_gif_plays_once_by_its_delays(ffmpeg, numbered_video, number
     # Frames at 0, 0.1, 0.4, 0.9 ... seconds: frame n at n^2 tenths.
     exact = "setpts=N*N/10/TB,split[a][b];[a]palettegen[p];[b][p]paletteuse=dither=none"
     ffmpeg("-i", steady, "-filter_complex", exact, "-fps_mode", "vfr", path)
-    frames = list(read_frames(path, fps=16, height=48, width=64, fit="native"))
+    frames = list(read_frames(probe_video(path), fps=16, height=48, width=64, fit="native"))
     times = [Fraction(n * n, 10) for n in range(6)]
     shown = numbers_of(frames)
     wanted = [
@@ -187,8 +187,8 @@ def test_interlaced_pictures_are_deinterlaced(ffmpeg, tmp_path):
     )
     ffmpeg("-filter_complex", bars, "-c:v", "ffv1", path)
     assert probe_video(path).picture.interlaced
-    frames = list(read_frames(path, fps=None, height=48, width=64, fit="native"))
-    assert len(frames) == count_frames(path, fps=None) == 25
+    frames = list(read_frames(probe_video(path), fps=None, height=48, width=64, fit="native"))
+    assert len(frames) == count_frames(probe_video(path), fps=None) == 25
     combs = [np.abs(np.diff(frame[..., 1].astype(int), axis=0)).mean() for frame in frames]
     raw = np.frombuffer(
         ffmpeg("-i", path, "-f", "rawvideo", "-pix_fmt", "gray", "pipe:1"), np.uint8
@@ -234,7 +234,7 @@ def test_a_huge_picture_is_averaged_before_it_reaches_us(ffmpeg, tmp_path):
     video = probe_video(path)
     assert _handed_over_size(video, 112, 192, "crop") == (2160, 3840)
     assert _handed_over_size(video, 4320, 7680, "crop") == (4320, 7680)
-    frames = list(read_frames(path, fps=16, height=112, width=192, fit="crop"))
+    frames = list(read_frames(probe_video(path), fps=16, height=112, width=192, fit="crop"))
     assert len(frames) == 2
     assert_near(frames[0][50, 50], (0x20, 0x40, 0x60), 6)
 
@@ -243,7 +243,7 @@ def test_a_huge_picture_is_averaged_before_it_reaches_us(ffmpeg, tmp_path):
 def test_odd_sizes(ffmpeg, tmp_path, size):
     path = tmp_path / "odd.mkv"
     ffmpeg("-f", "lavfi", "-i", f"color=red:s={size[0]}x{size[1]}:r=16:d=0.25", *LOSSLESS, path)
-    frames = list(read_frames(path, fps=16, height=32, width=48, fit="stretch"))
+    frames = list(read_frames(probe_video(path), fps=16, height=32, width=48, fit="stretch"))
     assert len(frames) == 4
     assert_near(frames[0][16, 24], (255, 0, 0), 4)
 
@@ -251,27 +251,28 @@ def test_odd_sizes(ffmpeg, tmp_path, size):
 @pytest.mark.parametrize("num_frames", [1, 2, 3, 4])
 def test_very_short_videos(numbered_video, numbers_of, num_frames):
     path = numbered_video("short.mp4", num_frames=num_frames, fps="16")
-    frames = list(read_frames(path, fps=16, height=48, width=64, fit="native"))
+    frames = list(read_frames(probe_video(path), fps=16, height=48, width=64, fit="native"))
     assert numbers_of(frames) == list(range(num_frames))
-    assert [*scan_scenes(path, fps=16)] == [SceneScan(num_frames, ())]
+    assert [*scan_scenes(probe_video(path), fps=16)] == [SceneScan(num_frames, ())]
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "bmp"])
-def test_a_still_picture_is_known_as_one(tmp_path, suffix):
+def test_a_still_picture_is_no_video(tmp_path, suffix):
     path = tmp_path / f"still.{suffix}"
     Image.new("RGB", (32, 32), "red").save(path)
-    assert probe_video(path).is_still
+    with pytest.raises(MediaError, match="still picture"):
+        probe_video(path)
 
 
 def test_one_frame_of_a_real_video_is_not_a_still_picture(numbered_video):
-    assert not probe_video(numbered_video("one.mp4", num_frames=1, fps="16")).is_still
+    assert probe_video(numbered_video("one.mp4", num_frames=1, fps="16")).num_frames == 1
 
 
 def test_a_cut_by_edit_list_starts_at_its_first_shown_frame(ffmpeg, numbered_video, numbers_of):
     whole = numbered_video("whole.mp4", "-g", "40", "-bf", "0", num_frames=48, fps="16")
     cut = whole.with_name("cut.mp4")
     ffmpeg("-ss", "1", "-i", whole, "-c", "copy", cut)
-    frames = list(read_frames(cut, fps=16, height=48, width=64, fit="native"))
+    frames = list(read_frames(probe_video(cut), fps=16, height=48, width=64, fit="native"))
     assert numbers_of(frames) == list(range(16, 48))
 
 
@@ -350,17 +351,17 @@ def damaged(ffmpeg, tmp_path) -> Path:
 def test_damage_in_the_middle_names_what_can_be_read(damaged):
     words = r"frames 0 to \d+ \(up to 0:0\d\.\d\d\) can be read"
     with pytest.raises(DamagedVideoError, match=words) as e:
-        list(scan_scenes(damaged, fps=16))
+        list(scan_scenes(probe_video(damaged), fps=16))
     seconds = float(e.value.hint.partition("--seconds ")[2].split(",")[0])
     assert 1 <= seconds < 5
     # What the hint offers works, and its frames are the right ones.
     num_frames = round(seconds * 16)
-    (*_, scan) = scan_scenes(damaged, fps=16, num_frames=num_frames)
+    (*_, scan) = scan_scenes(probe_video(damaged), fps=16, num_frames=num_frames)
     assert scan == SceneScan(num_frames, ())
     with pytest.raises(DamagedVideoError, match="can be read"):
-        list(scan_scenes(damaged, fps=16, num_frames=90))
+        list(scan_scenes(probe_video(damaged), fps=16, num_frames=90))
     with pytest.raises(DamagedVideoError, match="can be read"):
-        count_frames(damaged, fps=16)
+        count_frames(probe_video(damaged), fps=16)
 
 
 @pytest.mark.parametrize("name", ["video.mp4", "video.mkv"])

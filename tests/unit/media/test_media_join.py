@@ -18,7 +18,9 @@ from longvie_cli.media.sound import SoundPart, read_sound
 
 
 def _frames(path, height=48, width=64):
-    return np.stack(list(read_frames(path, fps=None, height=height, width=width, fit="native")))
+    return np.stack(
+        list(read_frames(probe_video(path), fps=None, height=height, width=width, fit="native"))
+    )
 
 
 def _whole(path, seconds=98 / 16):
@@ -46,7 +48,7 @@ def test_joined_frames_are_the_clips_frames(clips, tmp_path):
     output = tmp_path / "out.mp4"
     assert join_clips(clips, output, fps=16, metadata=None, overwrite=False) == 98
     assert np.array_equal(_frames(output), np.concatenate([_frames(clip) for clip in clips]))
-    resampled = list(read_frames(output, fps=16, height=48, width=64, fit="native"))
+    resampled = list(read_frames(probe_video(output), fps=16, height=48, width=64, fit="native"))
     assert np.array_equal(np.stack(resampled), _frames(output))
 
 
@@ -59,7 +61,7 @@ def test_joined_times_are_exact(clips, tmp_path):
     assert packets.time_base == Fraction(1, 16000)
     assert packets.duration == Fraction(98, 16)
     assert probe_video(output).fps == 16.0
-    assert count_frames(output, fps=16) == 98
+    assert count_frames(probe_video(output), fps=16) == 98
 
 
 def test_a_rate_that_microseconds_cannot_hold(write_clip, moving_frames, tmp_path):
@@ -102,7 +104,7 @@ def test_without_metadata_nothing_of_the_clips_is_kept(clips, tmp_path):
 def test_a_joined_file_can_be_extended(clips, write_clip, moving_frames, tmp_path):
     earlier, output = tmp_path / "earlier.mp4", tmp_path / "out.mp4"
     join_clips(clips[:2], earlier, fps=16, metadata="{}", overwrite=False)
-    assert is_joinable(earlier, height=48, width=64, fps=16)
+    assert is_joinable(probe_video(earlier), height=48, width=64, fps=16)
     more = write_clip("more.mp4", moving_frames(32, seed=9), preset="medium")
     assert join_clips([earlier, more], output, fps=16, metadata=None, overwrite=False) == 97
     assert read_packets(output).is_constant(16)
@@ -119,11 +121,11 @@ def test_foreign_files_are_not_joinable(ffmpeg, write_clip, moving_frames, tmp_p
     }
     for name, codec in codecs.items():
         ffmpeg(*source, *codec, tmp_path / name)
-        assert not is_joinable(tmp_path / name, height=48, width=64, fps=16), name
+        assert not is_joinable(probe_video(tmp_path / name), height=48, width=64, fps=16), name
     ours = write_clip("ours.mp4", moving_frames(3), preset="medium")
-    assert is_joinable(ours, height=48, width=64, fps=16)
-    assert not is_joinable(ours, height=48, width=64, fps=24)
-    assert not is_joinable(ours, height=48, width=80, fps=16)
+    assert is_joinable(probe_video(ours), height=48, width=64, fps=16)
+    assert not is_joinable(probe_video(ours), height=48, width=64, fps=24)
+    assert not is_joinable(probe_video(ours), height=48, width=80, fps=16)
     with pytest.raises(MediaError, match=r"b_frames\.mp4: cannot be joined without encoding"):
         join_clips(
             [ours, tmp_path / "b_frames.mp4"],
@@ -163,7 +165,7 @@ def test_an_existing_output_is_kept_unless_told(clips, tmp_path):
     assert raised.value.exit_code == 4
     assert output.read_bytes() == b"mine"
     join_clips(clips, output, fps=16, metadata=None, overwrite=True)
-    assert count_frames(output, fps=16) == 98
+    assert count_frames(probe_video(output), fps=16) == 98
 
 
 def test_a_folder_that_is_not_there(clips, tmp_path):

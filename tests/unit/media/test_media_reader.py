@@ -11,6 +11,7 @@ from PIL import Image
 
 from longvie_cli.errors import MediaError
 from longvie_cli.media.frames import resize_frame
+from longvie_cli.media.probe import probe_video
 from longvie_cli.media.reader import count_frames, read_frames, read_image, read_last_frames
 
 
@@ -23,19 +24,19 @@ def _on_screen(times: list[Fraction], second: Fraction) -> int:
 def test_each_frame_shows_what_was_on_screen(numbered_video, numbers_of, rate):
     path = numbered_video("video.mp4", num_frames=80, fps=rate)
     times = [index / Fraction(rate) for index in range(80)]
-    frames = list(read_frames(path, fps=16, height=48, width=64, fit="native"))
+    frames = list(read_frames(probe_video(path), fps=16, height=48, width=64, fit="native"))
     expected = [_on_screen(times, Fraction(k, 16)) for k in range(len(frames))]
     assert numbers_of(frames) == expected
     # A picture for every k/16 s before the end; the end too may be 1/16 of a frame late.
     assert len(frames) == math.ceil(80 / Fraction(rate) * 16 - Fraction(1, 16))
-    assert count_frames(path, fps=16) == len(frames)
+    assert count_frames(probe_video(path), fps=16) == len(frames)
 
 
 @pytest.mark.parametrize("suffix", ["mkv", "mp4", "mov", "avi", "ts"])
 def test_sixteen_fps_stays_as_it_is_in_every_container(numbered_video, numbers_of, suffix):
     plain = ("-c:v", "libx264", "-qp", "0", "-pix_fmt", "yuv420p")
     path = numbered_video(f"video.{suffix}", num_frames=80, fps="16", codec=plain)
-    frames = list(read_frames(path, fps=16, height=48, width=64, fit="native"))
+    frames = list(read_frames(probe_video(path), fps=16, height=48, width=64, fit="native"))
     assert numbers_of(frames) == list(range(80))
 
 
@@ -58,13 +59,13 @@ def test_variable_frame_rate(ffmpeg, numbered_video, numbers_of, tmp_path):
     )
     path = path.with_suffix(".mkv")
     times = [Fraction(n * n, 100) for n in range(24)]
-    frames = list(read_frames(path, fps=16, height=48, width=64, fit="native"))
+    frames = list(read_frames(probe_video(path), fps=16, height=48, width=64, fit="native"))
     expected = [_on_screen(times, Fraction(k, 16)) for k in range(len(frames))]
     assert numbers_of(frames) == expected
     assert len(frames) >= 5.29 * 16
-    stored = list(read_frames(path, fps=None, height=48, width=64, fit="native"))
+    stored = list(read_frames(probe_video(path), fps=None, height=48, width=64, fit="native"))
     assert numbers_of(stored) == list(range(24))
-    assert count_frames(path, fps=None) == 24
+    assert count_frames(probe_video(path), fps=None) == 24
 
 
 def test_video_that_starts_late_starts_with_its_first_frame(ffmpeg, numbered_video, numbers_of):
@@ -72,7 +73,7 @@ def test_video_that_starts_late_starts_with_its_first_frame(ffmpeg, numbered_vid
     late = video.with_name("late.mkv")
     sound = ("-f", "lavfi", "-i", "sine=d=2")
     ffmpeg(*sound, "-itsoffset", "0.7", "-i", video, "-map", "1", "-map", "0", "-c:v", "copy", late)
-    frames = list(read_frames(late, fps=16, height=48, width=64, fit="native"))
+    frames = list(read_frames(probe_video(late), fps=16, height=48, width=64, fit="native"))
     assert numbers_of(frames) == list(range(20))
 
 
@@ -80,14 +81,17 @@ def test_one_frame_is_one_frame_at_any_rate(numbered_video):
     for rate in ("8", "16", "60000/1001", "240"):
         path = numbered_video("one.mp4", num_frames=1, fps=rate)
         at_8_fps = 2 if rate == "8" else 1
-        assert count_frames(path, fps=16) == at_8_fps
-        assert len(list(read_frames(path, fps=16, height=48, width=64, fit="crop"))) == at_8_fps
+        assert count_frames(probe_video(path), fps=16) == at_8_fps
+        assert (
+            len(list(read_frames(probe_video(path), fps=16, height=48, width=64, fit="crop")))
+            == at_8_fps
+        )
 
 
 def test_gif_with_odd_size(ffmpeg, tmp_path):
     path = tmp_path / "odd.gif"
     ffmpeg("-f", "lavfi", "-i", "testsrc2=s=63x47:r=10:d=1", path)
-    frames = list(read_frames(path, fps=16, height=32, width=48, fit="crop"))
+    frames = list(read_frames(probe_video(path), fps=16, height=32, width=48, fit="crop"))
     assert len(frames) == 16
     assert frames[0].shape == (32, 48, 3)
 
@@ -95,23 +99,27 @@ def test_gif_with_odd_size(ffmpeg, tmp_path):
 def test_range_of_frames(numbered_video, numbers_of):
     path = numbered_video("video.mp4", num_frames=60, fps="32")
     size = {"height": 48, "width": 64, "fit": "native"}
-    frames = list(read_frames(path, fps=16, start_frame=5, num_frames=3, **size))
+    frames = list(read_frames(probe_video(path), fps=16, start_frame=5, num_frames=3, **size))
     assert numbers_of(frames) == [10, 12, 14]
-    assert numbers_of(list(read_frames(path, fps=None, start_frame=57, **size))) == [57, 58, 59]
+    assert numbers_of(list(read_frames(probe_video(path), fps=None, start_frame=57, **size))) == [
+        57,
+        58,
+        59,
+    ]
     with pytest.raises(MediaError, match="ends after 30 frames at 16 fps, but 31 are needed"):
-        list(read_frames(path, fps=16, start_frame=25, num_frames=6, **size))
+        list(read_frames(probe_video(path), fps=16, start_frame=25, num_frames=6, **size))
 
 
 def test_last_frames(numbered_video, numbers_of):
     path = numbered_video("video.mp4", num_frames=20, fps="16")
     size = {"height": 48, "width": 64, "fit": "native"}
-    assert numbers_of(read_last_frames(path, 8, fps=16, **size)) == list(range(12, 20))
-    assert numbers_of(read_last_frames(path, 30, fps=16, **size)) == list(range(20))
+    assert numbers_of(read_last_frames(probe_video(path), 8, fps=16, **size)) == list(range(12, 20))
+    assert numbers_of(read_last_frames(probe_video(path), 30, fps=16, **size)) == list(range(20))
 
 
 def test_reading_can_stop_early(numbered_video):
     path = numbered_video("video.mp4", num_frames=80, fps="16")
-    frames = read_frames(path, fps=16, height=48, width=64, fit="native")
+    frames = read_frames(probe_video(path), fps=16, height=48, width=64, fit="native")
     assert next(frames).shape == (48, 64, 3)
     frames.close()
 
@@ -144,32 +152,32 @@ def test_rotation_by_metadata(ffmpeg, quadrants, angle, corners):
     turned = quadrants.with_name("turned.mp4")
     ffmpeg("-display_rotation", str(angle), "-i", quadrants, "-c", "copy", turned)
     height, width = (64, 96) if angle % 180 == 0 else (96, 64)
-    frame = next(read_frames(turned, fps=16, height=height, width=width, fit="native"))
+    frame = next(read_frames(probe_video(turned), fps=16, height=height, width=width, fit="native"))
     assert _corner_names(frame) == corners
 
 
 def test_portrait_is_padded_or_cropped(ffmpeg, quadrants):
     turned = quadrants.with_name("turned.mp4")
     ffmpeg("-display_rotation", "90", "-i", quadrants, "-c", "copy", turned)
-    padded = next(read_frames(turned, fps=16, height=64, width=96, fit="pad"))
+    padded = next(read_frames(probe_video(turned), fps=16, height=64, width=96, fit="pad"))
     assert _corner_names(padded) == "kkkk"
     columns = np.flatnonzero(padded.max(axis=(0, 2)) > 20)
     assert (columns[0], columns[-1]) == (26, 68)  # 64 * 64 / 96 = 42.7 columns in the middle
-    cropped = next(read_frames(turned, fps=16, height=64, width=96, fit="crop"))
+    cropped = next(read_frames(probe_video(turned), fps=16, height=64, width=96, fit="crop"))
     assert _corner_names(cropped) == "GWRB"
 
 
 def test_non_square_pixels_become_square(ffmpeg, quadrants):
     wide = quadrants.with_name("wide.mp4")
     ffmpeg("-i", quadrants, "-vf", "setsar=2/1", "-c:v", "libx264", "-qp", "0", wide)
-    frame = next(read_frames(wide, fps=16, height=64, width=192, fit="native"))
+    frame = next(read_frames(probe_video(wide), fps=16, height=64, width=192, fit="native"))
     assert frame.shape == (64, 192, 3)
     assert _corner_names(frame) == "RGBW"
-    padded = next(read_frames(wide, fps=16, height=64, width=96, fit="pad"))
+    padded = next(read_frames(probe_video(wide), fps=16, height=64, width=96, fit="pad"))
     rows = np.flatnonzero(padded.max(axis=(1, 2)) > 20)
     assert (rows[0], rows[-1]) == (16, 47)
     with pytest.raises(MediaError, match="192x64, but 96x64 is needed"):
-        read_frames(wide, fps=16, height=64, width=96, fit="native")
+        read_frames(probe_video(wide), fps=16, height=64, width=96, fit="native")
 
 
 def test_size_that_changes_half_way(ffmpeg, tmp_path):
@@ -181,18 +189,22 @@ def test_size_that_changes_half_way(ffmpeg, tmp_path):
     both = tmp_path / "both.ts"
     both.write_bytes(b"".join(part.read_bytes() for part in parts))
     for fps in (None, 16):
-        frames = list(read_frames(both, fps=fps, height=48, width=64, fit="native"))
+        frames = list(read_frames(probe_video(both), fps=fps, height=48, width=64, fit="native"))
         assert {frame.shape for frame in frames} == {(48, 64, 3)}
         # The decoder itself loses the frame it holds back at the change.
-        assert len(frames) == count_frames(both, fps=fps) >= 31
-        later = list(read_frames(both, fps=fps, height=48, width=64, fit="native", start_frame=10))
+        assert len(frames) == count_frames(probe_video(both), fps=fps) >= 31
+        later = list(
+            read_frames(
+                probe_video(both), fps=fps, height=48, width=64, fit="native", start_frame=10
+            )
+        )
         assert np.array_equal(np.stack(later), np.stack(frames[10:]))
 
 
 def test_stretch_equals_pillow_bicubic(moving_frames, write_clip):
     path = write_clip("clip.mp4", moving_frames(2, height=48, width=80))
-    (plain, _) = read_frames(path, fps=None, height=48, width=80, fit="native")
-    (small, _) = read_frames(path, fps=None, height=36, width=64, fit="stretch")
+    (plain, _) = read_frames(probe_video(path), fps=None, height=48, width=80, fit="native")
+    (small, _) = read_frames(probe_video(path), fps=None, height=36, width=64, fit="stretch")
     wanted = Image.fromarray(plain).resize((64, 36), Image.Resampling.BICUBIC)
     assert np.array_equal(small, np.asarray(wanted))
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from longvie_cli.media.frames import resize_frame
+from longvie_cli.media.probe import probe_video
 from longvie_cli.media.reader import count_frames
 from longvie_cli.media.scenes import (
     SMALL_HEIGHT,
@@ -145,9 +146,11 @@ def write(path: Path, frames: list[np.ndarray], fps: int) -> Path:
 
 def test_a_file_is_scanned_at_the_rate_of_the_run(flights, tmp_path: Path) -> None:
     path = write(tmp_path / "cut.mp4", [*flights[0][:30], *flights[4][:30]], fps=32)
-    *counts, scan = scan_scenes(path, fps=16)
-    assert scan == SceneScan(count_frames(path, fps=16), (15,))
+    *counts, scan = scan_scenes(probe_video(path), fps=16)
+    assert scan == SceneScan(count_frames(probe_video(path), fps=16), (15,))
     assert scan.num_frames == 30
     assert counts == []
-    assert [*scan_scenes(path, fps=16, start_frame=10, num_frames=12)] == [SceneScan(12, (5,))]
-    assert [*scan_scenes(path, fps=16, num_frames=14)] == [SceneScan(14, ())]
+    assert [*scan_scenes(probe_video(path), fps=16, start_frame=10, num_frames=12)] == [
+        SceneScan(12, (5,))
+    ]
+    assert [*scan_scenes(probe_video(path), fps=16, num_frames=14)] == [SceneScan(14, ())]

@@ -59,14 +59,14 @@ def test_colours_are_converted_with_bt709_not_only_tagged(ffmpeg, write_clip):
     assert abs(planes[0] - 63) <= 1
     assert abs(planes[32 * 32] - 102) <= 1
     assert abs(planes[32 * 32 + 16 * 16] - 240) <= 1
-    (frame, _) = read_frames(path, fps=None, height=32, width=32, fit="native")
+    (frame, _) = read_frames(probe_video(path), fps=None, height=32, width=32, fit="native")
     assert np.abs(frame.astype(int) - red[0]).max() <= 2
 
 
 def test_what_is_read_is_what_was_written(write_clip, moving_frames):
     smooth = np.repeat(np.repeat(moving_frames(4, height=8, width=12), 8, axis=1), 8, axis=2)
     path = write_clip("clip.mp4", smooth, crf=4)
-    read = np.stack(list(read_frames(path, fps=16, height=64, width=96, fit="native")))
+    read = np.stack(list(read_frames(probe_video(path), fps=16, height=64, width=96, fit="native")))
     assert np.abs(read.astype(int) - smooth).mean() < 6
     assert probe_video(path).num_frames == 4
 
