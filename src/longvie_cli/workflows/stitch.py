@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
 from pathlib import Path
 
 from longvie_cli.errors import MediaError, UsageError
@@ -12,9 +13,9 @@ from longvie_cli.media.probe import probe_video
 from longvie_cli.planning.paths import check_output_path, output_taken
 from longvie_cli.progress import Progress, SilentProgress
 from longvie_cli.result import JobResult
-from longvie_cli.run_folder.commit import completed_clips
 from longvie_cli.run_folder.layout import RunFolder
-from longvie_cli.run_folder.manifest import RunManifest, read_manifest
+from longvie_cli.run_folder.manifest import RunInputs
+from longvie_cli.run_folder.run import Run
 from longvie_cli.settings.requests import StitchRequest
 from longvie_cli.version import __version__
 
@@ -75,16 +76,17 @@ def _clips_of(path: Path, progress: Progress) -> list[Path]:
             raise UsageError(f"{path}: this folder holds no run and no mp4 file.")
         return clips
     folder.check_no_links()
-    manifest = read_manifest(folder.run_json)
-    done = completed_clips(folder, manifest.plan, manifest.redos)
+    run = Run.read(folder)
+    stored = run.clips()
+    done = list(takewhile(lambda clip: clip.record is not None, stored))
     if not done:
         raise UsageError(
             f"{path}: this run has no finished clip.",
             hint="Clips are gone after --no-keep-clips; use the finished mp4.",
         )
-    if len(done) < len(manifest.plan):
-        progress.warning(f"{path.name}: {len(done)} of {len(manifest.plan)} clips are finished.")
-    return [folder.clip_video(record.index) for record in done]
+    if len(done) < len(stored):
+        progress.warning(f"{path.name}: {len(done)} of {len(stored)} clips are finished.")
+    return [folder.clip_video(clip.spec.index) for clip in done]
 
 
 def _frames_per_second(clip: Path) -> int:
@@ -105,20 +107,20 @@ def _audio(request: StitchRequest) -> Path | None:
         return None
     if request.audio != "source":
         return Path(request.audio)
-    manifest = _only_run(request)
-    source = manifest.request.get("source") if manifest is not None else None
-    if manifest is None or source is None or manifest.request.get("source_kind") != "video":
+    inputs = _only_run(request)
+    if inputs is None or inputs.source is None or inputs.source_kind != "video":
         raise UsageError(
             "--audio source: needs exactly one run that was made from a video.",
             hint="Pass --audio FILE.",
         )
+    source = inputs.source
     if not probe_video(Path(source)).has_audio:
         raise UsageError(f"--audio source: {Path(source).name} has no sound.")
     return Path(source)
 
 
-def _only_run(request: StitchRequest) -> RunManifest | None:
+def _only_run(request: StitchRequest) -> RunInputs | None:
     if len(request.inputs) != 1:
         return None
     folder = RunFolder(request.inputs[0])
-    return read_manifest(folder.run_json) if folder.is_begun else None
+    return Run.read(folder).manifest.inputs if folder.is_begun else None

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+
 import numpy as np
 
-from longvie_cli.worlds.looks import PALETTES, TIMES_OF_DAY, WEATHERS, Look
+from longvie_cli.worlds.looks import PALETTES, TIMES_OF_DAY, WEATHERS, Look, caption_phrases
 
 # Worlds' own captions use one small vocabulary; people use more. Plain words come first.
 PALETTE_WORDS: dict[str, tuple[str, ...]] = {
@@ -96,6 +99,25 @@ def paraphrase(look: Look, rng: np.random.Generator) -> tuple[str, tuple[bool, b
     if rng.random() < 0.3:
         text += "."
     return text, (True, bool(time), bool(weather))
+
+
+def vocabulary() -> dict[str, list[str]]:
+    """Return every word of the prompts above and of captions, by what it tells, plainest first."""
+    more: dict[str, Iterable[str]] = {
+        "lands": sum(PALETTE_WORDS.values(), ()),
+        "times of day": sum(TIME_WORDS.values(), ()),
+        "weather": sum(WEATHER_WORDS.values(), ()),
+        "shapes": (*PLACES, *OPENINGS),
+    }
+    words: dict[str, list[str]] = {}
+    known: set[str] = set()
+    for what, phrases in caption_phrases().items():
+        words[what] = []
+        for word in re.findall(r"[a-z]+", " ".join([*phrases, *more.get(what, ())])):
+            if word not in known:
+                known.add(word)
+                words[what].append(word)
+    return words
 
 
 def look_labels(look: Look, named: tuple[bool, bool, bool]) -> tuple[int, int, int]:
