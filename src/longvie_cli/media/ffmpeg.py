@@ -351,7 +351,7 @@ def check_read_to_the_end(path: Path, process: FfmpegProcess, *, decoded: bool =
         raise CutOffError(
             f"{path}: the file is cut off ({said}).", hint="Copy or download it again."
         )
-    if said := _line_with(_SCARCITY_ERRORS, complaints):
+    if said := _line_with(tuple(_SCARCITY_ERRORS), complaints):
         code = next(code for text, code in _SCARCITY_ERRORS.items() if text in said)
         scarce = scarcity_error(f"{path}: ffmpeg cannot read it", OSError(code, os.strerror(code)))
         assert scarce is not None, "chosen for that"
