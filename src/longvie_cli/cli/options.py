@@ -416,10 +416,14 @@ AudioOfAll = Annotated[
         rich_help_panel=DELIVERY,
     ),
 ]
-AudioFile = Annotated[
+AudioOfInputs = Annotated[
     str | None,
     typer.Option(
-        "--audio", metavar="none|FILE", help="Sound of the file.", rich_help_panel=DELIVERY
+        "--audio",
+        metavar="none|source|FILE",
+        help="Sound of the file; that of each input, beside its own frames, if not given. source: "
+        "of the video that a run was made from, also where the run is silent.",
+        rich_help_panel=DELIVERY,
     ),
 ]
 Overwrite = Annotated[

@@ -28,10 +28,11 @@ def stitch(
         typer.Argument(metavar="RUN_OR_CLIPS...", help="Run folders and mp4 files, in order."),
     ],
     output: o.Output,
-    audio: o.AudioFile = None,
+    audio: o.AudioOfInputs = None,
     overwrite: o.Overwrite = None,
     no_clobber: o.NoClobber = None,
     embed_metadata: o.EmbedMetadata = None,
+    dry_run: o.DryRun = False,
     config: o.Config = None,
     json_result: o.Json = False,
     quiet: o.Quiet = False,
@@ -39,7 +40,10 @@ def stitch(
     debug: o.Debug = False,
     version: o.Version = False,
 ) -> None:
-    """Join the clips of runs, or single files, into one mp4 without encoding again."""
+    """Join the clips of runs, or single files, into one mp4 without encoding a frame again.
+
+    Their sound goes along, each beside its own frames.
+    """
 
     def request_model() -> type[StitchRequest]:
         from longvie_cli.settings.requests import StitchRequest
@@ -49,6 +53,6 @@ def stitch(
     def work(request: StitchRequest, console: Console) -> JobResult:
         from longvie_cli.workflows import stitch as workflow
 
-        return workflow.stitch(request, console)
+        return workflow.plan(request, console) if dry_run else workflow.stitch(request, console)
 
     execute(context, request_model, work)

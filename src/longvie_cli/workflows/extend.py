@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from longvie_cli.hub.installed import go_offline
 from longvie_cli.planning.extend import decide
-from longvie_cli.planning.paths import check_name, check_places
+from longvie_cli.planning.paths import check_places
 from longvie_cli.progress import Progress, SilentProgress
 from longvie_cli.result import JobResult
 from longvie_cli.running.carry_out import carry_out
@@ -25,7 +25,6 @@ def extend(request: ExtendRequest, progress: Progress | None = None) -> JobResul
     """
     progress = progress or SilentProgress()
     check_places(request)
-    check_name(request.previous)
     if request.no_clobber and request.output.exists():
         progress.message(f"{request.output}: exists, skipped (--no-clobber).")
         return JobResult("skipped", request.output)
@@ -38,7 +37,6 @@ def plan(request: ExtendRequest, progress: Progress | None = None) -> JobResult:
     """Say what `extend` would do; writes nothing."""
     progress = progress or SilentProgress()
     check_places(request)
-    check_name(request.previous)
     if request.offline:
         go_offline()
     return describe(decide(request, progress), progress)
