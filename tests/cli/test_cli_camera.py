@@ -16,6 +16,7 @@ from longvie_cli.planning.generate import decide
 from longvie_cli.progress import SilentProgress
 from longvie_cli.settings.requests import GenerateRequest
 from longvie_cli.settings.resolve import resolve
+from small_preset import SMALL
 
 REFERENCE = Path(__file__).resolve().parents[2] / "examples" / "reference.mp4"
 PATH = "forward 1, turn 20 in 2s"
@@ -23,9 +24,9 @@ PATH = "forward 1, turn 20 in 2s"
 
 @pytest.fixture
 def image(tmp_path: Path) -> Path:
-    """A frame of the reference as a user might have it, 300x200."""
+    """A frame of the reference as a user might have it, 300x228."""
     frames = read_frames(
-        probe_video(REFERENCE), fps=16, height=200, width=300, fit="crop", num_frames=1
+        probe_video(REFERENCE), fps=16, height=228, width=300, fit="crop", num_frames=1
     )
     Image.fromarray(next(iter(frames))).save(tmp_path / "x.png")
     return tmp_path / "x.png"
@@ -33,10 +34,11 @@ def image(tmp_path: Path) -> Path:
 
 def test_a_picture_is_flown_through_and_on(longvie, tmp_path: Path, image: Path) -> None:
     common = ("generate", "--image", image, "--camera", PATH, "-p", "hills", *QUICK)
-    outcome = longvie(*common, "--seconds", "4", "-o", "out.mp4")
+    outcome = longvie(*common, "--seconds", "1.5", "-o", "out.mp4")
     assert (outcome.code, outcome.out) == (0, "out.mp4\n"), outcome.err
-    assert "x.png: 300x200 is resized to 192x112; 12 % of its height is cropped" in outcome.err
-    assert len(frames_of(tmp_path / "out.mp4")) == 64
+    resized = f"300x228 is resized to {SMALL.size.label}; 12 % of its height is cropped"
+    assert f"x.png: {resized}" in outcome.err
+    assert len(frames_of(tmp_path / "out.mp4")) == 24
     about = read_settings(tmp_path / "out.mp4")
     assert about is not None
     assert about["settings"]["camera"] == "forward 1 in 4s, turn 20 in 2s"
@@ -44,18 +46,18 @@ def test_a_picture_is_flown_through_and_on(longvie, tmp_path: Path, image: Path)
     depth = frames_of(tmp_path / "out.longvie" / "controls" / "depth_0001.mp4")
     assert depth.std() > 20 and np.abs(depth[-1].astype(int) - depth[0]).mean() > 3
     before = contents(tmp_path)
-    assert longvie(*common, "--seconds", "4", "-o", "out.mp4").code == 0
+    assert longvie(*common, "--seconds", "1.5", "-o", "out.mp4").code == 0
     assert contents(tmp_path) == before
 
     # What is left of the path goes on, then a new one starts from the last frame.
     outcome = longvie("extend", "out.mp4", "--seconds", "0.5", "-o", "on.mp4", "--json")
-    assert (outcome.code, outcome.fields["frames"]) == (0, 72), outcome.err
+    assert (outcome.code, outcome.fields["frames"]) == (0, 32), outcome.err
     assert "without controls" not in outcome.err
     outcome = longvie(
         *("extend", "on.mp4", "--camera", "orbit left", "--seconds", "0.5", "-o", "more.mp4"),
         "--json",
     )
-    assert (outcome.code, outcome.fields["frames"]) == (0, 80), outcome.err
+    assert (outcome.code, outcome.fields["frames"]) == (0, 40), outcome.err
     last = frames_of(tmp_path / "on.longvie" / "controls" / "depth_0000.mp4")[8]
     first = frames_of(tmp_path / "more.longvie" / "controls" / "depth_0000.mp4")[0]
     assert first.shape == last.shape

@@ -12,10 +12,9 @@ from PIL import Image
 from delivered import QUICK, contents, frames_of
 from longvie_cli.media.reader import read_image
 from longvie_cli.media.writer import VideoWriter
-from longvie_cli.settings.presets import load_preset
 from longvie_cli.worlds import Flight
+from small_preset import SMALL
 
-PRESET = load_preset("tiny")
 PATH = "forward 1, turn 20 in 2s"
 
 
@@ -35,7 +34,7 @@ def test_controls_along_a_path_are_those_a_run_makes_for_itself(
     assert made.code == 0, made.err
     outcome = longvie("extract-controls", *source, "-o", "controls")
     assert (outcome.code, outcome.out) == (0, "controls\n"), outcome.err
-    assert "photo.png: 300x200 is resized to 192x112" in outcome.err
+    assert f"photo.png: 300x200 is resized to {SMALL.size.label}" in outcome.err
     theirs = contents(tmp_path / "out.longvie" / "controls")
     assert contents(tmp_path / "controls") == theirs
 
@@ -48,10 +47,10 @@ def test_controls_along_a_path_are_those_a_run_makes_for_itself(
     # The list of hashes names the preview too.
     del theirs["hashes.json"]
     assert {name: found[name] for name in theirs} == theirs
-    width = PRESET.width
+    width = SMALL.width
     shown = frames_of(tmp_path / "controls" / "preview.mp4")[:, :, :width].astype(int)
     first = read_image(
-        tmp_path / "controls" / "first.png", height=PRESET.height, width=width, fit="native"
+        tmp_path / "controls" / "first.png", height=SMALL.height, width=width, fit="native"
     )
     assert np.abs(shown[0] - first).mean() < 3
     assert np.abs(shown[-1] - first).mean() > 3
@@ -69,7 +68,7 @@ def test_a_landscape_is_extracted_with_its_captions_or_the_prompt(longvie, tmp_p
         *("extract-controls", "--seed", "7", "--clips", "1", "--preview", "--json", "-o", "a")
     )
     assert outcome.code == 0, outcome.err
-    assert (outcome.fields["frames"], outcome.fields["seed"]) == (PRESET.num_frames, 7)
+    assert (outcome.fields["frames"], outcome.fields["seed"]) == (SMALL.num_frames, 7)
     (clip,) = json.loads((tmp_path / "a" / "cond.json").read_text())
     assert len(clip["text"]) > 10
     assert (tmp_path / "a" / "contact_sheet.png").is_file()
@@ -88,13 +87,13 @@ def test_a_dry_run_says_what_would_be_made_and_writes_nothing(
     outcome = longvie("extract-controls", reference_video, "--dry-run", "--json", "-o", "controls")
     assert outcome.code == 0, outcome.err
     fields, plan = outcome.fields, outcome.fields["plan"]
-    assert (fields["status"], fields["frames"], fields["seconds"]) == ("planned", 48, 3)
-    assert [clip["frames"] for clip in plan["clips"]] == [33, 15]
+    assert (fields["status"], fields["frames"], fields["seconds"]) == ("planned", 16, 1)
+    assert [clip["frames"] for clip in plan["clips"]] == [9, 7]
     assert any("24 fps is resampled to 16 fps" in line for line in plan["inputs"])
     states = [(model["role"], model["name"], model["state"]) for model in plan["models"]]
     assert states == [("depth", "embedded", "here"), ("tracker", "lk", "here")]
     # Raw depth is stored twice while it is steadied: most of what is needed.
-    raw = 48 * PRESET.height * PRESET.width * 2 * 2
+    raw = 16 * SMALL.height * SMALL.width * 2 * 2
     assert raw < plan["disk_bytes"] < 2 * raw
     assert plan["disk_free_bytes"] > 0
     assert contents(tmp_path) == {}
@@ -128,7 +127,7 @@ def test_depth_that_is_too_short_is_said_before_anything_is_made(
     ):
         outcome = longvie(*command, "--depth", short_depth, *dry)
         assert outcome.code == 5, outcome.err
-        assert "the depth has 10 frames (0.62 s at 16 fps), but reference.mp4 needs 48" in (
+        assert "the depth has 10 frames (0.62 s at 16 fps), but reference.mp4 needs 16" in (
             outcome.err
         )
         assert contents(tmp_path) == before

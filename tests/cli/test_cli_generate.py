@@ -19,11 +19,9 @@ from longvie_cli.media.reader import read_image
 from longvie_cli.planning.job import Job
 from longvie_cli.run_folder.layout import RunFolder
 from longvie_cli.run_folder.tails import load_tail
-from longvie_cli.settings.presets import load_preset
-from longvie_cli.workflows import clip_loop
+from longvie_cli.running import clip_loop
 from small_image_model import save_depth_controlnet
-
-PRESET = load_preset("tiny")
+from small_preset import SMALL
 
 
 def test_a_video_becomes_a_video_of_its_length(
@@ -35,14 +33,14 @@ def test_a_video_becomes_a_video_of_its_length(
     assert (outcome.code, outcome.out) == (0, "out.mp4\n"), outcome.err
     assert "24 fps is resampled to 16 fps" in outcome.err
     packets = read_packets(tmp_path / "out.mp4")
-    assert len(packets.timestamps) == 48
+    assert len(packets.timestamps) == 16
     assert packets.is_constant(16)
-    assert (packets.height, packets.width) == (PRESET.height, PRESET.width)
+    assert (packets.height, packets.width) == (SMALL.height, SMALL.width)
     clips = [tmp_path / "out.longvie" / "clips" / f"000{index}.mp4" for index in range(2)]
-    assert [len(frames_of(clip)) for clip in clips] == [33, 15]
+    assert [len(frames_of(clip)) for clip in clips] == [9, 7]
     assert np.array_equal(frames_of(tmp_path / "out.mp4"), np.concatenate([*map(frames_of, clips)]))
     tail = load_tail(RunFolder(tmp_path / "out.longvie").tail(1))
-    assert tail.shape == (PRESET.history_frames, PRESET.height, PRESET.width, 3)
+    assert tail.shape == (SMALL.history_frames, SMALL.height, SMALL.width, 3)
 
 
 def test_the_settings_travel_with_the_file_but_no_path_does(
@@ -74,8 +72,8 @@ def test_json_is_one_object(longvie, tmp_path: Path) -> None:
         "status": "done",
         "output": "out.mp4",
         "run_dir": "out.longvie",
-        "frames": 33,
-        "seconds": 33 / 16,
+        "frames": SMALL.num_frames,
+        "seconds": SMALL.num_frames / 16,
         "seed": 5,
         "warnings": [],
     }
@@ -112,8 +110,8 @@ def test_a_dry_run_writes_nothing(longvie, tmp_path: Path, reference_video: Path
     assert outcome.code == 0, outcome.err
     assert contents(tmp_path) == {}
     fields = outcome.fields
-    assert (fields["status"], fields["frames"]) == ("planned", 48)
-    assert [clip["frames"] for clip in fields["plan"]["clips"]] == [33, 15]
+    assert (fields["status"], fields["frames"]) == ("planned", 16)
+    assert [clip["frames"] for clip in fields["plan"]["clips"]] == [9, 7]
     assert any("resampled to 16 fps" in line for line in fields["plan"]["inputs"])
     assert 0 < fields["plan"]["disk_bytes"] < fields["plan"]["disk_free_bytes"]
 
@@ -160,7 +158,7 @@ def test_an_output_that_cannot_be_written_is_said_before_the_work(longvie, tmp_p
 
 
 def test_prompts_over_time_reach_their_clips(longvie, tmp_path: Path) -> None:
-    (tmp_path / "prompts.txt").write_text("[0s-2s] hills\n[2s-end] hills in snow\n")
+    (tmp_path / "prompts.txt").write_text("[0s-0.5s] hills\n[0.5s-end] hills in snow\n")
     outcome = longvie(
         *("generate", "--prompt-file", "prompts.txt", "--clips", "2"),
         *("--dry-run", "--json", "-o", "out.mp4"),
@@ -174,8 +172,8 @@ def test_prompts_over_time_reach_their_clips(longvie, tmp_path: Path) -> None:
 def test_the_first_frame_can_come_from_image_source_or_prompt(
     longvie, tmp_path: Path, reference_video: Path
 ) -> None:
-    picture = np.zeros((PRESET.height, PRESET.width, 3), np.uint8)
-    picture[:, : PRESET.width // 2] = (200, 40, 40)
+    picture = np.zeros((SMALL.height, SMALL.width, 3), np.uint8)
+    picture[:, : SMALL.width // 2] = (200, 40, 40)
     Image.fromarray(picture).save(tmp_path / "first.png")
     common = ("generate", "--video", reference_video, "-p", "dunes", "--seconds", "0.4", *QUICK)
     starts = {
@@ -191,7 +189,7 @@ def test_the_first_frame_can_come_from_image_source_or_prompt(
     for one, other in (("image", "video"), ("video", "prompt"), ("image", "prompt")):
         assert np.abs(firsts[one] - firsts[other]).mean() > 1
     made = RunFolder(tmp_path / "prompt.longvie").first_picture
-    size = {"height": PRESET.height, "width": PRESET.width}
+    size = {"height": SMALL.height, "width": SMALL.width}
     assert read_image(made, **size, fit="native").shape == picture.shape
     assert not RunFolder(tmp_path / "video.longvie").first_picture.exists()
 
@@ -220,8 +218,8 @@ def test_the_first_frame_can_come_from_an_image_model(
     assert settings["settings"]["first_frame"].startswith("from the prompt by image-model ")
     picture = read_image(
         RunFolder(tmp_path / "out.longvie").first_picture,
-        height=PRESET.height,
-        width=PRESET.width,
+        height=SMALL.height,
+        width=SMALL.width,
         fit="native",
     )
     # An untrained image model paints noise; the video model's own first frames are smooth.
@@ -240,11 +238,11 @@ def test_the_first_frame_can_come_from_an_image_model(
 def test_a_source_too_short_is_played_back_and_forth(
     longvie, tmp_path: Path, reference_video: Path
 ) -> None:
-    common = ("generate", "--video", reference_video, "-p", "dunes", "--seconds", "4.5", *QUICK)
+    common = ("generate", "--video", reference_video, "-p", "dunes", "--seconds", "1.25", *QUICK)
     assert longvie(*common, "-o", "out.mp4").code == 2
     outcome = longvie(*common, "--repeat", "pingpong", "-o", "out.mp4")
     assert outcome.code == 0, outcome.err
-    assert len(frames_of(tmp_path / "out.mp4")) == 72
+    assert len(frames_of(tmp_path / "out.mp4")) == 20
 
 
 def test_controls_are_extracted_once_and_used_again(
@@ -256,7 +254,7 @@ def test_controls_are_extracted_once_and_used_again(
     assert [entry["text"] for entry in conditions] == ["dunes", "dunes"]
     before = contents(tmp_path / "controls")
     again = longvie("extract-controls", reference_video, "-p", "dunes", "-o", "controls", "--json")
-    assert (again.code, again.fields["frames"]) == (0, 48)
+    assert (again.code, again.fields["frames"]) == (0, 16)
     assert contents(tmp_path / "controls") == before
 
     longvie("generate", "--controls", "controls", *QUICK, "-o", "from_controls.mp4")
@@ -346,5 +344,5 @@ def test_any_shape_and_rate_is_taken(
     subprocess.run(command, check=True)
     outcome = longvie("generate", "--video", path, "-p", "x", *QUICK, "-o", "out.mp4")
     assert outcome.code == 0, outcome.err
-    assert f"odd.mov: {width}x{height} is resized to {PRESET.width}x{PRESET.height}" in outcome.err
+    assert f"odd.mov: {width}x{height} is resized to {SMALL.width}x{SMALL.height}" in outcome.err
     assert len(frames_of(tmp_path / "out.mp4")) == 16

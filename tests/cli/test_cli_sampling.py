@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from delivered import QUICK, frames_of
-from longvie_cli import load_pipeline, load_preset
+from longvie_cli import load_pipeline
 from longvie_cli.controls.files import load_control_clips
 from longvie_cli.media.metadata import read_settings
 from longvie_cli.media.reader import read_image
@@ -19,8 +19,8 @@ from longvie_cli.run_folder.layout import RunFolder
 from longvie_cli.run_folder.manifest import read_record
 from longvie_cli.run_folder.tails import load_tail
 from longvie_cli.settings.presets import preset_folder
+from small_preset import SMALL
 
-PRESET = load_preset("tiny")
 SHORT = ("generate", "--seconds", "0.4", *QUICK)
 
 
@@ -162,14 +162,14 @@ def test_generate_of_the_pipeline_makes_the_commands_frames(longvie, tmp_path: P
     command = ("generate", "--clips", "2", "--seed", "5", "--first-frame", "video", *QUICK)
     assert longvie(*command, "-p", "green hills", "-o", "out.mp4").code == 0
     run = RunFolder(tmp_path / "out.longvie")
-    controls = load_control_clips(run.controls_dir, PRESET.geometry)
-    size = {"height": PRESET.height, "width": PRESET.width}
+    controls = load_control_clips(run.controls_dir, SMALL.geometry)
+    size = {"height": SMALL.height, "width": SMALL.width}
 
     def pair(index: int) -> tuple[np.ndarray, np.ndarray]:
         clip = controls.read(index, **size, fit="stretch")
         return clip.dense, clip.sparse
 
-    pipeline = load_pipeline(PRESET)
+    pipeline = load_pipeline(SMALL)
     clips = list(
         pipeline.generate(
             "green hills",
@@ -181,8 +181,8 @@ def test_generate_of_the_pipeline_makes_the_commands_frames(longvie, tmp_path: P
             guidance_scale=1.0,
         )
     )
-    assert [len(clip) for clip in clips] == [33, 32]
+    assert [len(clip) for clip in clips] == [SMALL.num_frames, SMALL.num_frames - 1]
     for index, frames in enumerate(clips):
-        assert np.array_equal(frames[-PRESET.history_frames :], load_tail(run.tail(index)))
+        assert np.array_equal(frames[-SMALL.history_frames :], load_tail(run.tail(index)))
     shown = frames_of(tmp_path / "out.mp4").astype(int)
     assert np.abs(shown - np.concatenate(clips)).mean() < 3

@@ -22,31 +22,38 @@ from longvie_cli.controls.files import (
 )
 from longvie_cli.disk.checksums import with_digest
 from longvie_cli.disk.folder_hashes import folder_hashes
-from longvie_cli.disk.hashing import fingerprint, hash_file
+from longvie_cli.disk.hashing import hash_file
 from longvie_cli.errors import UsageError
 from longvie_cli.hub.installed import preset_status
 from longvie_cli.hub.record import RECORD_NAME, known_record, repo_folder
 from longvie_cli.hub.registry import REGISTRY
 from longvie_cli.media.metadata import encode_settings, ffmetadata, settings_in
+from longvie_cli.media.probe import SourceVideo
 from longvie_cli.media.reader import image_size, read_image
+from longvie_cli.media.writer import written_video
 from longvie_cli.models.lora_files import check_lora
 from longvie_cli.models.weights.files import TensorFiles, find_shards
+from longvie_cli.planning.earlier import Earlier, about_of_tag
+from longvie_cli.planning.extend import completed, preset_of, sampling_of
+from longvie_cli.planning.job import Start
+from longvie_cli.planning.rest_of_source import source_to_go_on_with
 from longvie_cli.progress import SilentProgress
 from longvie_cli.run_folder.events import append_event, read_events
-from longvie_cli.run_folder.find import output_of
+from longvie_cli.run_folder.find import output_of, run_that_delivered
 from longvie_cli.run_folder.layout import RunFolder
 from longvie_cli.run_folder.manifest import (
-    ClipRecord,
     Redo,
-    RunManifest,
+    RunInputs,
+    StoredDepth,
     read_manifest,
     read_record,
     write_manifest,
     write_record,
 )
+from longvie_cli.run_folder.run import Run
 from longvie_cli.run_folder.tails import load_tail, save_tail
 from longvie_cli.settings.camera_path import CameraPath, read_camera_path
-from longvie_cli.settings.presets import load_preset, preset_folder, read_preset
+from longvie_cli.settings.presets import preset_folder, read_preset
 from longvie_cli.settings.prompts import (
     TimedPrompt,
     check_clips_fit,
@@ -61,8 +68,9 @@ from longvie_cli.settings.requests import ExtendRequest, GenerateRequest, RunReq
 from longvie_cli.settings.resolve import COMMANDS, resolve
 from longvie_cli.sources.depth_choice import DepthChoice
 from longvie_cli.timeline import ClipGeometry, plan_clips
-from longvie_cli.workflows import extend
 from longvie_cli.workflows.status import status
+from longvie_cli.worlds.camera_motion import CameraMotion
+from stored_runs import RUN_ID, stored_manifest, stored_record
 
 from .running import Reader
 
@@ -214,31 +222,27 @@ _REQUEST = GenerateRequest(
     guidance_scale=2,
     lora=["/videos/a.safetensors:0.5"],
 )
-_MANIFEST = RunManifest(
-    request={
-        "command": "generate",
-        "settings": _RUN_SETTINGS,
-        "source": "/videos/ref.mp4",
-        "weights": None,
-        "lora_paths": ["/videos/a.safetensors"],
-        "depth": {"model": None, "smoothing": "flow", "video": None, "polarity": "auto"},
-        "source_kind": "video",
-        "request": recorded(_REQUEST),
-    },
-    fingerprint=fingerprint(_RUN_SETTINGS),
-    plan=plan_clips(ClipGeometry(33, 16), 65),
+_MANIFEST = stored_manifest(
+    plan_clips(ClipGeometry(33, 16), 65),
+    (
+        Redo(clip=1, new_request=True, kept_prompts=("dunes",), kept_seeds=(3,)),
+        Redo(clip=1, prompt="hills", seed=4),
+    ),
+    settings=_RUN_SETTINGS,
+    request=recorded(_REQUEST),
+    inputs=RunInputs(
+        source="/videos/ref.mp4",
+        source_kind="video",
+        lora_paths=("/videos/a.safetensors",),
+        depth=StoredDepth(smoothing="flow"),
+        states={"/videos/ref.mp4": "00ff"},
+    ),
     seed=3,
-    preset="tiny",
-    model_hashes={"transformer": "00ff"},
-    versions={"longvie": "0.1.0"},
-    created="2026-11-23T15:00:00+00:00",
-    redos=(Redo(clip=1, prompt="hills", seed=4),),
 )
-_RECORD = ClipRecord(
-    index=0, frames=33, video_hash="a", tail_hash="b", seconds=2.5, seed=7, prompt="é", follows=""
-)
+_RECORD = stored_record(seed=3, prompt="dunes")
 _DELIVERY = {
     "schema_version": 1,
+    "run_id": RUN_ID,
     "output": "out.mp4",
     "output_hash": "99aa06d3014798d86001c324468d497f",  # of an empty file
     "replaces": None,
@@ -339,8 +343,9 @@ def _camera_file(folder: Path, data: bytes) -> None:
 
 def _fly(path: CameraPath) -> None:
     assert read_camera_path(str(path)) == path
+    motion = CameraMotion(path)
     for seconds in (0.0, 0.5, 3.7):
-        assert all(abs(number) < 1e12 for number in path.pose(seconds))
+        assert all(abs(number) < 1e12 for number in motion.pose(seconds))
     assert path.duration is None or path.duration > 0
     path.phrases(0.0, 5.0)
 
@@ -356,18 +361,17 @@ def _conditions(folder: Path, data: bytes) -> None:
         assert absolute or clip.depth.resolve().is_relative_to(folder.resolve())
 
 
-def new_manifest(folder: Path, data: bytes) -> None:
+def _manifest(folder: Path, data: bytes) -> None:
     manifest = read_manifest(_file(folder, "run.json", data))
-    run = RunFolder(folder)
-    output_of(run, manifest)
-    DepthChoice.recalled(manifest.request.get("depth") or {})
+    run = Run(RunFolder(folder), manifest)
+    output_of(run)
+    run.clips()
+    DepthChoice.recalled(manifest.inputs.depth)
     write_manifest(folder / "again.json", manifest)
     assert read_manifest(folder / "again.json") == manifest
-    stored = manifest.request.get("request")
-    if isinstance(stored, dict):
-        request = recalled(manifest.request.get("command") or "", stored, run.run_json)
-        files_of(stored)
-        recorded(request)
+    request = recalled(manifest.command, manifest.request, run.folder.run_json)
+    files_of(manifest.request)
+    recorded(request)
 
 
 def _record(folder: Path, data: bytes) -> None:
@@ -380,37 +384,44 @@ def _delivery(folder: Path, data: bytes) -> None:
     run, video = RunFolder(folder / "out.longvie"), folder / "out.mp4"
     if not video.is_file():
         run.create()
-        without_source = _MANIFEST.request | {"source": None}
-        write_manifest(run.run_json, _MANIFEST.model_copy(update={"request": without_source}))
+        inputs = _MANIFEST.inputs.model_copy(update={"source": None})
+        write_manifest(run.run_json, _MANIFEST.model_copy(update={"inputs": inputs}))
         save_tail(run.tail(1), np.zeros((8, 4, 6, 3), np.uint8))
-        of_tail = {"index": 1, "tail_hash": hash_file(run.tail(1))}
-        write_record(run.clip_record(1), _RECORD.model_copy(update=of_tail))
+        write_record(run.clip_record(1), stored_record(index=1, tail_hash=hash_file(run.tail(1))))
         video.touch()
     run.delivery.write_bytes(data)
-    _go_on(extend.find_origin(video))
+    found = run_that_delivered(video)
+    made = Run.read(run)
+    if found is not None and made.delivery is not None:
+        _go_on(Earlier(_looked_at(video), made.delivery.about, made))
 
 
 def _comment(folder: Path, data: bytes) -> None:
     """What `extend` does with the comment tag of a video, from ffmpeg's report on."""
-    about = settings_in(ffmetadata(data.decode("utf-8", "replace")))
-    origin = extend.origin_of_tag(Path("out.mp4"), about)
-    encode_settings(origin.about).encode()
-    _go_on(origin)
+    video = Path("out.mp4")
+    about = about_of_tag(video, settings_in(ffmetadata(data.decode("utf-8", "replace"))))
+    if about is not None:
+        encode_settings(about.model_dump(mode="json")).encode()
+        _go_on(Earlier(_looked_at(video), about))
 
 
-def _go_on(origin: extend.Origin) -> None:
+def _looked_at(video: Path) -> SourceVideo:
+    return written_video(video, height=112, width=192, fps=16, num_frames=65)
+
+
+def _go_on(earlier: Earlier) -> None:
     """Decide what `extend` decides before it looks at any video."""
     request = ExtendRequest(previous=Path("out.mp4"), output=Path("on.mp4"), lora=())
-    preset = load_preset(str(origin.settings.get("preset", "tiny")))
-    preset.model_copy(update={"track_grid": extend._earlier_grid(origin) or preset.track_grid})
-    fit = origin.settings.get("fit", preset.fit)
-    sampling = extend._sampling(request, origin, preset)
-    recorded(request)
-    extend._tracking(request, origin)
-    extend._last_greys(origin, preset)
-    extend._rest_of_source(request, origin, preset, fit, sampling, SilentProgress(), [], None)
+    preset = preset_of(request, earlier)
+    asked = completed(request, earlier, preset)
+    sampling = sampling_of(request, earlier, preset)
+    recorded(asked)
+    earlier.last_greys(preset)
+    fit = earlier.settings.fit or preset.fit
+    start = Start("end of out.mp4")
+    source_to_go_on_with(asked, earlier, preset, fit, sampling, start, SilentProgress(), [])
     with suppress(UsageError):  # The files are not here.
-        extend._earlier_loras(origin)
+        earlier.loras()
 
 
 def _events(folder: Path, data: bytes) -> None:
@@ -629,7 +640,7 @@ READERS = (
         10_000,
         {5},
     ),
-    _json_reader("run.json", new_manifest, (_MANIFEST_JSON,), 5_000, {4}),
+    _json_reader("run.json", _manifest, (_MANIFEST_JSON,), 5_000, {4}),
     _json_reader("clip record", _record, (_RECORD_JSON,), 8_000, {4}),
     _json_reader("delivery.json", _delivery, (_DELIVERY,), 5_000, {2, 4, 5}),
     Reader("events.jsonl", _events, (_EVENT_LINES,), 5_000, frozenset(), _EVENTS),

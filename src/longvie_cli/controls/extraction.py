@@ -88,8 +88,6 @@ def extract_controls(
             expected = min(expected, num_frames)
         needed = start_frame + expected
         check_length(depth.video, needed, fps=fps, needed_by=video.path.name)
-    for line in describe_conversion(video, layout, fit):
-        progress.message(line)
     controls = _VideoSource(
         video,
         layout,
@@ -105,69 +103,6 @@ def extract_controls(
     return make_control_folder(
         controls, folder, layout, overwrite=overwrite, progress=progress, mend=mend
     )
-
-
-def describe_conversion(video: SourceVideo, layout: ControlLayout, fit: Fit) -> list[str]:
-    """Return one line for each thing that happens to a video on its way to the controls."""
-    name, fps = video.path.name, layout.geometry.fps
-    lines = [f"{name}: {line}" for line in _describe_pictures(video)]
-    if video.variable_fps is not None:
-        slowest, fastest = video.variable_fps
-        lines.append(
-            f"{name}: variable frame rate ({slowest:.3g} to {fastest:.3g} fps) is resampled by its "
-            f"timestamps to {fps} fps."
-        )
-    elif abs(video.fps - fps) > 0.01:
-        lines.append(f"{name}: {video.fps:.4g} fps is resampled to {fps} fps.")
-    return lines + describe_fit(name, video.height, video.width, layout, fit)
-
-
-def describe_fit(name: str, height: int, width: int, layout: ControlLayout, fit: Fit) -> list[str]:
-    """Return in a line how a picture comes to the size of the controls; none if it has it."""
-    lines: list[str] = []
-    if (height, width) == (layout.height, layout.width):
-        return lines
-    sizes = f"{name}: {width}x{height} is resized to {layout.width}x{layout.height}"
-    # Above 1 the picture is wider than the controls.
-    relative = (width / height) / (layout.width / layout.height)
-    share = round(100 * (1 - min(relative, 1 / relative)))
-    if share == 0:
-        lines.append(f"{sizes}.")
-    elif fit == "crop":
-        side = "width" if relative > 1 else "height"
-        lines.append(f"{sizes}; {share} % of its {side} is cropped.")
-    elif fit == "pad":
-        side = "height" if relative > 1 else "width"
-        lines.append(f"{sizes}; {share} % of the {side} is padded with black.")
-    else:
-        lines.append(f"{sizes}; its aspect is stretched by {share} %.")
-    return lines
-
-
-def _describe_pictures(video: SourceVideo) -> list[str]:
-    """Return what is done to the pictures of a video before they are resized."""
-    picture = video.picture
-    lines = []
-    if picture.num_streams > 1:
-        lines.append(f"it holds {picture.num_streams} videos; the first is used.")
-    if picture.hdr is not None:
-        lines.append(f"HDR ({picture.hdr}) is tone-mapped to ordinary bt709 colours.")
-    elif picture.is_wide_gamut:
-        lines.append("bt2020 colours are converted to bt709.")
-    elif picture.is_deep:
-        lines.append("deep colours are reduced to 8 bits.")
-    if picture.color_range == "pc" and picture.matrix not in ("gbr", "unknown"):
-        lines.append("its full-range colours (0 to 255) are read as such.")
-    if picture.transparent:
-        lines.append("where it is transparent, it is shown over black.")
-    if picture.interlaced:
-        lines.append("interlaced pictures are deinterlaced, the two fields of each into one.")
-    if picture.turned:
-        lines.append("it is turned or mirrored as the file asks.")
-    if video.pixel_aspect != 1:
-        across, down = video.pixel_aspect.as_integer_ratio()
-        lines.append(f"its {across}:{down} pixels are made square.")
-    return lines
 
 
 class _VideoSource:

@@ -21,13 +21,6 @@ _BLACK, _WHITE = 8.0, 247.0
 # At a seam the change must be large by itself and against the usual change between two frames.
 _CUT, _CUT_RATIO = 24.0, 4.0
 _COLOUR, _COLOUR_RATIO = 8.0, 4.0
-# Another seed for another attempt: far from seeds that people, or --seed-per-clip, count up to.
-RETRY_STRIDE = 1_000_003
-
-
-def retry_seed(seed: int, attempt: int) -> int:
-    """Return the seed of a clip's attempt, counted from 0: the first has the clip's own."""
-    return (seed + RETRY_STRIDE * attempt) % 2**63
 
 
 def check_clip(

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
 
 from longvie_cli.disk.hashing import fingerprint
 from longvie_cli.errors import MissingResourceError, UsageError
+from longvie_cli.planning.cuts import cuts_to_honour
 from longvie_cli.planning.deciding import deciding_settings
-from longvie_cli.planning.job import EarlierVideo, Job, Sampling, Sound, Start
+from longvie_cli.planning.job import Choice, Job, Start
+from longvie_cli.planning.length import frames_to_make
+from longvie_cli.planning.paths import Input, check_inputs_stay
 from longvie_cli.progress import Progress
 from longvie_cli.run_folder.layout import RunFolder
-from longvie_cli.settings.presets import Fit, Preset, load_preset
+from longvie_cli.settings.presets import Preset
 from longvie_cli.settings.prompts import (
     ClipPrompt,
     Prompts,
@@ -23,79 +25,142 @@ from longvie_cli.settings.prompts import (
     prompt_of_clip,
     seed_of_clip,
 )
-from longvie_cli.settings.requests import ExtendRequest, GenerateRequest
-from longvie_cli.settings.sampling import LoraFile
+from longvie_cli.settings.recorded import files_of, recorded
+from longvie_cli.settings.sampling import (
+    FrameSettings,
+    LoraFile,
+    Sampling,
+    SamplingSettings,
+    check_control_range,
+)
 from longvie_cli.sources.source import Source
-from longvie_cli.timeline import ClipSpec
-
-if TYPE_CHECKING:
-    pass
-
+from longvie_cli.timeline import ClipSpec, plan_clips
 
 FROM_THE_PROMPT = "from the prompt"
 """How the label of a start begins whose picture is made."""
 
 
-def decided_job(
-    command: Literal["generate", "extend"],
-    request: GenerateRequest | ExtendRequest,
-    *,
-    preset: Preset,
-    specs: Sequence[ClipSpec],
-    prompt: str | None,
-    source: Source,
-    start: Start,
-    fit: Fit,
-    sampling: Sampling,
-    sound: Sound | None,
-    notes: Sequence[str],
-    earlier: EarlierVideo | None = None,
-    more_settings: Mapping[str, Any] | None = None,
-) -> Job:
-    """Return the job once everything is decided but what follows from the rest: prompts, seeds.
+def decided_job(choice: Choice, progress: Progress, *, to_run: bool) -> Job:
+    """Return the job of a choice: how many clips, with which prompts and seeds; writes nothing.
 
     Args:
-        command: The command's name.
-        request: As recorded in the run folder and delivered.
-        prompt: One for all clips, where `request` has none over time.
-        more_settings: Deciding settings that only this command has.
+        choice: What the command found out by itself.
+        progress: Told of what the source is looked through for.
+        to_run: Models that the source is looked at with must be here: that is found out before the
+            source is read through, and before there is a run folder.
 
     Raises:
-        UsageError, SettingsError: Prompts or pictures of scenes are missing or do not fit.
+        LongVieError: Something that was asked for cannot be, or an input would be harmed.
     """
+    request, preset, source, start = choice.request, choice.preset, choice.source, choice.start
+    if to_run:
+        source.check_models()
+    notes = [*_untrained_size(preset), *choice.notes]
+    continues = choice.earlier is not None
+    # The last frame of an earlier video is the first of the source.
+    shared_frames = 1 if continues else 0
+    wanted = request.wanted_frames(preset.geometry, continues=continues)
+    num_frames = frames_to_make(
+        source, wanted, flag=request.length_flag, fps=preset.fps, shared_frames=shared_frames
+    )
+    source.check_length(num_frames + shared_frames)
+    cuts = cuts_to_honour(
+        source,
+        num_frames + shared_frames,
+        choice.at_cut,
+        fps=preset.fps,
+        notes=notes,
+        progress=progress,
+    )
+    if wanted is None and source.frames_left(None) is None:
+        notes.append(_length_by_default(choice, num_frames))
+    specs = plan_clips(preset.geometry, num_frames, continues=continues, cuts=cuts)
+    prompt = _prompt(choice)
     prompts = clip_prompts(specs, prompt, request.prompts, source, preset.fps)
-    seeds = clip_seeds(specs, sampling, request.prompts)
+    seeds = clip_seeds(specs, choice.sampling, request.prompts)
     check_scene_pictures(specs, source, start)
-    settings = deciding_settings(
+    inputs = _inputs(choice)
+    folder = RunFolder.of(request.output, request.run_dir)
+    check_inputs_stay(inputs, folder)
+    return Job(
+        command=choice.command,
+        output=request.output,
+        folder=folder,
         preset=preset,
         specs=specs,
         prompts=prompts,
         seeds=seeds,
         source=source,
         start=start,
-        fit=fit,
-        sampling=sampling,
+        sampling=choice.sampling,
         delivery=request,
-        sound=sound,
-    )
-    return Job(
-        command=command,
-        output=request.output,
-        folder=RunFolder.of(request.output, request.run_dir),
-        preset=preset,
-        specs=tuple(specs),
-        prompts=prompts,
-        seeds=seeds,
-        source=source,
-        start=start,
-        sampling=sampling,
-        delivery=request,
-        sound=sound,
-        earlier=earlier,
-        settings=settings | dict(more_settings or {}),
+        sound=choice.sound,
+        earlier=choice.earlier,
+        settings=deciding_settings(choice, specs, prompts, seeds),
         captioned=prompt is None and not request.prompts,
+        asked=choice.asked,
+        inputs=inputs,
         notes=tuple(notes),
     )
+
+
+def decided_sampling(
+    asked: SamplingSettings,
+    preset: Preset,
+    loras: tuple[LoraFile, ...],
+    *,
+    before: FrameSettings | None = None,
+) -> Sampling:
+    """Return how the model is run: as asked, else as before, else as the preset was trained.
+
+    Raises:
+        UsageError: The device, its type or its placement cannot be, or the control range is empty.
+        InputError, MissingResourceError: A LoRA cannot be used.
+    """
+    from longvie_cli.engine.placement import (
+        check_offload,
+        resolve_attention,
+        resolve_device,
+        resolve_dtype,
+    )
+
+    said = ({} if before is None else before.said()) | asked.said()
+    device = resolve_device(asked.device)
+    dtype = resolve_dtype(said.pop("dtype", "auto"), device)
+    attention = resolve_attention(said.pop("attention", "auto"), device, dtype)
+    check_offload(asked.offload, device)
+    placed = {"device": device, "dtype": dtype, "attention": attention, "offload": asked.offload}
+    sampling = Sampling.of(preset, **said | placed, loras=loras)
+    check_control_range(sampling.control_start, sampling.control_end)
+    check_loras(loras)
+    return sampling
+
+
+def _length_by_default(choice: Choice, num_frames: int) -> str:
+    seconds = f"{num_frames / choice.preset.fps:g} s"
+    if choice.earlier is not None:
+        return f"No length given: {seconds} are added."
+    what = "flight" if choice.source.kind == "flight" else "video"
+    return f"No length given: the {what} lasts {seconds}."
+
+
+def _prompt(choice: Choice) -> str | None:
+    """Return the prompt of all clips, None where each has its own."""
+    if choice.request.prompt is not None or choice.request.prompts:
+        return choice.request.prompt
+    return choice.last_prompt
+
+
+def _inputs(choice: Choice) -> tuple[Input, ...]:
+    named = files_of(recorded(choice.request))
+    implied = [*choice.source.files(), *choice.inputs]
+    implied += [("LoRA", lora.path) for lora in choice.sampling.loras]
+    if choice.sound is not None:
+        implied.append(("sound", choice.sound.path))
+    flags: dict[Path, str] = {}
+    for flag, path in (*named, *implied):
+        flags.setdefault(path.absolute(), flag)
+    return tuple((flag, path) for path, flag in flags.items())
 
 
 def clip_prompts(
@@ -168,7 +233,7 @@ def check_scene_pictures(specs: Sequence[ClipSpec], source: Source, start: Start
     Raises:
         UsageError: The source has none of some scene, as controls of a foreign tool have not.
     """
-    if start.scenes_from_prompt or source.kind != "controls":
+    if start.scenes_label is not None or source.kind != "controls":
         return
     for spec in specs:
         if spec.starts_scene and source.picture(spec.first_frame) is None:
@@ -214,11 +279,12 @@ def first_frame_label(model: Path | None) -> str:
     return f"{FROM_THE_PROMPT} by {identity}"
 
 
-def say_untrained_size(preset: Preset, progress: Progress) -> None:
-    """Warn that a preset was trained at another size than it is to make."""
-    trained = load_preset(preset.name).size
-    if preset.size != trained:
-        progress.warning(
-            f"--size {preset.size.label}: preset {preset.name} was trained at {trained.label}; "
-            "other sizes may come out worse."
-        )
+def _untrained_size(preset: Preset) -> list[str]:
+    """Return in a line that a preset was trained at another size than it is to make, if it was."""
+    trained = preset.trained_size
+    if trained is None:
+        return []
+    return [
+        f"--size {preset.size.label}: preset {preset.name} was trained at {trained.label}; "
+        "other sizes may come out worse."
+    ]

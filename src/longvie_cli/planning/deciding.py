@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from longvie_cli.disk.hashing import fingerprint, hash_file
+from longvie_cli.disk.hashing import fingerprint, hash_file, input_state
 from longvie_cli.hub.installed import weight_hashes
-from longvie_cli.planning.job import Job, Sampling, Sound, Start
-from longvie_cli.run_folder.manifest import (
-    RunManifest,
-)
-from longvie_cli.settings.presets import Preset, load_preset, preset_folder
+from longvie_cli.planning.job import Choice, Job
+from longvie_cli.run_folder.manifest import RunInputs, RunManifest
+from longvie_cli.settings.presets import Preset, preset_folder
 from longvie_cli.settings.recorded import recorded
-from longvie_cli.settings.requests import Delivery
-from longvie_cli.sources.depth_choice import DepthChoice
-from longvie_cli.sources.source import Source
+from longvie_cli.settings.sampling import Sampling
 from longvie_cli.timeline import ClipSpec
 from longvie_cli.version import __version__
-
-if TYPE_CHECKING:
-    pass
 
 
 def model_hashes(preset: Preset) -> dict[str, str]:
@@ -41,81 +34,48 @@ def model_hashes(preset: Preset) -> dict[str, str]:
 
 
 def deciding_settings(
-    *,
-    preset: Preset,
-    specs: Sequence[ClipSpec],
-    prompts: Sequence[str],
-    seeds: Sequence[int],
-    source: Source,
-    start: Start,
-    fit: str,
-    sampling: Sampling,
-    delivery: Delivery,
-    sound: Sound | None,
+    choice: Choice, specs: Sequence[ClipSpec], prompts: Sequence[str], seeds: Sequence[int]
 ) -> dict[str, Any]:
     """Return everything that decides the output, named as in the flags where there is one."""
-    # Named only where they are not the default, which earlier versions did not know.
-    kernels: dict[str, str] = {}
-    if sampling.quantize != "none":
-        kernels["quantize"] = sampling.quantize
-    if sampling.attention != "native":
-        kernels["attention"] = sampling.attention
+    preset, sampling, delivery = choice.preset, choice.sampling, choice.request
     restarts = [spec.first_frame for spec in specs if spec.starts_scene]
-    return {
+    sound, earlier = choice.sound, choice.earlier
+    settings: dict[str, Any] = {
         "preset": preset.name,
+        "size": None if preset.trained_size is None else preset.size.label,
         "frames": sum(spec.added_frames for spec in specs),
         **prompt_settings(prompts),
-        "first_frame": start.label,
-        **source.facts(),
-        # Only where there are any: without cuts a run is what it was before they were looked for.
-        **({"at_cut": "restart", "cuts": restarts} if restarts else {}),
-        **_size_settings(preset),
-        "fit": fit,
-        "seed": sampling.seed,
-        "steps": sampling.num_inference_steps,
-        "guidance": sampling.guidance_scale,
-        "negative_prompt": sampling.negative_prompt,
-        "depth_strength": sampling.depth_strength,
-        "track_strength": sampling.track_strength,
-        "dtype": sampling.dtype,
-        **kernels,
+        **seed_settings(sampling, seeds),
+        "first_frame": choice.start.label,
+        **choice.source.facts(),
+        "at_cut": "restart" if restarts else None,
+        "cuts": restarts,
+        "scenes": choice.start.scenes_label if restarts and earlier is not None else None,
+        "fit": choice.fit,
+        **sampling.deciding(),
+        "lora": [
+            {"name": lora.path.name, "hash": hash_file(lora.path), "scale": lora.scale}
+            for lora in sampling.loras
+        ],
+        "retries": delivery.retries,
         "crf": delivery.crf,
         "embed_metadata": delivery.embed_metadata,
         "audio": None if sound is None else f"{sound.path.name} {hash_file(sound.path)}",
-        **_unusual_settings(sampling, delivery),
-        **seed_settings(sampling, seeds),
     }
-
-
-def _size_settings(preset: Preset) -> dict[str, Any]:
-    return {} if preset.size == load_preset(preset.name).size else {"size": preset.size.label}
+    if earlier is not None:
+        settings["audio_start"] = None if sound is None else round(sound.start, 6)
+        settings["earlier_sound"] = earlier.sound is not None
+    return settings
 
 
 def prompt_settings(prompts: Sequence[str]) -> dict[str, Any]:
+    """Return the prompts of all clips as deciding settings: one where they share it."""
     return {"prompt": prompts[0]} if len(set(prompts)) == 1 else {"prompts": list(prompts)}
 
 
 def seed_settings(sampling: Sampling, seeds: Sequence[int]) -> dict[str, Any]:
+    """Return the seeds of all clips as deciding settings; nothing where they share the run's."""
     return {"seeds": list(seeds)} if any(seed != sampling.seed for seed in seeds) else {}
-
-
-def _unusual_settings(sampling: Sampling, delivery: Delivery) -> dict[str, Any]:
-    """Return settings that are named only where they are used: runs begun before still go on."""
-    settings: dict[str, Any] = {}
-    if sampling.control_start != 0:
-        settings["control_start"] = sampling.control_start
-    if sampling.control_end != 1:
-        settings["control_end"] = sampling.control_end
-    if sampling.seed_per_clip:
-        settings["seed_per_clip"] = True
-    if delivery.retries:
-        settings["retries"] = delivery.retries
-    if sampling.loras:
-        settings["lora"] = [
-            {"name": lora.path.name, "hash": hash_file(lora.path), "scale": lora.scale}
-            for lora in sampling.loras
-        ]
-    return settings
 
 
 # Packages whose version can change a frame.
@@ -123,22 +83,23 @@ _SHAPING_PACKAGES = ("torch", "diffusers", "transformers", "numpy", "opencv-pyth
 
 
 def new_manifest(job: Job) -> RunManifest:
-    source_path: Path | None = getattr(job.source, "path", None)
-    depth: DepthChoice | None = getattr(job.source, "depth", None)
+    """Return the `run.json` of a run that begins now."""
+    source = job.source
     return RunManifest(
-        request={
-            "command": job.command,
-            "settings": dict(job.settings),
-            # Only here, where it stays on this machine: `extend` goes on with the same source.
-            "source": None if source_path is None else str(source_path.absolute()),
-            "weights": None if job.preset.weights is None else str(job.preset.weights.absolute()),
-            "lora_paths": [str(lora.path.absolute()) for lora in job.sampling.loras],
-            "depth": None if depth is None else depth.recorded(),
-            "source_kind": job.source.kind,
-            # From this `resume` and `redo` make the job again.
-            "request": recorded(job.delivery),
-        },
+        run_id=uuid.uuid4().hex,
+        command=job.command,
+        settings=dict(job.settings),
         fingerprint=fingerprint(job.settings),
+        request=recorded(job.delivery),
+        asked=job.asked,
+        inputs=RunInputs(
+            source=None if source.location is None else str(source.location.absolute()),
+            source_kind=source.kind,
+            weights=None if job.preset.weights is None else str(job.preset.weights.absolute()),
+            lora_paths=tuple(str(lora.path.absolute()) for lora in job.sampling.loras),
+            depth=None if source.depth_choice is None else source.depth_choice.recorded(),
+            states={str(path.absolute()): input_state(path) for _, path in job.inputs},
+        ),
         plan=job.specs,
         seed=job.sampling.seed,
         preset=job.preset.name,

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from longvie_cli.run_folder.layout import RunFolder
 from longvie_cli.settings.presets import Fit, Preset
-from longvie_cli.settings.requests import Delivery
-from longvie_cli.settings.sampling import Attention, LoraFile, Offload, Quantize
+from longvie_cli.settings.requests import AtCut, Delivery, ExtendRequest, GenerateRequest
+from longvie_cli.settings.sampling import Sampling
 from longvie_cli.sources.source import Source
 from longvie_cli.timeline import ClipSpec
 
@@ -23,30 +23,6 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Sampling:
-    """How the model is run; `device`, `dtype` and `attention` are real ones, no longer `auto`.
-
-    `offload` alone may still be `auto`: it decides no frame, and what fits is known when it runs.
-    """
-
-    seed: int
-    num_inference_steps: int
-    guidance_scale: float
-    negative_prompt: str
-    depth_strength: float
-    track_strength: float
-    device: str
-    dtype: str
-    offload: Offload | Literal["auto"] = "auto"
-    quantize: Quantize = "none"
-    attention: Attention = "native"
-    control_start: float = 0.0
-    control_end: float = 1.0
-    seed_per_clip: bool = False
-    loras: tuple[LoraFile, ...] = ()
-
-
-@dataclass(frozen=True)
 class Start:
     """What the first clip starts from.
 
@@ -56,15 +32,15 @@ class Start:
         history: Last frames of the earlier video, [n, height, width, 3]; None for a new video.
         image_model: Pipeline folder that makes the picture from prompt and depth; None lets the
             video model do it.
-        scenes_from_prompt: Whether later scenes of the source start from a picture made of their
-            prompt too, and not from the source's own.
+        scenes_label: What pictures of later scenes depend on that are made from their prompt; None
+            where scenes start from the source's own.
     """
 
     label: str
     image: NDArray[np.uint8] | None = None
     history: NDArray[np.uint8] | None = None
     image_model: Path | None = None
-    scenes_from_prompt: bool = False
+    scenes_label: str | None = None
 
 
 @dataclass(frozen=True)
@@ -94,7 +70,7 @@ class EarlierVideo:
 
 
 @dataclass(frozen=True)
-class Sound:
+class AddedSound:
     """Sound that goes along.
 
     Args:
@@ -109,6 +85,43 @@ class Sound:
     def path(self) -> Path:
         """The file whose sound it is."""
         return self.stream.path
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What `generate` and `extend` find out each in its own way; from here on they are the same.
+
+    Args:
+        command: Which of them.
+        request: What is asked, completed from an earlier video where there is one.
+        asked: `fingerprint` of the request as it was given.
+        preset: Model and geometry.
+        sampling: How the model is run.
+        source: Where controls come from.
+        start: What clip 0 starts from.
+        fit: How pictures are brought to size.
+        at_cut: What is done where the source cuts.
+        sound: What is heard beside the sound of the earlier video.
+        earlier: What `extend` continues.
+        last_prompt: Its last prompt, which goes on where no other is given.
+        inputs: What is read that the request does not name, each after words that name it.
+        notes: What the user should know before the run, one line each.
+    """
+
+    command: Literal["generate", "extend"]
+    request: GenerateRequest | ExtendRequest
+    asked: str
+    preset: Preset
+    sampling: Sampling
+    source: Source
+    start: Start
+    fit: Fit
+    at_cut: AtCut | None = None
+    sound: AddedSound | None = None
+    earlier: EarlierVideo | None = None
+    last_prompt: str | None = None
+    inputs: tuple[tuple[str, Path], ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -131,10 +144,12 @@ class Job:
         earlier: What `extend` continues.
         settings: Everything that decides the output, as JSON without absolute paths.
         captioned: Whether the prompts came with the source.
+        asked: `fingerprint` of the request as it was given.
+        inputs: Everything it reads, each after the flag or the words that name it.
         notes: What the user should know before the run, one line each.
     """
 
-    command: str
+    command: Literal["generate", "extend"]
     output: Path
     folder: RunFolder
     preset: Preset
@@ -145,11 +160,18 @@ class Job:
     start: Start
     sampling: Sampling
     delivery: Delivery
-    sound: Sound | None
+    sound: AddedSound | None
     earlier: EarlierVideo | None
     settings: Mapping[str, Any]
     captioned: bool
+    asked: str
+    inputs: tuple[tuple[str, Path], ...]
     notes: tuple[str, ...]
+
+    @property
+    def remarks(self) -> list[str]:
+        """What is changed, dropped or guessed of what the user brought, one line each."""
+        return [*self.source.conversions(), *self.notes]
 
     @property
     def added_frames(self) -> int:

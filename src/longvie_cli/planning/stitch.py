@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
-from typing import Any
 
 from longvie_cli.disk.durable import part_path
 from longvie_cli.disk.hashing import fingerprint, hash_file
@@ -19,9 +18,9 @@ from longvie_cli.media.packets import VideoPackets
 from longvie_cli.media.sound import SoundPart, SoundStream, read_sound
 from longvie_cli.planning.paths import check_output_path, is_input
 from longvie_cli.progress import Progress
-from longvie_cli.run_folder.commit import completed_clips
 from longvie_cli.run_folder.layout import RunFolder
-from longvie_cli.run_folder.manifest import read_manifest
+from longvie_cli.run_folder.manifest import RunManifest
+from longvie_cli.run_folder.run import Run
 from longvie_cli.settings.requests import StitchRequest
 from longvie_cli.version import __version__
 
@@ -37,22 +36,22 @@ class StitchInput:
         path: As it was named.
         clips: Its clips, in order.
         hashes: One a clip.
-        run: What the run says of its request; None for a file.
+        run: What its run.json says; None for a file.
     """
 
     path: Path
     clips: tuple[Path, ...]
     hashes: tuple[str, ...]
-    run: Mapping[str, Any] | None = None
+    run: RunManifest | None = None
 
     @property
     def source(self) -> Path | None:
-        """The video that a run was made from; None without one."""
-        run = self.run or {}
-        back_and_forth = (run.get("settings") or {}).get("pingpong")
-        if run.get("source_kind") != "video" or not run.get("source") or back_and_forth:
+        """The video that a run was made from; None without one, or if it was played back, too."""
+        if self.run is None or self.run.inputs.source is None:
             return None
-        return Path(run["source"])
+        if self.run.inputs.source_kind != "video" or self.run.settings.get("pingpong"):
+            return None
+        return Path(self.run.inputs.source)
 
 
 @dataclass(frozen=True)
@@ -152,18 +151,20 @@ def _clips_of_folder(path: Path, output: Path) -> list[Path]:
 def _run(path: Path, progress: Progress) -> StitchInput:
     folder = RunFolder(path)
     folder.check_no_links()
-    manifest = read_manifest(folder.run_json)
-    done = completed_clips(folder, manifest.plan, manifest.redos)
+    run = Run.read(folder)
+    stored = run.clips()
+    whole = takewhile(lambda clip: clip.record is not None, stored)
+    done = [clip.record for clip in whole if clip.record is not None]
     if not done:
         raise UsageError(
             f"{path}: this run has no finished clip.",
             hint="Clips are gone after --no-keep-clips; use the finished mp4.",
         )
-    if len(done) < len(manifest.plan):
-        progress.warning(f"{path.name}: {len(done)} of {len(manifest.plan)} clips are finished.")
+    if len(done) < len(stored):
+        progress.warning(f"{path.name}: {len(done)} of {len(stored)} clips are finished.")
     clips = tuple(folder.clip_video(record.index) for record in done)
     hashes = tuple(record.video_hash for record in done)
-    return StitchInput(path, clips, hashes, manifest.request)
+    return StitchInput(path, clips, hashes, run.manifest)
 
 
 def stitched_from(request: StitchRequest, inputs: Sequence[StitchInput]) -> str:
@@ -271,9 +272,9 @@ def _heard(request: StitchRequest, item: StitchInput) -> _Heard | None:
         return None
     if item.run is None:
         return _Heard(item.path)
-    settings = item.run.get("settings") or {}
-    asked = (item.run.get("request") or {}).get("audio")
-    second = float(settings.get("audio_start", 0))
+    settings = item.run.settings
+    asked = item.run.request.get("audio")
+    second = float(settings.get("audio_start") or 0)
     if asked not in (None, "none", "source"):
         own = _Heard(Path(asked), second)
     elif asked == "source" and item.source is not None:
@@ -283,8 +284,8 @@ def _heard(request: StitchRequest, item: StitchInput) -> _Heard | None:
     if request.audio != "source" or item.source is None or asked == "source":
         return own
     # Of what `extend` goes on with, the first frame is the last one of the earlier video.
-    first = int(settings.get("first_source_frame", 0))
-    return _Heard(item.source, frame=first + (item.run.get("command") == "extend"))
+    first = int(settings.get("first_source_frame") or 0)
+    return _Heard(item.source, frame=first + (item.run.command == "extend"))
 
 
 def _opened(
@@ -314,14 +315,13 @@ def _opened(
     return stream
 
 
-def _check_unchanged(run: Mapping[str, Any], path: Path) -> None:
+def _check_unchanged(run: RunManifest, path: Path) -> None:
     """Do nothing if a file is the one that a run was made with.
 
     Raises:
         MediaError: It is gone, or has changed since.
     """
-    settings = run.get("settings") or {}
-    known = (str(settings.get("audio")).rpartition(" ")[2], settings.get("video_hash"))
+    known = (str(run.settings.get("audio")).rpartition(" ")[2], run.settings.get("video_hash"))
     if not path.is_file():
         raise MediaError(f"{path}: there is no such file any more.")
     if hash_file(path) not in known:

@@ -2,34 +2,55 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Mapping
-from typing import Any
-
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from longvie_cli.disk.checksums import open_sealed_json
+from longvie_cli.disk.checksums import open_sealed_json, sealed_json
 from longvie_cli.disk.documents import MAX_JSON_BYTES, first_reason_of, read_document
+from longvie_cli.disk.durable import write_atomic
 from longvie_cli.errors import OutputConflictError
+from longvie_cli.progress import command_line
 from longvie_cli.run_folder.layout import RunFolder
-from longvie_cli.settings.about import ABOUT_VERSION, checked_about
-
-SCHEMA_VERSION = ABOUT_VERSION
+from longvie_cli.settings.about import ABOUT_VERSION, About, checked_about
 
 
-class _Delivered(BaseModel):
-    """What is read of `delivery.json`."""
+class DeliveryRecord(BaseModel):
+    """What was delivered.
 
-    model_config = ConfigDict(strict=True)
+    Args:
+        schema_version: Version of this format.
+        run_id: The run it belongs to.
+        output: Name of the file.
+        output_hash: `hash_file` of it.
+        replaces: Hash of what of ours may still lie at the output if the process ends before the
+            file is moved there.
+        revision: How often the run had been changed.
+        last_clip: Index of its last clip.
+        about: What the file says of itself.
+    """
 
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    schema_version: int = Field(default=ABOUT_VERSION, ge=1)
+    run_id: str
+    output: str
     output_hash: str
     replaces: str | None = None
-    revision: int = 0
+    revision: int = Field(default=0, ge=0)
     last_clip: int = Field(ge=0)
-    about: dict[str, Any]
+    about: About
 
 
-def read_delivery(folder: RunFolder) -> Mapping[str, Any] | None:
+def write_delivery(folder: RunFolder, record: DeliveryRecord) -> None:
+    """Write the record in one step: with it the run is finished.
+
+    Raises:
+        ResumableError: The disk is full.
+        OutputConflictError: The folder cannot be written.
+    """
+    write_atomic(folder.delivery, sealed_json(record.model_dump(mode="json")))
+
+
+def read_delivery(folder: RunFolder) -> DeliveryRecord | None:
     """Return the record of a finished run, None if it is not finished.
 
     Raises:
@@ -38,35 +59,19 @@ def read_delivery(folder: RunFolder) -> Mapping[str, Any] | None:
     if not folder.delivery.is_file():
         return None
     try:
-        record = open_sealed_json(read_document(folder.delivery, MAX_JSON_BYTES))
-        _Delivered.model_validate(record)
-        return record | {"about": checked_about(record["about"])}
+        values = open_sealed_json(read_document(folder.delivery, MAX_JSON_BYTES))
+        about = checked_about(values.pop("about"))
+        return DeliveryRecord.model_validate(values | {"about": about})
     except ValidationError as reason:
         raise _damaged(folder, first_reason_of(reason)) from reason
     except OSError as reason:
         raise _damaged(folder, str(reason.strerror)) from reason
-    except ValueError as reason:
+    except (ValueError, KeyError, TypeError) as reason:
         raise _damaged(folder, str(reason)) from reason
 
 
-def damaged_delivery(folder: RunFolder) -> str | None:
-    """Return in words what is wrong with the record of a finished run, None if nothing is."""
-    try:
-        read_delivery(folder)
-    except OutputConflictError as error:
-        return f"{error.message} The video is joined again."
-    return None
-
-
-def sound_delivery(folder: RunFolder) -> Mapping[str, Any] | None:
-    try:
-        return read_delivery(folder)
-    except OutputConflictError:
-        return None
-
-
 def _damaged(folder: RunFolder, why: str) -> OutputConflictError:
-    resume = f"longvie resume {shlex.quote(str(folder.root))}"
+    resume = command_line(["longvie", "resume", folder.root])
     return OutputConflictError(
         f"{folder.delivery}: damaged ({why}).", hint=f"`{resume}` writes it anew."
     )

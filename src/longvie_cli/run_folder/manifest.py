@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from longvie_cli.disk.checksums import open_sealed_json, sealed_json
 from longvie_cli.disk.documents import MAX_JSON_BYTES, first_reason_of, read_document
@@ -18,6 +18,10 @@ from longvie_cli.settings.about import check_settings
 from longvie_cli.timeline import ClipSpec
 
 SCHEMA_VERSION = 1
+# Another seed for another attempt: far from seeds that people, or --seed-per-clip, count up to.
+_RETRY_STRIDE = 1_000_003
+
+_Value = TypeVar("_Value", str, int)
 
 
 class _Record(BaseModel):
@@ -34,37 +38,43 @@ class Redo(_Record):
         seed: New seed, likewise.
         new_request: The clips are made by another request, which is then the run's; what redos
             before it said of prompts and seeds no longer counts.
+        kept_prompts: With `new_request`, the prompts of the clips before, which stay as they are.
+        kept_seeds: Likewise, their seeds.
     """
 
     clip: int = Field(ge=0)
     prompt: str | None = None
     seed: int | None = None
     new_request: bool = False
+    kept_prompts: tuple[str, ...] = ()
+    kept_seeds: tuple[int, ...] = ()
 
 
-class _StoredDepth(_Record):
+class StoredDepth(_Record):
     model: str | None = None
     smoothing: Literal["none", "flow"] | None = None
     video: str | None = None
     polarity: Literal["near-white", "near-black", "auto"] = "auto"
 
 
-class _StoredRequest(_Record):
-    output: str | None = None
-    run_dir: str | None = None
+class RunInputs(_Record):
+    """Where the run's inputs are on this machine; only here, never in the video.
 
+    Args:
+        source: The video or the controls.
+        source_kind: Kind of the source.
+        weights: Folder of the weights, where one was named.
+        lora_paths: The LoRA files.
+        depth: Where the depth of the source comes from.
+        states: What each file and folder that the request names was, as `input_state`, by path.
+    """
 
-class _RequestFacts(_Record):
-    """What is read of a manifest's `request`, where it is there."""
-
-    command: str | None = None
-    settings: dict[str, Any] = {}
     source: str | None = None
-    source_kind: str | None = None
+    source_kind: str
     weights: str | None = None
     lora_paths: tuple[str, ...] = ()
-    depth: _StoredDepth | None = None
-    request: _StoredRequest | None = None
+    depth: StoredDepth | None = None
+    states: dict[str, str] = {}
 
 
 class RunManifest(_Record):
@@ -72,8 +82,13 @@ class RunManifest(_Record):
 
     Args:
         schema_version: Version of this format.
-        request: The resolved request as JSON values.
-        fingerprint: `fingerprint(...)` of what decides the frames; another one is another run.
+        run_id: Drawn when the run began; records of its clips, and of its finished file, name it.
+        command: `generate` or `extend`.
+        settings: Everything that decides the frames.
+        fingerprint: `fingerprint(settings)`; another one is another run.
+        request: The resolved request as JSON values, from which the job is made again.
+        asked: `fingerprint` of the request as it was given, before an earlier video completed it.
+        inputs: Where its inputs are.
         plan: The clips, in order.
         seed: Seed of the run's one noise.
         preset: Name of the preset.
@@ -84,8 +99,13 @@ class RunManifest(_Record):
     """
 
     schema_version: int = Field(default=SCHEMA_VERSION, ge=1)
-    request: dict[str, Any]
+    run_id: str
+    command: Literal["generate", "extend"]
+    settings: dict[str, Any]
     fingerprint: str
+    request: dict[str, Any]
+    asked: str
+    inputs: RunInputs
     plan: tuple[ClipSpec, ...]
     seed: int
     preset: str
@@ -94,11 +114,19 @@ class RunManifest(_Record):
     created: str
     redos: tuple[Redo, ...] = ()
 
+    @field_validator("settings")
+    @classmethod
+    def _usable(cls, settings: dict[str, Any]) -> dict[str, Any]:
+        check_settings(settings)
+        return settings
+
     @field_validator("request")
     @classmethod
-    def _usable(cls, request: dict[str, Any]) -> dict[str, Any]:
-        _RequestFacts.model_validate_json(json.dumps(request))
-        check_settings(request.get("settings", {}))
+    def _names_its_output(cls, request: dict[str, Any]) -> dict[str, Any]:
+        if not isinstance(request.get("output"), str) or not request["output"]:
+            raise ValueError("request.output: no path")
+        if not isinstance(request.get("run_dir"), str | None):
+            raise ValueError("request.run_dir: no path")
         return request
 
     @field_validator("plan")
@@ -110,11 +138,44 @@ class RunManifest(_Record):
                 raise ValueError(f"{spec} cannot be clip {index}")
         return plan
 
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        if len(self.clip_prompts) != len(self.plan) or len(self.clip_seeds) != len(self.plan):
+            raise ValueError("settings: not one prompt and seed a clip")
+        return self
+
+    @property
+    def clip_prompts(self) -> tuple[str, ...]:
+        """The prompt each clip is, or was, made with."""
+        stated = self.settings.get("prompts") or [self.settings.get("prompt", "")] * len(self.plan)
+        return self._kept_first(stated, [redo.kept_prompts for redo in self.redos])
+
+    @property
+    def clip_seeds(self) -> tuple[int, ...]:
+        """The seed each clip is, or was, made with, before any retry."""
+        stated = self.settings.get("seeds") or [self.settings.get("seed", 0)] * len(self.plan)
+        return self._kept_first(stated, [redo.kept_seeds for redo in self.redos])
+
+    def _kept_first(
+        self, stated: Sequence[_Value], kept: Sequence[Sequence[_Value]]
+    ) -> tuple[_Value, ...]:
+        """Return the values of all clips, those of clips kept by the latest request as they were.
+
+        A redo since has made the clips from its own on by the request of today.
+        """
+        taken_on = [index for index, redo in enumerate(self.redos) if redo.new_request]
+        values = list(stated)
+        if taken_on:
+            count = min(redo.clip for redo in self.redos[taken_on[-1] :])
+            values[:count] = kept[taken_on[-1]][:count]
+        return tuple(values)
+
 
 class ClipRecord(_Record):
     """`clips/0000.json`: a finished clip.
 
     Args:
+        run_id: The run it belongs to.
         index: Number of the clip in its run, from 0.
         frames: Frames in its video: those it adds.
         video_hash: `hash_file` of its video.
@@ -122,13 +183,13 @@ class ClipRecord(_Record):
         seconds: How long it took to make.
         seed: Seed it was made with.
         prompt: Prompt it was made with.
-        follows: Hash of the tail it was made after, empty for a clip that follows none; None in
-            records of earlier versions, which did not say.
+        follows: Hash of the tail it was made after, empty for a clip that follows none.
         revision: How many redos had forgotten it when it was made.
         attempts: How often it was made until it was kept.
         warnings: What looked wrong in it, in words.
     """
 
+    run_id: str
     index: int = Field(ge=0)
     frames: int = Field(ge=1)
     video_hash: str
@@ -136,15 +197,15 @@ class ClipRecord(_Record):
     seconds: float = Field(ge=0, le=1e9)
     seed: int
     prompt: str
-    follows: str | None = None
+    follows: str
     revision: int = Field(default=0, ge=0)
     attempts: int = Field(default=1, ge=1)
     warnings: tuple[str, ...] = ()
 
 
-def revision_of(redos: Sequence[Redo], clip_index: int) -> int:
-    """Return how many redos have forgotten a clip: its record counts only with this revision."""
-    return sum(redo.clip <= clip_index for redo in redos)
+def retry_seed(seed: int, attempt: int) -> int:
+    """Return the seed of a clip's attempt, counted from 0: the first has the clip's own."""
+    return (seed + _RETRY_STRIDE * attempt) % 2**63
 
 
 def differences(stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:

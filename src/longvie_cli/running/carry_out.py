@@ -13,15 +13,11 @@ from longvie_cli.planning.memory import fitting_plan
 from longvie_cli.planning.paths import output_taken
 from longvie_cli.progress import Progress
 from longvie_cli.result import JobResult
-from longvie_cli.run_folder.commit import completed_clips
-from longvie_cli.run_folder.delivery_record import damaged_delivery
 from longvie_cli.run_folder.events import append_event
-from longvie_cli.run_folder.layout import RunFolder
-from longvie_cli.run_folder.manifest import read_manifest
+from longvie_cli.run_folder.run import Run
 from longvie_cli.running.changes import Change
 from longvie_cli.running.clip_loop import make_missing_clips
 from longvie_cli.running.delivery import deliver, finished_result, is_own_output
-from longvie_cli.running.live import LiveVideo
 from longvie_cli.running.opening import opened_run
 from longvie_cli.settings.sampling import Offload
 
@@ -46,37 +42,36 @@ def carry_out(
     """
     if (locked := unwritable(job.output.parent, job.folder.root)) is not None:
         raise locked
-    with opened_run(job, progress, change=change, resuming=resuming) as folder:
-        if finished := finished_result(job):
+    with opened_run(job, progress, change=change, resuming=resuming) as run:
+        clips = run.clips()
+        if finished := finished_result(job, run, clips):
             progress.message(f"{job.output}: this run is finished already.")
             return finished
-        if (trouble := damaged_delivery(folder)) is not None:
+        if (trouble := run.delivery_trouble) is not None:
             # Whether the output is this run's is found out when it has been joined again.
-            progress.warning(trouble)
-        elif job.output.exists() and not job.delivery.overwrite and not is_own_output(job):
+            progress.warning(f"{trouble.message} The video is joined again.")
+        elif job.output.exists() and not job.delivery.overwrite and not is_own_output(job, run):
             raise output_taken(job.output)
-        redos = read_manifest(folder.run_json).redos
-        live = LiveVideo(job, folder)
         offload: Offload = "none"
-        if len(completed_clips(folder, job.specs, redos)) < len(job.specs):
+        if any(clip.record is None for clip in clips):
             # Before the controls, which can take minutes.
             offload = fitting_plan(job).offload
-            say_disk(run_bytes(job), folder.root, progress, only_if_short=True)
-        for note in job.notes:
-            progress.message(note)
-        append_event(folder.events, "started", clips=len(job.specs), frames=job.added_frames)
-        _encode_earlier_video(job, folder, progress)
-        controls = job.source.prepare(folder.controls_dir, job.source_frames, progress)
-        make_missing_clips(job, folder, controls, progress, offload=offload, redos=redos, live=live)
-        return deliver(job, progress)
+            say_disk(run_bytes(job), job.folder.root, progress, only_if_short=True)
+        for note in job.remarks:
+            progress.note(note)
+        append_event(job.folder.events, "started", clips=len(job.specs), frames=job.added_frames)
+        _encode_earlier_video(job, run, progress)
+        controls = job.source.prepare(job.folder.controls_dir, job.source_frames, progress)
+        make_missing_clips(job, run, clips, controls, progress, offload=offload)
+        return deliver(job, run, progress)
 
 
-def _encode_earlier_video(job: Job, folder: RunFolder, progress: Progress) -> None:
-    earlier, preset = job.earlier, job.preset
+def _encode_earlier_video(job: Job, run: Run, progress: Progress) -> None:
+    folder, earlier, preset = job.folder, job.earlier, job.preset
     if earlier is None or earlier.joinable:
         return
     if folder.earlier_video.is_file() and folder.earlier_record.is_file():
-        if _is_as_recorded(folder):
+        if _is_as_recorded(run):
             return
         progress.warning("earlier.mp4 is not what was written; it is made again.")
     height, width, fit = preset.height, preset.width, earlier.fit
@@ -90,14 +85,16 @@ def _encode_earlier_video(job: Job, folder: RunFolder, progress: Progress) -> No
             writer.write(frame)
             progress.advance("earlier video")
         progress.finish("earlier video")
-    record = {"video_hash": hash_file(folder.earlier_video)}
+    record = {"run_id": run.manifest.run_id, "video_hash": hash_file(folder.earlier_video)}
     write_atomic(folder.earlier_record, sealed_json(record))
 
 
-def _is_as_recorded(folder: RunFolder) -> bool:
+def _is_as_recorded(run: Run) -> bool:
+    folder = run.folder
     try:
         record = open_sealed_json(folder.earlier_record.read_bytes())
-        return bool(record.get("video_hash") == hash_file(folder.earlier_video))
+        found = {"run_id": run.manifest.run_id, "video_hash": hash_file(folder.earlier_video)}
+        return record == found
     except OSError as reason:
         if is_passing(reason):
             raise storage_error(folder.earlier_video, reason) from reason

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TypeVar
 
 from longvie_cli.disk.durable import storage_error
 from longvie_cli.disk.hashing import fingerprint
@@ -17,20 +16,10 @@ from longvie_cli.planning.deciding import (
     seed_settings,
 )
 from longvie_cli.planning.job import Job
-from longvie_cli.run_folder.commit import stored_clips
+from longvie_cli.progress import command_line
 from longvie_cli.run_folder.events import append_event
-from longvie_cli.run_folder.layout import RunFolder
-from longvie_cli.run_folder.manifest import (
-    Redo,
-    RunManifest,
-    differences,
-    read_manifest,
-    write_manifest,
-)
-from longvie_cli.timeline import ClipSpec
-
-if TYPE_CHECKING:
-    pass
+from longvie_cli.run_folder.manifest import Redo, differences
+from longvie_cli.run_folder.run import Run
 
 
 def redone(job: Job, redos: Sequence[Redo]) -> Job:
@@ -105,26 +94,22 @@ class Change:
     redo: Redo
 
 
-def changed_settings(job: Job) -> list[str]:
-    """Return in words how the request that began this run differs from the job, best first.
-
-    Raises:
-        OutputConflictError: run.json is damaged or was written by a newer version.
-    """
-    stored = read_manifest(job.folder.run_json)
-    changed = differences(stored.request.get("settings") or {}, job.settings)
-    if stored.model_hashes != model_hashes(job.preset):
+def changed_settings(run: Run, job: Job) -> list[str]:
+    """Return in words how the request that began a run differs from the job, best first."""
+    changed = differences(run.manifest.settings, job.settings)
+    if run.manifest.model_hashes != model_hashes(job.preset):
         changed.append(f"other weights of the preset {job.preset.name}")
     return changed
 
 
-def check_clips_before(folder: RunFolder, manifest: RunManifest, clip: int) -> None:
+def check_clips_before(run: Run, clip: int) -> None:
     """Do nothing if every clip before this one can be kept.
 
     Raises:
         OutputConflictError: One is damaged, removed, or not made yet.
     """
-    for stored in stored_clips(folder, manifest.plan[:clip], manifest.redos):
+    folder = run.folder
+    for stored in run.clips()[:clip]:
         index = stored.spec.index
         if stored.damage and not folder.clip_video(index).exists():
             raise OutputConflictError(
@@ -135,7 +120,7 @@ def check_clips_before(folder: RunFolder, manifest: RunManifest, clip: int) -> N
         if stored.damage:
             raise OutputConflictError(
                 f"{folder.root}: clip {index} cannot be kept: {stored.damage}.",
-                hint=f"longvie resume {shlex.quote(str(folder.root))} mends it.",
+                hint=f"{command_line(['longvie', 'resume', folder.root])} mends it.",
             )
         if stored.record is None:
             raise OutputConflictError(
@@ -144,35 +129,38 @@ def check_clips_before(folder: RunFolder, manifest: RunManifest, clip: int) -> N
             )
 
 
-def _first_other_clip(stored: dict[str, Any], job: Job) -> int:
+def _first_other_clip(run: Run, job: Job) -> int:
     """Return the first clip that the job makes otherwise than the request that began the run."""
-    keys = {key for key in {*stored, *job.settings} if stored.get(key) != job.settings.get(key)}
+    keys = _changed_keys(run, job)
     count = len(job.specs)
     if keys and keys <= _ONLY_OF_THE_FILE:
         return count
     if not keys or not keys <= _BY_CLIP | _ONLY_OF_THE_FILE:
         return 0
-    prompts = stored.get("prompts") or [stored.get("prompt")] * count
-    seed, counted = stored.get("seed") or 0, bool(stored.get("seed_per_clip"))
-    seeds = stored.get("seeds") or [seed + (i if counted else 0) for i in range(count)]
-    ours = list(zip(job.prompts, job.seeds, strict=True))
-    theirs = list(zip(prompts, seeds, strict=False))
-    return next((i for i, clip in enumerate(ours) if clip != theirs[i]), count)
+    ours = zip(job.prompts, job.seeds, strict=True)
+    theirs = zip(run.manifest.clip_prompts, run.manifest.clip_seeds, strict=True)
+    pairs = enumerate(zip(ours, theirs, strict=False))
+    return next((index for index, (our, their) in pairs if our != their), count)
 
 
-def _fixed_settings(stored: dict[str, Any], job: Job) -> list[str]:
-    keys = {key for key in {*stored, *job.settings} if stored.get(key) != job.settings.get(key)}
-    return sorted(keys - _MAY_CHANGE)
+def _changed_keys(run: Run, job: Job) -> set[str]:
+    stored, wanted = run.manifest.settings, job.settings
+    return {key for key in {*stored, *wanted} if stored.get(key) != wanted.get(key)}
 
 
-def begun_otherwise(job: Job, manifest: RunManifest, changed: list[str]) -> OutputConflictError:
+def _fixed_settings(run: Run, job: Job) -> list[str]:
+    return sorted(_changed_keys(run, job) - _MAY_CHANGE)
+
+
+def begun_otherwise(run: Run, job: Job, changed: list[str]) -> OutputConflictError:
+    """Return the error for a run that another request began, with what can be kept of it."""
     shown = "; ".join(changed[:3]) + (f"; and {len(changed) - 3} more" if len(changed) > 3 else "")
-    stored, count = manifest.request.get("settings") or {}, len(job.specs)
-    if fixed := _fixed_settings(stored, job):
+    count = len(job.specs)
+    if fixed := _fixed_settings(run, job):
         affected = f"No clip can be kept: {', '.join(fixed)} cannot change within a run."
         offer = ""
     else:
-        first = _first_other_clip(stored, job)
+        first = _first_other_clip(run, job)
         if first == count:
             affected, offer = "All clips can be kept.", f"--from-clip {count} to keep them, "
         elif first == 0:
@@ -181,7 +169,7 @@ def begun_otherwise(job: Job, manifest: RunManifest, changed: list[str]) -> Outp
         else:
             affected = f"Clips {first} to {count - 1} would be others."
             offer = f"--from-clip {first} to keep those before, "
-    resume = f"longvie resume {shlex.quote(str(job.folder.root))}"
+    resume = command_line(["longvie", "resume", job.folder.root])
     return OutputConflictError(
         f"{job.folder.root}: this run was started with {shown}. {affected}",
         hint=f"Repeat the first command, or `{resume}`, to go on. Pass {offer}another -o, or "
@@ -189,51 +177,62 @@ def begun_otherwise(job: Job, manifest: RunManifest, changed: list[str]) -> Outp
     )
 
 
-def begin_redo(job: Job, manifest: RunManifest, redo: Redo) -> None:
-    folder = job.folder
-    check_clips_before(folder, manifest, redo.clip)
-    write_manifest(
-        folder.run_json,
-        manifest.model_copy(
+def begin_redo(run: Run, job: Job, redo: Redo) -> None:
+    """Write down that clips are made again, and forget them.
+
+    Raises:
+        OutputConflictError: A clip before them cannot be kept.
+        ResumableError: The disk is full.
+    """
+    check_clips_before(run, redo.clip)
+    settings = dict(job.settings)
+    run.rewrite(
+        run.manifest.model_copy(
             update={
-                "request": manifest.request | {"settings": dict(job.settings)},
-                "fingerprint": fingerprint(job.settings),
-                "redos": (*manifest.redos, redo),
+                "settings": settings,
+                "fingerprint": fingerprint(settings),
+                "redos": (*run.redos, redo),
             }
-        ),
+        )
     )
-    _forget_clips(folder, manifest.plan, redo.clip)
-    append_event(folder.events, "redo", clip=redo.clip, prompt=redo.prompt, seed=redo.seed)
+    _forget_clips(run, redo.clip)
+    append_event(run.folder.events, "redo", clip=redo.clip, prompt=redo.prompt, seed=redo.seed)
 
 
-def take_on(job: Job, manifest: RunManifest, from_clip: int) -> None:
+def take_on(run: Run, job: Job, from_clip: int) -> None:
     """Make the job's request the run's, keeping the clips before one.
 
     Raises:
         UsageError: The clips cannot stand in one file with those of the new settings.
+        OutputConflictError: One of them cannot be kept.
     """
-    folder, count = job.folder, len(job.specs)
+    count = len(job.specs)
     flag = f"--from-clip {from_clip}"
-    if fixed := _fixed_settings(manifest.request.get("settings") or {}, job):
+    if fixed := _fixed_settings(run, job):
         raise UsageError(
             f"{flag}: {', '.join(fixed)} cannot change within a run.",
             hint="Pass another -o, or --overwrite to start anew.",
         )
-    if manifest.plan != job.specs or from_clip > count:
+    before = run.manifest
+    if before.plan != job.specs or from_clip > count:
         raise UsageError(f"{flag}: the run has {count} clips, 0 to {count - 1}.")
-    check_clips_before(folder, manifest, from_clip)
-    redo = Redo(clip=from_clip, new_request=True)
-    taken_on = new_manifest(job).model_copy(
-        update={"created": manifest.created, "redos": (*manifest.redos, redo)}
+    check_clips_before(run, from_clip)
+    redo = Redo(
+        clip=from_clip,
+        new_request=True,
+        kept_prompts=before.clip_prompts[:from_clip],
+        kept_seeds=before.clip_seeds[:from_clip],
     )
-    write_manifest(folder.run_json, taken_on)
-    _forget_clips(folder, manifest.plan, from_clip)
-    append_event(folder.events, "taken_on", clip=from_clip)
+    kept = {"run_id": before.run_id, "created": before.created, "redos": (*run.redos, redo)}
+    run.rewrite(new_manifest(job).model_copy(update=kept))
+    _forget_clips(run, from_clip)
+    append_event(run.folder.events, "taken_on", clip=from_clip)
 
 
-def _forget_clips(folder: RunFolder, plan: Sequence[ClipSpec], first: int) -> None:
+def _forget_clips(run: Run, first: int) -> None:
     # Only tidying: since run.json says so, their records no longer count.
-    for spec in plan[first:]:
+    folder = run.folder
+    for spec in run.manifest.plan[first:]:
         for path in (
             folder.clip_record(spec.index),
             folder.clip_video(spec.index),

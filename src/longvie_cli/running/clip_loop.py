@@ -4,32 +4,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from longvie_cli.disk.checksums import is_intact, with_digest
 from longvie_cli.disk.durable import write_atomic
 from longvie_cli.disk.hashing import hash_file
-from longvie_cli.evaluation.clip_checks import check_clip, retry_seed
+from longvie_cli.evaluation.clip_checks import check_clip
 from longvie_cli.media.frames import last_frames, png_bytes
 from longvie_cli.media.reader import read_image
 from longvie_cli.media.writer import VideoWriter
-from longvie_cli.planning.expected_time import expected_time, note_clip
+from longvie_cli.planning.expected_time import expected_time
 from longvie_cli.planning.job import Job
 from longvie_cli.progress import Progress
-from longvie_cli.run_folder.commit import StoredClip, stored_clips
 from longvie_cli.run_folder.events import append_event
-from longvie_cli.run_folder.layout import RunFolder
-from longvie_cli.run_folder.manifest import (
-    ClipRecord,
-    Redo,
-    read_manifest,
-    revision_of,
-    write_record,
-)
+from longvie_cli.run_folder.manifest import ClipRecord, retry_seed, write_record
+from longvie_cli.run_folder.run import Run, StoredClip
 from longvie_cli.run_folder.tails import load_tail, save_tail
 from longvie_cli.running.live import LiveVideo
+from longvie_cli.running.noted_time import note_clip
 from longvie_cli.settings.sampling import Offload
 from longvie_cli.sources.source import PlayedControls
 from longvie_cli.timeline import ClipSpec
@@ -41,15 +35,25 @@ if TYPE_CHECKING:
     from longvie_cli.engine.clip_generator import ClipGenerator, ClipTimings
 
 
+@dataclass(frozen=True)
+class _Making:
+    """What every clip of a run is made with."""
+
+    job: Job
+    run: Run
+    controls: PlayedControls | None
+    progress: Progress
+    offload: Offload
+
+
 def make_missing_clips(
     job: Job,
-    folder: RunFolder,
+    run: Run,
+    clips: Sequence[StoredClip],
     controls: PlayedControls | None,
     progress: Progress,
     *,
     offload: Offload,
-    redos: Sequence[Redo] = (),
-    live: LiveVideo | None = None,
 ) -> None:
     """Make every clip that does not exist yet, in order.
 
@@ -59,92 +63,71 @@ def make_missing_clips(
     from the scene's own picture and without history, in the same noise. A damaged clip is made
     again; the clips after it are kept if it comes out with the tail that they were made after.
     """
-    stored = stored_clips(folder, job.specs, redos)
-    kept = sum(clip.record is not None for clip in stored)
-    for clip in stored:
+    live = LiveVideo(job)
+    kept = sum(clip.record is not None for clip in clips)
+    for clip in clips:
         if clip.damage:
             progress.warning(f"clip {clip.spec.index}: {clip.damage}; it is made again.")
-    if kept < len(stored):
+    if kept < len(clips):
         if kept:
-            progress.message(f"{kept} of {len(stored)} clips are there already; going on.")
-        left = len(stored) - kept
+            progress.message(f"{kept} of {len(clips)} clips are there already; going on.")
+        left = len(clips) - kept
         if (expected := expected_time(job, left, offload=offload)) is not None:
             progress.message(f"expected time: {expected.text}")
-        _make(job, folder, controls, progress, stored, redos, live, offload)
-    if live is not None:
-        live.refresh(len(stored), last=True)
+        _make(_Making(job, run, controls, progress, offload), clips, live)
+    live.refresh(len(clips), last=True)
 
 
-def _make(
-    job: Job,
-    folder: RunFolder,
-    controls: PlayedControls | None,
-    progress: Progress,
-    stored: Sequence[StoredClip],
-    redos: Sequence[Redo],
-    live: LiveVideo | None,
-    offload: Offload,
-) -> None:
-    _paint_pictures(job, folder, controls, progress, stored, redos)
-    generator = _load_generator(job, folder, offload, progress)
-    kept = sum(clip.record is not None for clip in stored)
-    progress.start("clips", len(stored), done=kept)
-    previous, made_any = "", False
-    for clip in stored:
+def _make(making: _Making, clips: Sequence[StoredClip], live: LiveVideo) -> None:
+    job, progress = making.job, making.progress
+    _paint_pictures(making, clips)
+    generator = _load_generator(making)
+    kept = sum(clip.record is not None for clip in clips)
+    progress.start("clips", len(clips), done=kept)
+    previous = ""
+    for clip in clips:
         spec, record = clip.spec, clip.record
         follows = "" if spec.starts_scene else previous
         if record is not None:
-            known = not made_any if record.follows is None else record.follows == follows
-            if known:
+            if record.follows == follows:
                 previous = record.tail_hash
                 continue
             progress.message(
                 f"clip {spec.index} is made again: the clip before it came out otherwise."
             )
             kept -= 1
-            progress.start("clips", len(stored), done=kept)
-        record, timings = _make_clip(
-            job, folder, controls, progress, generator, spec, redos, follows
-        )
+            progress.start("clips", len(clips), done=kept)
+        record, timings = _make_clip(making, generator, spec, follows)
         if record.attempts == 1:
-            note_clip(job, record.seconds, timings, offload=offload)
-        previous, made_any = record.tail_hash, True
+            note_clip(job, record.seconds, timings, offload=making.offload)
+        previous = record.tail_hash
         kept += 1
         append_event(
-            folder.events,
+            job.folder.events,
             "clip_done",
             clip=spec.index,
             seconds=round(record.seconds, 3),
             **({"warnings": list(record.warnings)} if record.warnings else {}),
         )
         progress.advance("clips", detail=f"{record.seconds:.1f} s")
-        if live is not None:
-            live.refresh(spec.index + 1)
+        live.refresh(spec.index + 1)
     progress.finish("clips")
 
 
 def _make_clip(
-    job: Job,
-    folder: RunFolder,
-    controls: PlayedControls | None,
-    progress: Progress,
-    generator: ClipGenerator,
-    spec: ClipSpec,
-    redos: Sequence[Redo],
-    follows: str,
+    making: _Making, generator: ClipGenerator, spec: ClipSpec, follows: str
 ) -> tuple[ClipRecord, ClipTimings]:
+    job, run, progress = making.job, making.run, making.progress
+    folder = run.folder
     began = time.monotonic()
-    shown = None if controls is None else controls.read(spec)
+    shown = None if making.controls is None else making.controls.read(spec)
     dense, sparse = (None, None) if shown is None else (shown.dense, shown.sparse)
-    revision = revision_of(redos, spec.index)
     tail = None
     if not spec.starts_scene:
         tail = load_tail(folder.tail(spec.index - 1)) if spec.index else job.start.history
-    if tail is not None:
-        image = tail[-1]
-    else:
-        made = folder.scene_picture(spec.index, revision)
-        image = _first_picture(job, spec, made, generator, progress, dense, sparse)
+    image = None if tail is None else tail[-1]
+    if image is None:
+        image = _first_picture(making, spec, generator, dense, sparse)
     stretch = slice(spec.skip_frames, spec.skip_frames + spec.added_frames)
     best: _Attempt | None = None
     attempts = 0
@@ -173,8 +156,9 @@ def _make_clip(
     for warning in best.warnings:
         progress.warning(f"clip {spec.index}: {warning}.")
     tail = last_frames(tail, best.frames, job.preset.history_frames)
-    _write_files(job, folder, spec, best.frames, tail)
+    _write_files(job, spec, best.frames, tail)
     record = ClipRecord(
+        run_id=run.manifest.run_id,
         index=spec.index,
         frames=len(best.frames),
         video_hash=hash_file(folder.clip_video(spec.index)),
@@ -183,7 +167,7 @@ def _make_clip(
         seed=best.seed,
         prompt=job.prompts[spec.index],
         follows=follows,
-        revision=revision,
+        revision=run.revision_of(spec.index),
         attempts=attempts,
         warnings=best.warnings,
     )
@@ -200,27 +184,21 @@ class _Attempt:
     timings: ClipTimings
 
 
-def _paint_pictures(
-    job: Job,
-    folder: RunFolder,
-    controls: PlayedControls | None,
-    progress: Progress,
-    stored: Sequence[StoredClip],
-    redos: Sequence[Redo],
-) -> None:
+def _paint_pictures(making: _Making, clips: Sequence[StoredClip]) -> None:
     """Make the pictures that a text-to-image model gives, before the video model needs the memory.
 
     Those of clip 0 and of every scene still to be made that starts from the prompt.
     """
+    job, controls = making.job, making.controls
     model = job.start.image_model
     if model is None:
         return
     assert controls is not None, "a first frame is made from controls"
-    for clip in stored:
+    for clip in clips:
         spec = clip.spec
-        made = folder.scene_picture(spec.index, revision_of(redos, spec.index))
+        made = making.run.picture_of(spec.index)
         starts = spec.starts_scene or (spec.index == 0 and job.start.history is None)
-        if clip.record is not None or not starts or _is_painted(made, progress):
+        if clip.record is not None or not starts or _is_painted(made, making.progress):
             continue
         from longvie_cli.engine.first_frame import make_first_frame
 
@@ -237,22 +215,22 @@ def _paint_pictures(
 
 
 def _first_picture(
-    job: Job,
+    making: _Making,
     spec: ClipSpec,
-    made: Path,
     generator: ClipGenerator,
-    progress: Progress,
     dense: NDArray[np.uint8] | None,
     sparse: NDArray[np.uint8] | None,
 ) -> NDArray[np.uint8]:
-    """Return the picture a new video or scene starts from, made at `made` where none is given."""
+    """Return the picture a new video or scene starts from, made where none is given."""
+    job = making.job
     if not spec.starts_scene and job.start.image is not None:
         return job.start.image
-    if spec.starts_scene and not job.start.scenes_from_prompt:
+    if spec.starts_scene and job.start.scenes_label is None:
         picture = job.source.picture(spec.first_frame)
         assert picture is not None, "checked when the job was decided"
         return picture
-    if not _is_painted(made, progress):
+    made = making.run.picture_of(spec.index)
+    if not _is_painted(made, making.progress):
         assert dense is not None and sparse is not None, "a first frame is made from controls"
         picture = generator.first_frame(
             job.prompts[spec.index], dense=dense[0], sparse=sparse[0], seed=job.seeds[0]
@@ -270,13 +248,9 @@ def _is_painted(made: Path, progress: Progress) -> bool:
 
 
 def _write_files(
-    job: Job,
-    folder: RunFolder,
-    spec: ClipSpec,
-    added: NDArray[np.uint8],
-    tail: NDArray[np.uint8],
+    job: Job, spec: ClipSpec, added: NDArray[np.uint8], tail: NDArray[np.uint8]
 ) -> None:
-    preset = job.preset
+    preset, folder = job.preset, job.folder
     with VideoWriter(
         folder.clip_video(spec.index),
         height=preset.height,
@@ -289,47 +263,21 @@ def _write_files(
     save_tail(folder.tail(spec.index), tail)
 
 
-def _load_generator(
-    job: Job, folder: RunFolder, offload: Offload, progress: Progress
-) -> ClipGenerator:
+def _load_generator(making: _Making) -> ClipGenerator:
     from longvie_cli.engine.clip_generator import ClipGenerator
     from longvie_cli.engine.loader import load_pipeline
     from longvie_cli.engine.prompt_cache import prompt_embeds
 
-    sampling = job.sampling
+    job, progress = making.job, making.progress
+    sampling = replace(job.sampling, offload=making.offload)
     negative = [] if sampling.guidance_scale == 1 else [sampling.negative_prompt]
     # Before the transformer is loaded: the two are never in memory together.
     embeds = prompt_embeds(
-        folder,
+        job.folder,
         job.preset,
         [*job.prompts, *negative],
-        model_hashes=read_manifest(folder.run_json).model_hashes,
-        device=sampling.device,
-        dtype=sampling.dtype,
-        offload=offload,
+        sampling,
+        model_hashes=making.run.manifest.model_hashes,
     )
-    pipeline = load_pipeline(
-        job.preset,
-        device=sampling.device,
-        dtype=sampling.dtype,
-        offload=offload,
-        quantize=sampling.quantize,
-        attention=sampling.attention,
-        text_encoder=False,
-        loras=[(lora.path, lora.scale) for lora in sampling.loras],
-        warn=progress.warning,
-    )
-    return ClipGenerator(
-        pipeline,
-        job.preset,
-        seed=sampling.seed,
-        num_inference_steps=sampling.num_inference_steps,
-        guidance_scale=sampling.guidance_scale,
-        negative_prompt=sampling.negative_prompt,
-        dense_scale=sampling.depth_strength,
-        sparse_scale=sampling.track_strength,
-        prompt_embeds=embeds,
-        control_start=sampling.control_start,
-        control_end=sampling.control_end,
-        progress=progress,
-    )
+    pipeline = load_pipeline(job.preset, sampling, text_encoder=False, warn=progress.warning)
+    return ClipGenerator(pipeline, job.preset, sampling, prompt_embeds=embeds, progress=progress)

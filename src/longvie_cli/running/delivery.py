@@ -3,35 +3,56 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from longvie_cli.disk.checksums import sealed_json
 from longvie_cli.disk.durable import (
     begin_part,
     commit_file,
     make_folder,
     part_path,
     storage_error,
-    write_atomic,
 )
 from longvie_cli.disk.hashing import hash_file
 from longvie_cli.media.join import join_clips
+from longvie_cli.media.last_pictures import hash_last_pictures
 from longvie_cli.media.metadata import encode_settings
+from longvie_cli.media.probe import probe_video
 from longvie_cli.media.sound import SoundPart
 from longvie_cli.planning.job import Job
 from longvie_cli.planning.paths import output_taken
 from longvie_cli.progress import Progress
 from longvie_cli.result import JobResult
-from longvie_cli.run_folder.commit import harmed_clips
-from longvie_cli.run_folder.delivery_record import SCHEMA_VERSION, sound_delivery
+from longvie_cli.run_folder.delivery_record import DeliveryRecord, write_delivery
 from longvie_cli.run_folder.events import append_event
-from longvie_cli.run_folder.layout import RunFolder
-from longvie_cli.run_folder.manifest import read_manifest
+from longvie_cli.run_folder.run import Run, StoredClip
+from longvie_cli.settings.about import ABOUT_VERSION, checked_about
 from longvie_cli.version import __version__
 
 
-def finished_result(job: Job) -> JobResult | None:
+def finished_run(run: Run, output: Path, *, keeps_clips: bool) -> JobResult | None:
+    """Return the result of a run that needs nothing more; reads its folder and its output alone.
+
+    Args:
+        run: The run.
+        output: Where its file lies.
+        keeps_clips: Whether the single clips stay.
+    """
+    record, folder = run.delivery, run.folder
+    if record is None or not run.is_delivered or not output.is_file():
+        return None
+    if folder.joined_video.exists() or (not keeps_clips and any(folder.clips_dir.glob("*.mp4"))):
+        return None  # It was killed while it tidied up.
+    if run.harmed(run.clips()) or hash_file(output) != record.output_hash:
+        return None
+    frames, fps = record.about.frames, record.about.fps
+    if frames is None or fps is None:
+        return None
+    return JobResult("done", output, folder.root, frames, frames / fps, run.manifest.seed)
+
+
+def finished_result(job: Job, run: Run, clips: Sequence[StoredClip]) -> JobResult | None:
     """Return the result of a run that was finished before, after what was left to do at its end.
 
     That is to move its file out, and to remove the single clips where they are not kept. A run of
@@ -40,15 +61,13 @@ def finished_result(job: Job) -> JobResult | None:
     Raises:
         OutputConflictError: The run is finished, but something else lies at the output.
     """
-    record = sound_delivery(job.folder)
-    if record is None or record.get("revision", 0) != _revision(job.folder):
+    record = run.delivery
+    if record is None or not run.is_delivered or run.harmed(clips):
         return None
-    if harmed_clips(job.folder, job.specs, read_manifest(job.folder.run_json).redos):
-        return None
-    if not _is(job.output, record["output_hash"]):
-        if not _is(job.folder.joined_video, record["output_hash"]):
+    if not _is(job.output, record.output_hash):
+        if not _is(job.folder.joined_video, record.output_hash):
             return None
-        _move_out(job, record["output_hash"])
+        _move_out(job, run, record.output_hash)
     # Left by a kill between its copy to another disk and this.
     _remove(job.folder.joined_video)
     if not job.delivery.keep_clips:
@@ -56,7 +75,7 @@ def finished_result(job: Job) -> JobResult | None:
     return _result(job)
 
 
-def deliver(job: Job, progress: Progress) -> JobResult:
+def deliver(job: Job, run: Run, progress: Progress) -> JobResult:
     """Join the clips, move the file to the output and return the result.
 
     Raises:
@@ -68,18 +87,32 @@ def deliver(job: Job, progress: Progress) -> JobResult:
     clips = [folder.clip_video(spec.index) for spec in job.specs]
     if job.earlier is not None:
         clips.insert(0, job.earlier.path if job.earlier.joinable else folder.earlier_video)
-    metadata = encode_settings(embedded_settings(job)) if job.delivery.embed_metadata else None
+    about = embedded_settings(job)
     join_clips(
         clips,
         folder.joined_video,
         fps=job.preset.fps,
-        metadata=metadata,
+        metadata=encode_settings(about) if job.delivery.embed_metadata else None,
         sound=_sound_parts(job),
         overwrite=True,
     )
     output_hash = hash_file(folder.joined_video)
-    _write_delivery(job, output_hash)
-    _move_out(job, output_hash)
+    before = run.delivery
+    replaces = None
+    if before is not None:
+        same = before.output_hash == output_hash
+        replaces = before.replaces if same else before.output_hash
+    record = DeliveryRecord(
+        run_id=run.manifest.run_id,
+        output=job.output.name,
+        output_hash=output_hash,
+        replaces=replaces,
+        revision=run.revision,
+        last_clip=job.specs[-1].index,
+        about=checked_about(about),
+    )
+    write_delivery(folder, record)
+    _move_out(job, run, output_hash)
     append_event(folder.events, "delivered", output=job.output.name, frames=job.total_frames)
     if not job.delivery.keep_clips:
         _drop_clips(job)
@@ -103,15 +136,18 @@ def _sound_parts(job: Job) -> list[SoundPart]:
     return [SoundPart(None, 0, -begins), SoundPart(sound.stream, 0, before + after + begins)]
 
 
-def is_own_output(job: Job) -> bool:
+def is_own_output(job: Job, run: Run) -> bool:
     """Return whether what lies at the output is what this run delivered there before."""
-    record = sound_delivery(job.folder)
-    hashes = () if record is None else (record["output_hash"], record.get("replaces"))
+    record = run.delivery
+    hashes = () if record is None else (record.output_hash, record.replaces)
     return any(known is not None and _is(job.output, known) for known in hashes)
 
 
-def _revision(folder: RunFolder) -> int:
-    return len(read_manifest(folder.run_json).redos)
+def _last_pictures(job: Job) -> dict[str, Any]:
+    """Return what the video ends with, so that `extend` sees whether it still does."""
+    last = job.folder.clip_video(job.specs[-1].index)
+    count = min(job.preset.history_frames, job.specs[-1].added_frames)
+    return {"count": count, "hash": hash_last_pictures(probe_video(last), count)}
 
 
 def embedded_settings(job: Job) -> dict[str, Any]:
@@ -119,7 +155,7 @@ def embedded_settings(job: Job) -> dict[str, Any]:
     return {
         "tool": "longvie",
         "version": __version__,
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": ABOUT_VERSION,
         "command": job.command,
         "settings": dict(job.settings),
         "source_kind": job.source.kind,
@@ -127,35 +163,16 @@ def embedded_settings(job: Job) -> dict[str, Any]:
         "frames": job.total_frames,
         "fps": job.preset.fps,
         "clips": len(job.specs),
+        "last_pictures": _last_pictures(job),
         "last_prompt": job.prompts[-1],
         "captioned": job.captioned,
     }
 
 
-def _write_delivery(job: Job, output_hash: str) -> None:
-    before = sound_delivery(job.folder)
-    replaces = None
-    if before is not None:
-        replaces = before["output_hash"]
-        if replaces == output_hash:
-            replaces = before.get("replaces")
-    record = {
-        "schema_version": SCHEMA_VERSION,
-        "output": job.output.name,
-        "output_hash": output_hash,
-        # What of ours may still lie at the output if the process ends before the file is moved.
-        "replaces": replaces,
-        "revision": _revision(job.folder),
-        "last_clip": job.specs[-1].index,
-        "about": embedded_settings(job),
-    }
-    write_atomic(job.folder.delivery, sealed_json(record))
-
-
-def _move_out(job: Job, output_hash: str) -> None:
+def _move_out(job: Job, run: Run, output_hash: str) -> None:
     joined, output = job.folder.joined_video, job.output
     if output.exists() and not (
-        job.delivery.overwrite or is_own_output(job) or _is(output, output_hash)
+        job.delivery.overwrite or is_own_output(job, run) or _is(output, output_hash)
     ):
         raise output_taken(output)
     part = part_path(output)

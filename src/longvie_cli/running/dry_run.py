@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from longvie_cli.disk.hashing import hash_file
 from longvie_cli.hub.installed import EntryStatus, gigabytes, preset_status
 from longvie_cli.planning.disk import free_bytes, run_bytes, say_disk, unwritable
 from longvie_cli.planning.expected_time import expected_time
@@ -13,12 +12,12 @@ from longvie_cli.planning.job import Job
 from longvie_cli.planning.memory import describe_memory
 from longvie_cli.progress import Progress
 from longvie_cli.result import JobResult
-from longvie_cli.run_folder.commit import completed_clips
-from longvie_cli.run_folder.delivery_record import read_delivery
-from longvie_cli.run_folder.manifest import read_manifest
+from longvie_cli.run_folder.run import Run
 from longvie_cli.running.changes import changed_settings
+from longvie_cli.running.delivery import finished_run
 from longvie_cli.sources.depth_choice import say_models
 
+_FINISHED = "finished already"
 _NEVER_TIMED = "not known before this machine has made a clip like these, of two steps or more"
 
 
@@ -28,7 +27,8 @@ def describe(job: Job, progress: Progress) -> JobResult:
     seconds = job.total_frames / fps
     weights = preset_status(job.preset)
     weights_here = all(status.complete for status in weights)
-    state, clips_to_make = _standing(job, weights_here)
+    run = Run.read(job.folder) if job.folder.is_begun else None
+    state, clips_to_make = _standing(job, run, weights_here)
     disk_bytes = run_bytes(job)
     clips: list[dict[str, Any]] = []
     made = job.earlier.num_frames if job.earlier else 0
@@ -50,9 +50,8 @@ def describe(job: Job, progress: Progress) -> JobResult:
         f"{job.preset.width}x{job.preset.height}, {len(job.specs)} new clips ({state})."
     )
     progress.message(f"source: {job.source.name}; first frame: {job.start.label}")
-    inputs = [*job.source.conversions(), *job.notes]
-    for line in inputs:
-        progress.message(line)
+    for line in job.remarks:
+        progress.note(line)
     for clip in clips:
         progress.message(
             f"  clip {clip['index']}: {clip['from_seconds']:.2f} s to {clip['to_seconds']:.2f} s, "
@@ -60,7 +59,7 @@ def describe(job: Job, progress: Progress) -> JobResult:
         )
     _describe_weights(job, weights, progress)
     models = say_models(job.source.models(), progress)
-    finished = weights_here and _finished(job)
+    finished = state == _FINISHED
     if job.output.exists() and not job.delivery.overwrite and not finished:
         progress.warning(
             f"{job.output} exists already; without --overwrite the run will not start."
@@ -85,7 +84,7 @@ def describe(job: Job, progress: Progress) -> JobResult:
             "state": state,
             "source": job.source.name,
             "first_frame": job.start.label,
-            "inputs": inputs,
+            "inputs": list(job.remarks),
             "settings": dict(job.settings),
             "device": job.sampling.device,
             "weights": [
@@ -121,30 +120,18 @@ def _describe_weights(job: Job, weights: Sequence[EntryStatus], progress: Progre
         )
 
 
-def _standing(job: Job, weights_here: bool) -> tuple[str, int]:
+def _standing(job: Job, run: Run | None, weights_here: bool) -> tuple[str, int]:
     """Return in words where the run stands, and how many clips it would make."""
     count = len(job.specs)
-    if not job.folder.is_begun:
+    if run is None:
         return "a new run", count
     if not weights_here:
         return "begun before; its weights are not here to compare", count
-    changed = changed_settings(job)
+    changed = changed_settings(run, job)
     if changed:
         words = f"the run folder holds another run, started with {'; '.join(changed[:3])}"
         return words, count
-    if _finished(job):
-        return "finished already", 0
-    redos = read_manifest(job.folder.run_json).redos
-    made = len(completed_clips(job.folder, job.specs, redos))
+    if finished_run(run, job.output, keeps_clips=job.delivery.keep_clips):
+        return _FINISHED, 0
+    made = sum(clip.record is not None for clip in run.clips())
     return f"{made} made already", count - made
-
-
-def _finished(job: Job) -> bool:
-    record = read_delivery(job.folder)
-    return (
-        record is not None
-        and job.output.is_file()
-        and hash_file(job.output) == record["output_hash"]
-        and record.get("revision", 0) == len(read_manifest(job.folder.run_json).redos)
-        and not changed_settings(job)
-    )

@@ -8,7 +8,6 @@ from longvie_cli.disk.durable import make_folder, storage_error
 from longvie_cli.media.join import join_clips
 from longvie_cli.media.metadata import encode_settings
 from longvie_cli.planning.job import Job
-from longvie_cli.run_folder.layout import RunFolder
 
 # Each refresh copies everything once more, so they must not follow the clips of a long video one
 # by one: no sooner than this, nor than 20 times what the last one took (5 % of the time at most).
@@ -22,9 +21,8 @@ class LiveVideo:
     Does nothing where the job asks for none.
     """
 
-    def __init__(self, job: Job, folder: RunFolder) -> None:
+    def __init__(self, job: Job) -> None:
         self._job = job
-        self._folder = folder
         self._path = job.delivery.live
         self._shown = 0
         self._not_before = 0.0
@@ -41,7 +39,8 @@ class LiveVideo:
         began = time.monotonic()
         if not last and began < self._not_before:
             return
-        job, folder = self._job, self._folder
+        job = self._job
+        folder = job.folder
         clips = [folder.clip_video(spec.index) for spec in job.specs[:num_clips]]
         if job.earlier is not None:
             clips.insert(0, job.earlier.path if job.earlier.joinable else folder.earlier_video)

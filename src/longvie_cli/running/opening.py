@@ -16,12 +16,8 @@ from longvie_cli.planning.paths import output_taken
 from longvie_cli.progress import Progress
 from longvie_cli.run_folder.layout import RunFolder
 from longvie_cli.run_folder.lock import RunLock
-from longvie_cli.run_folder.manifest import (
-    RunManifest,
-    mend_manifest,
-    read_manifest,
-    write_manifest,
-)
+from longvie_cli.run_folder.manifest import mend_manifest
+from longvie_cli.run_folder.run import Run
 from longvie_cli.running.changes import (
     Change,
     begin_redo,
@@ -34,8 +30,8 @@ from longvie_cli.running.changes import (
 @contextmanager
 def opened_run(
     job: Job, progress: Progress, *, change: Change | None = None, resuming: bool = False
-) -> Iterator[RunFolder]:
-    """Hold the run folder of a job, new or begun by the same request.
+) -> Iterator[Run]:
+    """Hold the run of a job, new or begun by the same request.
 
     Args:
         job: The job.
@@ -52,44 +48,53 @@ def opened_run(
     folder, from_clip = job.folder, job.delivery.from_clip
     _check_ours(folder)
     folder.check_no_links()
-    begun = folder.is_begun
-    if from_clip is not None and not begun:
+    if from_clip is not None and not folder.is_begun:
         raise UsageError(f"--from-clip {from_clip}: there is no run in {folder.root} to take on.")
-    if not begun and job.output.exists() and not job.delivery.overwrite:
+    if not folder.is_begun and job.output.exists() and not job.delivery.overwrite:
         raise output_taken(job.output)
     with RunLock(folder):
         folder.check_no_links()
-        begun = folder.is_begun
-        if begun:
+        run = None
+        if folder.is_begun:
             if trouble := mend_manifest(folder):
                 progress.warning(trouble)
-            manifest = read_manifest(folder.run_json)
-            check_request(folder, manifest)
-            changed = changed_settings(job if change is None else change.before)
-            if changed and from_clip is not None and change is None:
-                take_on(job, manifest, from_clip)
-            elif changed and (resuming or not (job.delivery.overwrite or _is_untouched(folder))):
-                raise begun_otherwise(job, manifest, changed)
-            elif changed:
-                _forget(folder)
-                begun = False
-            elif change is not None:
-                begin_redo(job, manifest, change.redo)
-        if not begun:
-            write_manifest(folder.run_json, new_manifest(job))
-        yield folder
+            run = _begun(Run.read(folder), job, change, resuming)
+        if run is None:
+            run = Run(folder, new_manifest(job))
+            run.rewrite(run.manifest)
+        yield run
 
 
-def check_request(folder: RunFolder, manifest: RunManifest) -> None:
+def _begun(run: Run, job: Job, change: Change | None, resuming: bool) -> Run | None:
+    """Return a run that was begun before as the job goes on with it; None to begin anew.
+
+    Raises:
+        OutputConflictError, UsageError: As `opened_run`.
+    """
+    check_request(run)
+    from_clip = job.delivery.from_clip
+    changed = changed_settings(run, job if change is None else change.before)
+    if changed and from_clip is not None and change is None:
+        take_on(run, job, from_clip)
+    elif changed and (resuming or not (job.delivery.overwrite or _is_untouched(run.folder))):
+        raise begun_otherwise(run, job, changed)
+    elif changed:
+        _forget(run.folder)
+        return None
+    elif change is not None:
+        begin_redo(run, job, change.redo)
+    return run
+
+
+def check_request(run: Run) -> None:
     """Do nothing if the settings in `run.json` are those the run was begun with.
 
     Raises:
         OutputConflictError: They were changed: clips of two requests are no video.
     """
-    settings = manifest.request.get("settings")
-    if not isinstance(settings, dict) or fingerprint(settings) != manifest.fingerprint:
+    if fingerprint(run.manifest.settings) != run.manifest.fingerprint:
         raise OutputConflictError(
-            f"{folder.run_json}: its settings were changed by hand; the clips are of others.",
+            f"{run.folder.run_json}: its settings were changed by hand; the clips are of others.",
             hint="Put it back, or begin anew with the command that began it and another -o.",
         )
 

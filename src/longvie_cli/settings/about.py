@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -17,7 +17,7 @@ from longvie_cli.errors import LongVieError
 from longvie_cli.settings.camera_path import parse_camera_path
 from longvie_cli.settings.presets import Fit, parse_size
 from longvie_cli.settings.requests import AtCut, Fov
-from longvie_cli.settings.sampling import Attention, DType, Fraction, Quantize, Strength
+from longvie_cli.settings.sampling import FrameSettings
 from longvie_cli.settings.tracking import parse_track_grid, parse_tracker
 from longvie_cli.timeline import MAX_SECONDS
 
@@ -42,7 +42,9 @@ def _understood_by(parse: Callable[[str], object]) -> AfterValidator:
 
 
 class _Known(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+    model_config = ConfigDict(
+        frozen=True, extra="allow", strict=True, populate_by_name=True, serialize_by_alias=True
+    )
 
 
 class UsedLora(_Known):
@@ -53,13 +55,14 @@ class UsedLora(_Known):
     scale: float = Field(ge=-10.0, le=10.0)
 
 
-class DecidingSettings(_Known):
-    """What decided the frames, as `deciding_settings` writes it; what was not used is not there."""
+class DecidingSettings(_Known, FrameSettings):
+    """What decided the frames, as `deciding_settings` writes it."""
 
     preset: str | None = None
     frames: _Frame | None = None
     prompt: str | None = None
     prompts: tuple[str, ...] | None = None
+    first_frame: str | None = None
     video_hash: str | None = None
     controls_hashes: tuple[str, ...] | None = None
     flight: _Seed | None = None
@@ -74,20 +77,15 @@ class DecidingSettings(_Known):
     size: Annotated[str, _understood_by(parse_size)] | None = None
     at_cut: AtCut | None = None
     fit: Fit | None = None
-    seed: _Seed | None = None
     seeds: tuple[_Seed, ...] | None = None
-    seed_per_clip: bool | None = None
-    steps: int | None = Field(default=None, ge=1, le=1000)
-    guidance: float | None = Field(default=None, ge=1.0, le=50.0)
-    negative_prompt: str | None = None
-    depth_strength: Strength | None = None
-    track_strength: Strength | None = None
-    control_start: Fraction | None = None
-    control_end: Fraction | None = None
-    dtype: DType | None = None
-    quantize: Quantize | None = None
-    attention: Attention | None = None
     lora: tuple[UsedLora, ...] | None = None
+
+
+class LastPictures(_Known):
+    """How many pictures a video ends with, and `hash_last_pictures` of them."""
+
+    count: int = Field(ge=1, le=1000)
+    hash: str
 
 
 class About(_Known):
@@ -101,6 +99,7 @@ class About(_Known):
     frames: _Frame | None = None
     fps: int | None = Field(default=None, ge=1, le=1000)
     clips: _Frame = 0
+    last_pictures: LastPictures | None = None
     last_prompt: str | None = None
     captioned: bool = True
 
@@ -122,8 +121,8 @@ def check_settings(stored: dict[str, Any]) -> None:
     _validated(DecidingSettings, stored)
 
 
-def checked_about(stored: dict[str, Any]) -> dict[str, Any]:
-    """Return what a video says of itself as it stands there, if what is used of it can be.
+def checked_about(stored: dict[str, Any]) -> About:
+    """Return what a video says of itself, if what is used of it can be.
 
     Raises:
         ValueError: Something in it has the wrong type or range, or a newer version wrote it.
@@ -133,21 +132,23 @@ def checked_about(stored: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(
             f"written by a newer longvie (format {version}, this one reads up to {ABOUT_VERSION})"
         )
-    _validated(About, stored)
-    about = _without_nulls(stored)
-    if "settings" in about:
-        about["settings"] = _without_nulls(about["settings"])
-    return about
+    return _validated(About, stored)
 
 
-def _validated(model: type[BaseModel], stored: dict[str, Any]) -> None:
+_Checked = TypeVar("_Checked", About, DecidingSettings)
+
+
+def _validated(model: type[_Checked], stored: dict[str, Any]) -> _Checked:
     try:
-        # As JSON, where lists stand for tuples.
-        model.model_validate_json(json.dumps(stored))
+        # As JSON, where lists stand for tuples; null is as good as nothing.
+        return model.model_validate_json(json.dumps(_without_nulls(stored)))
     except ValidationError as error:
         raise ValueError(first_reason_of(error)) from error
 
 
 def _without_nulls(stored: dict[str, Any]) -> dict[str, Any]:
-    """Return the entries that say something: null is as good as nothing."""
-    return {name: value for name, value in stored.items() if value is not None}
+    return {
+        name: _without_nulls(value) if isinstance(value, dict) else value
+        for name, value in stored.items()
+        if value is not None
+    }

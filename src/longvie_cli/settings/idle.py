@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from longvie_cli.settings.presets import load_preset
 from longvie_cli.settings.requests import (
     ExtendRequest,
     ExtractControlsRequest,
@@ -45,7 +46,7 @@ def idle_settings(request: Request) -> dict[str, str]:
         idle["at_cut"] = "only a video, or controls of one, can have cuts"
     if isinstance(request, ExtractControlsRequest):
         return idle | _of_extraction(source)
-    if request.guidance_scale == 1:
+    if _guidance(request) == 1:
         idle["negative_prompt"] = "with --guidance 1 nothing is pushed away from"
     if isinstance(request, GenerateRequest):
         return idle | _of_first_frame(request, source)
@@ -53,6 +54,13 @@ def idle_settings(request: Request) -> dict[str, str]:
         reason = f"with --at-cut {request.at_cut} no scene begins anew"
         idle |= dict.fromkeys(("first_frame", "first_frame_model"), reason)
     return idle
+
+
+def _guidance(request: GenerateRequest | ExtendRequest) -> float | None:
+    if request.guidance_scale is not None or request.negative_prompt is None:
+        return request.guidance_scale
+    # Of an extended video it is that of the earlier one, which is not known yet.
+    return load_preset(request.preset).guidance_scale if request.preset else None
 
 
 def _source(request: GenerateRequest | ExtendRequest | ExtractControlsRequest) -> _Source:

@@ -24,22 +24,10 @@ from longvie_cli.settings.camera_path import CameraPath, read_camera_path
 from longvie_cli.settings.presets import (
     DEFAULT_PRESET,
     Fit,
-    Preset,
     SizeSetting,
-    load_preset,
-    with_size,
 )
-from longvie_cli.settings.prompts import Prompts
-from longvie_cli.settings.sampling import (
-    Attention,
-    DType,
-    Fraction,
-    Loras,
-    Offload,
-    Quantize,
-    Strength,
-    check_control_range,
-)
+from longvie_cli.settings.prompts import Prompts, PromptText
+from longvie_cli.settings.sampling import DType, SamplingSettings, check_control_range
 from longvie_cli.settings.tracking import Tracking
 from longvie_cli.timeline import MAX_SECONDS, ClipGeometry
 
@@ -171,26 +159,17 @@ class DepthSettings(BaseModel):
     depth_polarity: Literal["near-white", "near-black", "auto"] | None = None
 
 
-def _preset_of(values: dict[str, Any]) -> Preset:
-    return with_size(load_preset(values["preset"]), values.get("size"))
-
-
-def _usual_fit(values: dict[str, Any]) -> Fit:
-    preset = _preset_of(values)
-    # A camera flies through a picture of the size of the controls, as a video has it.
-    return preset.source_fit if values.get("video") or values.get("camera") else preset.fit
-
-
-class GenerateRequest(OutputRequest, Length, Delivery, Network, Tracking, DepthSettings):
+class GenerateRequest(
+    OutputRequest, Length, Delivery, Network, Tracking, DepthSettings, SamplingSettings
+):
     """What `generate` was asked: prompts, control source, first frame, length and sampling.
 
-    What the preset was trained with stands for steps, guidance, negative prompt and fit that are
-    not given.
+    What the preset was trained with stands for what is not given.
     """
 
     preset: str = DEFAULT_PRESET
     size: SizeSetting | None = None
-    prompt: str | None = None
+    prompt: PromptText | None = None
     prompts: Prompts = ()
     video: Path | None = None
     controls: Path | None = None
@@ -201,38 +180,13 @@ class GenerateRequest(OutputRequest, Length, Delivery, Network, Tracking, DepthS
     first_frame_model: Path | None = None
     repeat: Repeat | None = None
     at_cut: AtCut | None = None
-    fit: Fit = Field(default_factory=_usual_fit)
+    fit: Fit | None = None
     audio: str = "none"
     weights: Path | None = None
-    device: str = "auto"
-    dtype: DType = "auto"
-    offload: Offload | Literal["auto"] = "auto"
-    quantize: Quantize = "none"
-    attention: Attention | Literal["auto"] = "auto"
-    seed: int = Field(default=0, ge=0, lt=2**63)
-    num_inference_steps: int = Field(
-        default_factory=lambda values: _preset_of(values).num_inference_steps,
-        alias="steps",
-        ge=1,
-        le=1000,
-    )
-    guidance_scale: float = Field(
-        default_factory=lambda values: _preset_of(values).guidance_scale,
-        alias="guidance",
-        ge=1.0,
-        le=50.0,
-    )
-    negative_prompt: str = Field(default_factory=lambda values: _preset_of(values).negative_prompt)
-    depth_strength: Strength = 1.0
-    track_strength: Strength = 1.0
-    control_start: Fraction = 0.0
-    control_end: Fraction = 1.0
-    seed_per_clip: bool = False
-    lora: Loras = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        check_control_range(self.control_start, self.control_end)
+        check_control_range(self.control_start or 0.0, self.control_end)
         if self.audio == "source" and self.video is None:
             raise UsageError("--audio source: there is no --video to take the sound from.")
         if self.depth is not None and self.video is None:
@@ -251,12 +205,14 @@ class GenerateRequest(OutputRequest, Length, Delivery, Network, Tracking, DepthS
         return self
 
 
-class ExtendRequest(OutputRequest, Length, Delivery, Network, Tracking, DepthSettings):
+class ExtendRequest(
+    OutputRequest, Length, Delivery, Network, Tracking, DepthSettings, SamplingSettings
+):
     """What `extend` was asked; None stands for "as in the earlier video", then for the preset's."""
 
     previous: Path
     size: SizeSetting | None = None
-    prompt: str | None = None
+    prompt: PromptText | None = None
     prompts: Prompts = ()
     video: Path | None = None
     controls: Path | None = None
@@ -270,21 +226,6 @@ class ExtendRequest(OutputRequest, Length, Delivery, Network, Tracking, DepthSet
     audio: str | None = None
     preset: str | None = None
     weights: Path | None = None
-    device: str = "auto"
-    dtype: DType | None = None
-    offload: Offload | Literal["auto"] = "auto"
-    quantize: Quantize | None = None
-    attention: Attention | Literal["auto"] | None = None
-    seed: int | None = Field(default=None, ge=0, lt=2**63)
-    num_inference_steps: int | None = Field(default=None, alias="steps", ge=1, le=1000)
-    guidance_scale: float | None = Field(default=None, alias="guidance", ge=1.0, le=50.0)
-    negative_prompt: str | None = None
-    depth_strength: Strength | None = None
-    track_strength: Strength | None = None
-    control_start: Fraction | None = None
-    control_end: Fraction | None = None
-    seed_per_clip: bool | None = None
-    lora: Loras | None = None
 
 
 class StitchRequest(OutputRequest):
@@ -312,11 +253,11 @@ class ExtractControlsRequest(OutputRequest, Length, Network, Tracking, DepthSett
     camera: Camera | None = None
     fov: Fov = 55.0
     seed: int | None = Field(default=None, ge=0, lt=2**63)
-    prompt: str | None = None
+    prompt: PromptText | None = None
     at_cut: AtCut | None = None
     preview: bool = False
     overwrite: bool = False
-    fit: Fit = Field(default_factory=_usual_fit)
+    fit: Fit | None = None
     device: str = "auto"
 
     @model_validator(mode="after")
@@ -342,7 +283,7 @@ class RedoRequest(Request):
 
     run: Path
     clip: int = Field(ge=0)
-    new_prompt: str | None = Field(default=None, min_length=1)
+    new_prompt: PromptText | None = None
     new_seed: int | None = Field(default=None, ge=0, lt=2**63)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -13,25 +14,14 @@ from pydantic import (
 )
 
 from longvie_cli.errors import UsageError
+from longvie_cli.settings.presets import Preset
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
-
-
 Offload = Literal["none", "model", "group"]
-
-
 Quantize = Literal["none", "fp8", "int8"]
-
-
 Attention = Literal["native", "cudnn", "flash", "flash3", "sage", "xformers"]
-
-
 Strength = Annotated[float, Field(ge=0.0, le=4.0)]
-
-
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-
-
 NO_LORA = "none"
 
 
@@ -41,7 +31,7 @@ class LoraFile(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     path: Path
-    scale: float = Field(default=1.0, ge=-10.0, le=10.0, allow_inf_nan=False)
+    scale: float = Field(default=1.0, ge=-10.0, le=10.0, allow_inf_nan=False, strict=True)
 
 
 def _lora_files(value: Any) -> Any:
@@ -65,7 +55,109 @@ def _lora_file(text: str) -> dict[str, Any]:
 Loras = Annotated[tuple[LoraFile, ...], BeforeValidator(_lora_files)]
 
 
-def check_control_range(start: float, end: float) -> None:
+class FrameSettings(BaseModel):
+    """What of the sampling decides frames and may be set by itself; None where it is not said."""
+
+    seed: int | None = Field(default=None, ge=0, lt=2**63)
+    num_inference_steps: int | None = Field(default=None, alias="steps", ge=1, le=1000)
+    guidance_scale: float | None = Field(default=None, alias="guidance", ge=1.0, le=50.0)
+    negative_prompt: str | None = None
+    depth_strength: Strength | None = None
+    track_strength: Strength | None = None
+    control_start: Fraction | None = None
+    control_end: Fraction | None = None
+    seed_per_clip: bool | None = None
+    dtype: DType | None = None
+    quantize: Quantize | None = None
+    attention: Attention | Literal["auto"] | None = None
+
+    def said(self) -> dict[str, Any]:
+        """Return what is said, by the names that `Sampling` has for it."""
+        names = FrameSettings.model_fields
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+
+class SamplingSettings(FrameSettings):
+    """What a request says of the sampling; what it leaves out is as before, or as trained."""
+
+    lora: Loras | None = None
+    device: str = "auto"
+    offload: Offload | Literal["auto"] = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How a model is run: decided to the last number, from the command to the pipeline.
+
+    Args:
+        num_inference_steps: Denoising steps of a clip.
+        guidance_scale: Weight of the prompt against the negative one; 1 skips the latter.
+        negative_prompt: What the video shall not show.
+        seed: Draws the noise that all clips share.
+        seed_per_clip: Whether each clip has noise of its own instead.
+        depth_strength: Scale of the depth branch; 0 skips it.
+        track_strength: Scale of the track branch; 0 skips it.
+        control_start: Fraction of the steps before which both branches are skipped.
+        control_end: Fraction of the steps from which on they are skipped again.
+        device: Where the models run, a real device, no longer `auto`.
+        dtype: Of transformer and text encoder, likewise a real one. VAE and image encoder stay
+            float32: they take little time, and the VAE's rounding would be handed from clip to
+            clip.
+        offload: Where weights wait, see `engine.placement.place`; frames are the same. It alone
+            may be `auto` before the models are loaded: what fits is known only then.
+        quantize: Stores the transformer's blocks in 8 bits.
+        attention: A backend that `engine.placement.resolve_attention` returned.
+        loras: LoRA files and their scales, added up.
+    """
+
+    num_inference_steps: int
+    guidance_scale: float
+    negative_prompt: str
+    seed: int = 0
+    seed_per_clip: bool = False
+    depth_strength: float = 1.0
+    track_strength: float = 1.0
+    control_start: float = 0.0
+    control_end: float = 1.0
+    device: str = "cpu"
+    dtype: str = "float32"
+    offload: Offload | Literal["auto"] = "none"
+    quantize: Quantize = "none"
+    attention: Attention = "native"
+    loras: tuple[LoraFile, ...] = ()
+
+    @classmethod
+    def of(cls, preset: Preset, **chosen: Any) -> Self:
+        """Return what a preset was trained with, on the CPU where nothing else is chosen."""
+        trained: dict[str, Any] = {
+            "num_inference_steps": preset.num_inference_steps,
+            "guidance_scale": preset.guidance_scale,
+            "negative_prompt": preset.negative_prompt,
+        }
+        return cls(**trained | chosen)
+
+    @property
+    def clip_arguments(self) -> dict[str, Any]:
+        """What of it a call of the pipeline takes, under the same names."""
+        return {
+            name: getattr(self, name)
+            for name in (
+                "num_inference_steps",
+                "guidance_scale",
+                "depth_strength",
+                "track_strength",
+                "control_start",
+                "control_end",
+            )
+        }
+
+    def deciding(self) -> dict[str, Any]:
+        """Return what decides frames, as JSON values by the names of the flags; LoRA not."""
+        fields = FrameSettings.model_fields.items()
+        return {field.alias or name: getattr(self, name) for name, field in fields}
+
+
+def check_control_range(start: float, end: float | None) -> None:
     """Raises UsageError where --control-start is not before --control-end."""
-    if start >= end:
+    if end is not None and start >= end:
         raise UsageError(f"--control-start {start:g}: it must be less than --control-end {end:g}.")

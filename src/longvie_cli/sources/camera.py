@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from longvie_cli.progress import Progress, SilentProgress
 from longvie_cli.settings.camera_path import CameraPath
@@ -15,10 +15,9 @@ from longvie_cli.settings.presets import Fit, Preset
 from longvie_cli.sources.depth_choice import DepthChoice, ModelState
 from longvie_cli.sources.source import (
     Kind,
-    PlayedControls,
+    MadeSource,
     control_layout,
     played_facts,
-    raise_missing,
     to_model_size,
 )
 from longvie_cli.timeline import ClipSpec
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class CameraSource:
+class CameraSource(MadeSource):
     """A camera path: through a picture, or over the landscape of a seed where there is none.
 
     Args:
@@ -65,7 +64,7 @@ class CameraSource:
     greys: NDArray[np.uint8] | None = None
     depth: DepthChoice = field(default_factory=DepthChoice)
     progress: Progress = field(default=SilentProgress(), compare=False)
-    kind: Kind = field(default="camera", init=False)
+    kind: ClassVar[Kind] = "camera"
 
     @property
     def name(self) -> str:
@@ -78,6 +77,17 @@ class CameraSource:
     def has_picture(self) -> bool:
         """Whether it goes through a picture, which is then its first frame."""
         return self.image is not None or self.pixels is not None
+
+    @property
+    def depth_choice(self) -> DepthChoice:
+        return self.depth
+
+    @property
+    def used_fit(self) -> Fit:
+        return self.fit
+
+    def files(self) -> list[tuple[str, Path]]:
+        return [] if self.image is None else [("picture", self.image)]
 
     @cached_property
     def _scene_picture(self) -> NDArray[np.uint8]:
@@ -131,23 +141,18 @@ class CameraSource:
         scene |= {"track_grid": self.preset.track_grid.label}
         return {"camera": str(self.camera)} | scene | played_facts(self)
 
-    def check_models(self) -> None:
-        raise_missing(self.models())
-
-    def check_length(self, num_frames: int) -> None:
-        return
-
     def models(self) -> list[ModelState]:
         return [self.depth.state(self.preset)] if self.has_picture else []
 
     def conversions(self) -> list[str]:
         if self.image is None:
             return []
-        from longvie_cli.controls.extraction import describe_fit
         from longvie_cli.media.reader import image_size
+        from longvie_cli.sources.conversions import describe_fit
 
-        layout = control_layout(self.preset)
-        return describe_fit(self.image.name, *image_size(self.image), layout, self.fit)
+        return describe_fit(
+            self.image.name, image_size(self.image), self.preset.control_size, self.fit
+        )
 
     def picture(self, frame: int) -> NDArray[np.uint8] | None:
         if not self.has_picture:
@@ -157,9 +162,6 @@ class CameraSource:
         else:
             return None
         return to_model_size(picture, self.preset)
-
-    def scene_cuts(self, num_frames: int, progress: Progress) -> tuple[int, ...]:
-        return ()
 
     def caption(self, spec: ClipSpec) -> str:
         if self.has_picture:
@@ -180,9 +182,7 @@ class CameraSource:
         from longvie_cli.controls.picture_flight import make_camera_controls, range_to_continue
         from longvie_cli.controls.procedural import make_flight_controls
 
-        for line in self.conversions():
-            progress.message(line)
-        geometry, start = self.preset.geometry, self._played_from
+        geometry, start = self.preset.geometry, self._made_from
         if self.pingpong and self._num_frames is not None:
             # Any part may come next, and the turning frame is the path's last.
             reach = self._num_frames
@@ -201,21 +201,9 @@ class CameraSource:
             layout = control_layout(self.preset, depth_range)
             make_flight_controls(self._over_landscape, folder, layout=layout, **how)
 
-    @property
-    def _played_from(self) -> int:
-        return 0 if self.pingpong else self.first_frame
-
     def control_pictures(self, num_frames: int) -> Iterator[NDArray[np.uint8]]:
         for index in range(self.first_frame, self.first_frame + num_frames):
             if self.has_picture:
                 yield self._through_picture.seen(index)
             else:
                 yield self._over_landscape.frame(index).rgb
-
-    def prepare(self, folder: Path, num_frames: int, progress: Progress) -> PlayedControls:
-        from longvie_cli.controls.files import load_control_clips
-
-        self.write_controls(folder, num_frames, progress, mend=True)
-        controls = load_control_clips(folder, self.preset.geometry, progress=progress)
-        start = self.first_frame - self._played_from
-        return PlayedControls(controls, start, self.pingpong, self.preset, "stretch")

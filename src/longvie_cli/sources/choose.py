@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from longvie_cli.progress import Progress
-from longvie_cli.settings.presets import Preset
+from longvie_cli.settings.presets import Fit, Preset
 from longvie_cli.settings.requests import ExtractControlsRequest, GenerateRequest
 from longvie_cli.settings.tracking import TrackerChoice
 from longvie_cli.sources.camera import CameraSource
@@ -13,9 +11,6 @@ from longvie_cli.sources.depth_choice import DepthChoice
 from longvie_cli.sources.flight import FlightSource
 from longvie_cli.sources.source import MadeSource
 from longvie_cli.sources.video import VideoSource
-
-if TYPE_CHECKING:
-    pass
 
 
 def made_source(
@@ -27,11 +22,12 @@ def made_source(
     pingpong: bool = False,
 ) -> MadeSource:
     """Return the video or the camera path of a request, or else a flight over a landscape."""
+    fit = usual_fit(request, preset)
     if request.video is not None:
         return VideoSource(
             request.video,
             preset,
-            request.fit,
+            fit,
             device,
             pingpong,
             at_cut=request.at_cut,
@@ -46,7 +42,7 @@ def made_source(
     return CameraSource(
         request.camera,
         preset,
-        request.fit,
+        fit,
         device,
         seed,
         image=request.image,
@@ -55,3 +51,10 @@ def made_source(
         depth=DepthChoice.of(request),
         progress=progress,
     )
+
+
+def usual_fit(request: GenerateRequest | ExtractControlsRequest, preset: Preset) -> Fit:
+    """Return how pictures of a request are brought to size: as asked, else as is usual for them."""
+    # A camera flies through a picture of the size of the controls, as a video has it.
+    flown = request.video is not None or request.camera is not None
+    return request.fit or (preset.source_fit if flown else preset.fit)

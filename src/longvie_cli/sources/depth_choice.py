@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,7 @@ from longvie_cli.hub.licences import settle_licences
 from longvie_cli.hub.registry import entry_named
 from longvie_cli.media.ffmpeg import check_readable
 from longvie_cli.progress import Progress, SilentProgress
+from longvie_cli.run_folder.manifest import StoredDepth
 from longvie_cli.settings.presets import DEFAULT_PRESET, Fit, Preset, preset_folder
 from longvie_cli.settings.requests import DEPTH_MODELS, DepthSettings
 
@@ -69,25 +70,22 @@ class DepthChoice:
         )
 
     @classmethod
-    def recalled(cls, record: Mapping[str, Any]) -> DepthChoice:
+    def recalled(cls, stored: StoredDepth | None) -> DepthChoice:
         """Return the choice that `recorded` wrote down; the default where nothing is."""
-        video = record.get("video")
-        return cls(
-            record.get("model"),
-            record.get("smoothing"),
-            Path(video) if video else None,
-            record.get("polarity", "auto"),
-        )
+        if stored is None:
+            return cls()
+        video = None if stored.video is None else Path(stored.video)
+        return cls(stored.model, stored.smoothing, video, stored.polarity)
 
-    def recorded(self) -> dict[str, Any]:
-        """Return the choice as JSON for the run folder, paths absolute."""
+    def recorded(self) -> StoredDepth:
+        """Return the choice for the run folder, paths absolute."""
         folder = self._model_folder
-        return {
-            "model": self.model if folder is None else f"{_PATH_PREFIX}{folder.absolute()}",
-            "smoothing": self.smoothing,
-            "video": None if self.video is None else str(self.video.absolute()),
-            "polarity": self.polarity,
-        }
+        return StoredDepth(
+            model=self.model if folder is None else f"{_PATH_PREFIX}{folder.absolute()}",
+            smoothing=self.smoothing,
+            video=None if self.video is None else str(self.video.absolute()),
+            polarity=self.polarity,
+        )
 
     @property
     def smoothing_used(self) -> Literal["none", "flow"]:
@@ -212,7 +210,7 @@ class DepthChoice:
     def _model_folder(self) -> Path | None:
         if self.model is None or self.model in DEPTH_MODELS:
             return None
-        return Path(self.model.removeprefix(_PATH_PREFIX)).expanduser()
+        return Path(self.model.removeprefix(_PATH_PREFIX))
 
     def _named(self, preset: Preset) -> str:
         return self.model or ("small" if preset.models else "embedded")

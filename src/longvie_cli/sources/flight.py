@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from longvie_cli.progress import Progress
 from longvie_cli.settings.presets import Preset
-from longvie_cli.sources.depth_choice import ModelState
-from longvie_cli.sources.source import Kind, PlayedControls, control_layout, played_facts
+from longvie_cli.sources.source import Kind, MadeSource, control_layout, played_facts
 from longvie_cli.timeline import ClipSpec
 
 if TYPE_CHECKING:
@@ -23,15 +22,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class FlightSource:
+class FlightSource(MadeSource):
     """A flight over a landscape drawn from a seed; it has no end."""
 
     seed: int
     preset: Preset
     first_frame: int = 0
     depth_range: DepthRange | None = None
-    kind: Kind = field(default="flight", init=False)
     pingpong: bool = field(default=False, init=False)
+    kind: ClassVar[Kind] = "flight"
 
     @property
     def name(self) -> str:
@@ -44,33 +43,15 @@ class FlightSource:
         height, width = self.preset.control_size
         return Flight(self.seed, width=width, height=height, fps=self.preset.fps)
 
-    def frames_left(self, wanted: int | None) -> int | None:
-        return None
-
     def facts(self) -> dict[str, Any]:
         grid = {"track_grid": self.preset.track_grid.label}
         return {"flight": self.seed} | grid | played_facts(self)
-
-    def check_models(self) -> None:
-        return
-
-    def check_length(self, num_frames: int) -> None:
-        return
-
-    def models(self) -> list[ModelState]:
-        return []
-
-    def conversions(self) -> list[str]:
-        return []
 
     def picture(self, frame: int) -> NDArray[np.uint8] | None:
         from longvie_cli.media.frames import resize_frame
 
         picture = self._flight.frame(self.first_frame + frame).rgb
         return resize_frame(picture, self.preset.height, self.preset.width, "stretch")
-
-    def scene_cuts(self, num_frames: int, progress: Progress) -> tuple[int, ...]:
-        return ()
 
     def caption(self, spec: ClipSpec) -> str:
         start = self.first_frame + spec.first_frame
@@ -105,10 +86,3 @@ class FlightSource:
     def control_pictures(self, num_frames: int) -> Iterator[NDArray[np.uint8]]:
         for index in range(self.first_frame, self.first_frame + num_frames):
             yield self._flight.frame(index).rgb
-
-    def prepare(self, folder: Path, num_frames: int, progress: Progress) -> PlayedControls:
-        from longvie_cli.controls.files import load_control_clips
-
-        self.write_controls(folder, num_frames, progress, mend=True)
-        controls = load_control_clips(folder, self.preset.geometry, progress=progress)
-        return PlayedControls(controls, 0, False, self.preset, "stretch")

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from longvie_cli.disk.hashing import hash_file
 from longvie_cli.progress import Progress
 from longvie_cli.settings.presets import Fit, Preset
-from longvie_cli.sources.depth_choice import ModelState
-from longvie_cli.sources.source import Kind, PlayedControls, played_facts
+from longvie_cli.sources.source import Kind, PlayedControls, Source, played_facts
 from longvie_cli.timeline import ClipSpec
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class FolderSource:
+class FolderSource(Source):
     """Controls made before, in the released format."""
 
     path: Path
@@ -31,7 +30,7 @@ class FolderSource:
     progress: Progress
     pingpong: bool = False
     first_frame: int = 0
-    kind: Kind = field(default="controls", init=False)
+    kind: ClassVar[Kind] = "controls"
 
     @property
     def name(self) -> str:
@@ -49,6 +48,19 @@ class FolderSource:
             self._controls, self.first_frame, self.pingpong, self.preset, self.fit
         )
 
+    @property
+    def location(self) -> Path:
+        return self.path
+
+    @property
+    def used_fit(self) -> Fit:
+        return self.fit
+
+    def files(self) -> list[tuple[str, Path]]:
+        clips = self._controls.clips
+        paths = [path for clip in clips for path in (clip.depth, clip.track)]
+        return [("controls", path) for path in (*paths, *self._controls.scene_images)]
+
     def frames_left(self, wanted: int | None) -> int | None:
         return None if self.pingpong else max(0, self._controls.num_frames - self.first_frame)
 
@@ -59,15 +71,6 @@ class FolderSource:
             "controls_hashes": [hash_file(path) for path in files],
             "controls_pictures": [hash_file(path) for path in self._controls.scene_images],
         } | played_facts(self)
-
-    def check_models(self) -> None:
-        return
-
-    def check_length(self, num_frames: int) -> None:
-        return
-
-    def models(self) -> list[ModelState]:
-        return []
 
     def conversions(self) -> list[str]:
         controls, preset = self._controls, self.preset
@@ -97,6 +100,4 @@ class FolderSource:
         return self._played.text(spec)
 
     def prepare(self, folder: Path, num_frames: int, progress: Progress) -> PlayedControls:
-        for line in self.conversions():
-            progress.message(line)
         return self._played

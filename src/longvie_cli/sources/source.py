@@ -7,14 +7,15 @@ its controls into the run folder.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from longvie_cli.progress import Progress
 from longvie_cli.settings.presets import Fit, Preset, TrackGrid
-from longvie_cli.sources.depth_choice import ModelState
+from longvie_cli.sources.depth_choice import DepthChoice, ModelState
 from longvie_cli.timeline import ClipSpec
 
 if TYPE_CHECKING:
@@ -90,29 +91,61 @@ def pingpong_frame(played: int, num_frames: int) -> int:
     return min(place, period - place)
 
 
-class Source(Protocol):
-    """A control source, looked at but not prepared."""
+class Source(ABC):
+    """A control source: looked at when a job is decided, its controls made when it is carried out.
+
+    Looking writes nothing. What is written here is what a source without files, models, an end,
+    cuts or controls does.
+    """
+
+    kind: ClassVar[Kind]
+    first_frame: int
+    """Frame of its timeline on which the run begins."""
+    pingpong: bool
+    """Whether it is played back and forth."""
 
     @property
-    def kind(self) -> Kind:
-        """What it is."""
-
-    @property
+    @abstractmethod
     def name(self) -> str:
         """What messages call it."""
 
     @property
-    def first_frame(self) -> int:
-        """Frame of its timeline on which the run begins."""
+    def location(self) -> Path | None:
+        """The video or the folder of controls, where it is one."""
+        return None
+
+    @property
+    def depth_choice(self) -> DepthChoice | None:
+        """Where its depth comes from, where it is estimated."""
+        return None
+
+    @property
+    def used_fit(self) -> Fit | None:
+        """How it is brought to size; None where nothing is."""
+        return None
+
+    def files(self) -> list[tuple[str, Path]]:
+        """Return what it reads, each after words that name it."""
+        return []
 
     def frames_left(self, wanted: int | None) -> int | None:
         """Return the frames from `first_frame` on, None if there is no end.
 
         Where more than `wanted` are there for certain, any number above `wanted` will do.
         """
+        return None
 
     def facts(self) -> dict[str, Any]:
         """Return what decides its controls, as JSON without absolute paths."""
+        return {}
+
+    def models(self) -> list[ModelState]:
+        """Return the models its controls are made with, and whether they are here; none: no line.
+
+        Raises:
+            MediaError: Ready depth is no readable file.
+        """
+        return []
 
     def check_models(self) -> None:
         """Do nothing if `models` are all here; loads and writes nothing.
@@ -121,6 +154,9 @@ class Source(Protocol):
             MissingResourceError: One is not here, or its licence is not accepted.
             MediaError: Ready depth is no readable file.
         """
+        for model in self.models():
+            if model.missing is not None:
+                raise model.missing
 
     def check_length(self, num_frames: int) -> None:
         """Do nothing if what was brought beside it lasts for the frames the run shows of it.
@@ -128,46 +164,52 @@ class Source(Protocol):
         Raises:
             MediaError: Ready depth is shorter; says by how much.
         """
-
-    def models(self) -> list[ModelState]:
-        """Return the models its controls are made with, and whether they are here; none: no line.
-
-        Raises:
-            MediaError: Ready depth is no readable file.
-        """
+        return
 
     def conversions(self) -> list[str]:
         """Return one line for each thing that happens to it on its way to the model."""
-
-    @property
-    def pingpong(self) -> bool:
-        """Whether it is played back and forth."""
+        return []
 
     def picture(self, frame: int) -> NDArray[np.uint8] | None:
         """Return its own picture, [height, width, 3], of a frame counted from `first_frame`.
 
         None where it has no picture of this frame.
         """
+        return None
 
     def scene_cuts(self, num_frames: int, progress: Progress) -> tuple[int, ...]:
         """Return the frames, counted from `first_frame`, with which scenes begin, ascending.
 
         Of the next `num_frames`, or where it is played back and forth of all, counted from 0.
         """
+        return ()
 
     def caption(self, spec: ClipSpec) -> str:
         """Return the prompt it brings for a clip, empty if none."""
+        return ""
 
     def prepare(self, folder: Path, num_frames: int, progress: Progress) -> PlayedControls | None:
-        """Say its conversions, make its controls for `num_frames` frames in a folder, resumably.
+        """Make its controls for `num_frames` frames in a folder, resumably.
 
         Returns None for a source without controls.
         """
+        return None
 
 
-class MadeSource(Source, Protocol):
+class MadeSource(Source):
     """A source whose controls are made, and not brought."""
 
+    preset: Preset
+
+    @property
+    def _made_from(self) -> int:
+        """Frame of its timeline with which the controls begin that are made for a run.
+
+        Played back and forth any part of it may be shown, the part before `first_frame` too.
+        """
+        return 0 if self.pingpong else self.first_frame
+
+    @abstractmethod
     def write_controls(
         self,
         folder: Path,
@@ -189,48 +231,31 @@ class MadeSource(Source, Protocol):
             mend: Make damaged files again, as `make_control_folder`.
         """
 
+    @abstractmethod
     def control_pictures(self, num_frames: int) -> Iterator[NDArray[np.uint8]]:
         """Yield its own pictures at the size of the controls, [height, width, 3], to look at."""
 
+    def prepare(self, folder: Path, num_frames: int, progress: Progress) -> PlayedControls:
+        """Make its controls for `num_frames` frames in a folder, resumably."""
+        from longvie_cli.controls.files import load_control_clips
+
+        self.write_controls(folder, num_frames, progress, mend=True)
+        controls = load_control_clips(folder, self.preset.geometry, progress=progress)
+        start = self.first_frame - self._made_from
+        return PlayedControls(controls, start, self.pingpong, self.preset, "stretch")
+
 
 @dataclass(frozen=True)
-class NoSource:
+class NoSource(Source):
     """No controls: the model goes on by itself."""
 
+    kind: ClassVar[Kind] = "none"
     first_frame: int = 0
-    kind: Kind = field(default="none", init=False)
-    name: str = field(default="no controls", init=False)
-    pingpong: bool = field(default=False, init=False)
+    pingpong: bool = False
 
-    def frames_left(self, wanted: int | None) -> int | None:
-        return None
-
-    def facts(self) -> dict[str, Any]:
-        return {}
-
-    def check_models(self) -> None:
-        return
-
-    def check_length(self, num_frames: int) -> None:
-        return
-
-    def models(self) -> list[ModelState]:
-        return []
-
-    def conversions(self) -> list[str]:
-        return []
-
-    def picture(self, frame: int) -> NDArray[np.uint8] | None:
-        return None
-
-    def scene_cuts(self, num_frames: int, progress: Progress) -> tuple[int, ...]:
-        return ()
-
-    def caption(self, spec: ClipSpec) -> str:
-        return ""
-
-    def prepare(self, folder: Path, num_frames: int, progress: Progress) -> None:
-        return None
+    @property
+    def name(self) -> str:
+        return "no controls"
 
 
 def to_model_size(picture: NDArray[np.uint8], preset: Preset) -> NDArray[np.uint8]:
@@ -261,12 +286,6 @@ def control_layout(
 def with_track_grid(preset: Preset, grid: TrackGrid | None) -> Preset:
     """Return a preset that tracks another grid of points, the preset itself where None."""
     return preset if grid is None else preset.model_copy(update={"track_grid": grid})
-
-
-def raise_missing(models: Sequence[ModelState]) -> None:
-    for model in models:
-        if model.missing is not None:
-            raise model.missing
 
 
 def played_facts(source: Source) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from longvie_cli.disk.hashing import hash_file
 from longvie_cli.progress import Progress, SilentProgress
@@ -17,11 +17,10 @@ from longvie_cli.settings.tracking import TrackerChoice
 from longvie_cli.sources.depth_choice import DepthChoice, ModelState
 from longvie_cli.sources.source import (
     Kind,
-    PlayedControls,
+    MadeSource,
     control_layout,
     pingpong_frame,
     played_facts,
-    raise_missing,
     to_model_size,
 )
 from longvie_cli.timeline import ClipSpec
@@ -40,7 +39,7 @@ _COUNT_EXACTLY_WITHIN_FRAMES = 3
 
 
 @dataclass(frozen=True)
-class VideoSource:
+class VideoSource(MadeSource):
     """A video whose depth and tracks are estimated.
 
     `fit` brings it to the size of the controls; from there to the size of the model everything is
@@ -59,7 +58,7 @@ class VideoSource:
     progress: Progress = field(default=SilentProgress(), compare=False)
     tracker: TrackerChoice = field(default_factory=TrackerChoice)
     accept_noncommercial: bool = False
-    kind: Kind = field(default="video", init=False)
+    kind: ClassVar[Kind] = "video"
 
     @property
     def name(self) -> str:
@@ -74,12 +73,23 @@ class VideoSource:
 
     @cached_property
     def _exact_frames(self) -> int:
-        return self._scan(None, self.progress).num_frames + self._scan_start
+        return self._scan(None, self.progress).num_frames + self._made_from
 
     @property
-    def _scan_start(self) -> int:
-        # Played back and forth, any part of it may be shown, the part before `first_frame` too.
-        return 0 if self.pingpong else self.first_frame
+    def location(self) -> Path:
+        return self.path
+
+    @property
+    def depth_choice(self) -> DepthChoice:
+        return self.depth
+
+    @property
+    def used_fit(self) -> Fit:
+        return self.fit
+
+    def files(self) -> list[tuple[str, Path]]:
+        depth = [] if self.depth.video is None else [("depth", self.depth.video)]
+        return [("source", self.path), *depth]
 
     def frames_left(self, wanted: int | None) -> int | None:
         if self.pingpong:
@@ -103,9 +113,6 @@ class VideoSource:
             | played_facts(self)
         )
 
-    def check_models(self) -> None:
-        raise_missing(self.models())
-
     def check_length(self, num_frames: int) -> None:
         # Played back and forth, any part of it may be shown.
         shown = self._exact_frames if self.pingpong else self.first_frame + num_frames
@@ -118,9 +125,12 @@ class VideoSource:
         return [self.depth.state(self.preset), tracker]
 
     def conversions(self) -> list[str]:
-        from longvie_cli.controls.extraction import describe_conversion
+        from longvie_cli.sources.conversions import describe_conversion
 
-        return describe_conversion(self.video, control_layout(self.preset), self.fit)
+        height, width = self.preset.control_size
+        return describe_conversion(
+            self.video, height=height, width=width, fps=self.preset.fps, fit=self.fit
+        )
 
     def picture(self, frame: int) -> NDArray[np.uint8]:
         from longvie_cli.media.reader import read_frames
@@ -151,7 +161,7 @@ class VideoSource:
         for scanned in (num_frames, None):
             if scanned in self._scans:
                 return self._scans[scanned]
-        fps, start = self.preset.fps, self._scan_start
+        fps, start = self.preset.fps, self._made_from
         expected = max(0, round(self.video.duration_seconds * fps) - start)
         stage = "looking for cuts"
         progress.start(stage, expected if num_frames is None else num_frames)
@@ -210,7 +220,7 @@ class VideoSource:
                 progress=progress,
             ),
             progress=progress,
-            start_frame=self._scan_start,
+            start_frame=self._made_from,
             num_frames=None if self.pingpong else num_frames,
             text=text,
             overwrite=overwrite,
@@ -230,11 +240,3 @@ class VideoSource:
             start_frame=self.first_frame,
             num_frames=num_frames,
         )
-
-    def prepare(self, folder: Path, num_frames: int, progress: Progress) -> PlayedControls:
-        from longvie_cli.controls.files import load_control_clips
-
-        self.write_controls(folder, num_frames, progress, mend=True)
-        controls = load_control_clips(folder, self.preset.geometry, progress=progress)
-        start = self.first_frame - self._scan_start
-        return PlayedControls(controls, start, self.pingpong, self.preset, "stretch")

@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from longvie_cli.hub.installed import go_offline
 from longvie_cli.planning.extend import decide
-from longvie_cli.planning.paths import check_places
 from longvie_cli.progress import Progress, SilentProgress
 from longvie_cli.result import JobResult
-from longvie_cli.running.carry_out import carry_out
-from longvie_cli.running.dry_run import describe
+from longvie_cli.running.whole import look_through, run_through
 from longvie_cli.settings.requests import ExtendRequest
-
-if TYPE_CHECKING:
-    pass
 
 
 def extend(request: ExtendRequest, progress: Progress | None = None) -> JobResult:
@@ -23,20 +15,13 @@ def extend(request: ExtendRequest, progress: Progress | None = None) -> JobResul
     Raises:
         LongVieError: See `longvie_cli.errors`; everything made so far is saved.
     """
-    progress = progress or SilentProgress()
-    check_places(request)
-    if request.no_clobber and request.output.exists():
-        progress.message(f"{request.output}: exists, skipped (--no-clobber).")
-        return JobResult("skipped", request.output)
-    if request.offline:
-        go_offline()
-    return carry_out(decide(request, progress, to_run=True), progress)
+    return run_through(request, decide, progress or SilentProgress())
 
 
 def plan(request: ExtendRequest, progress: Progress | None = None) -> JobResult:
-    """Say what `extend` would do; writes nothing."""
-    progress = progress or SilentProgress()
-    check_places(request)
-    if request.offline:
-        go_offline()
-    return describe(decide(request, progress), progress)
+    """Say what `extend` would do; writes nothing.
+
+    Raises:
+        LongVieError: What `extend` would raise before its first clip.
+    """
+    return look_through(request, decide, progress or SilentProgress())

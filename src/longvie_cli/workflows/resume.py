@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from longvie_cli.disk.hashing import hash_file
 from longvie_cli.errors import InputError, OutputConflictError, UsageError
 from longvie_cli.hub.installed import go_offline, locate_weights
 from longvie_cli.planning.deciding import model_hashes
 from longvie_cli.planning.job import Job
-from longvie_cli.planning.paths import check_output_path, input_files
-from longvie_cli.progress import Progress, SilentProgress
+from longvie_cli.planning.paths import check_places
+from longvie_cli.progress import Progress, SilentProgress, command_line
 from longvie_cli.result import JobResult
-from longvie_cli.run_folder.commit import harmed_clips
-from longvie_cli.run_folder.delivery_record import read_delivery
 from longvie_cli.run_folder.find import find_run, output_of
 from longvie_cli.run_folder.layout import RunFolder
-from longvie_cli.run_folder.manifest import Redo, RunManifest, read_manifest
+from longvie_cli.run_folder.manifest import Redo
+from longvie_cli.run_folder.run import Run
 from longvie_cli.running.carry_out import carry_out
 from longvie_cli.running.changes import Change, redone
+from longvie_cli.running.delivery import finished_run
 from longvie_cli.running.opening import check_request
 from longvie_cli.settings.recorded import RunRequests, files_of, recalled
 from longvie_cli.settings.requests import GenerateRequest, RedoRequest, RunRequest
@@ -44,18 +42,15 @@ def resume(request: RunRequest, progress: Progress | None = None) -> JobResult:
 
     Raises:
         InputError: Something the run was made from is gone.
-        OutputConflictError: Something it was made from has changed, or the run is of an earlier
-            version, which did not record enough.
+        OutputConflictError: Something it was made from has changed.
         LongVieError: As the command itself.
     """
     progress = progress or SilentProgress()
-    folder = find_run(request.run)
-    manifest = read_manifest(folder.run_json)
-    if (finished := _finished(folder, manifest)) is not None:
+    run = Run.read(find_run(request.run))
+    if (finished := _finished(run)) is not None:
         progress.message(f"{finished.output}: this run is finished already.")
         return finished
-    job = _job(folder, manifest, progress)
-    return carry_out(job, progress, resuming=True)
+    return carry_out(_job(run, progress), progress, resuming=True)
 
 
 def redo(request: RedoRequest, progress: Progress | None = None) -> JobResult:
@@ -70,15 +65,14 @@ def redo(request: RedoRequest, progress: Progress | None = None) -> JobResult:
         LongVieError: As the command that began the run.
     """
     progress = progress or SilentProgress()
-    folder = find_run(request.run)
-    manifest = read_manifest(folder.run_json)
-    count = len(manifest.plan)
+    run = Run.read(find_run(request.run))
+    count = len(run.manifest.plan)
     if request.clip >= count:
         raise UsageError(f"--clip {request.clip}: the run has {count} clips, 0 to {count - 1}.")
     ordered = Redo(clip=request.clip, prompt=request.new_prompt, seed=request.new_seed)
-    job = _job(folder, manifest, progress)
-    begun = bool(manifest.redos) and manifest.redos[-1] == ordered
-    if begun and _finished(folder, manifest) is None:
+    job = _job(run, progress)
+    begun = bool(run.redos) and run.redos[-1] == ordered
+    if begun and _finished(run) is None:
         progress.message("This redo was begun before; going on.")
         return carry_out(job, progress, resuming=True)
     if request.new_prompt is None and request.new_seed is None:
@@ -87,66 +81,35 @@ def redo(request: RedoRequest, progress: Progress | None = None) -> JobResult:
     return carry_out(changed, progress, change=Change(job, ordered), resuming=True)
 
 
-def _is_delivered(folder: RunFolder, manifest: RunManifest) -> bool:
-    try:
-        record = read_delivery(folder)
-    except OutputConflictError:
-        return False  # The video is joined again, and then it is known.
-    return record is not None and record.get("revision", 0) == len(manifest.redos)
+def _finished(run: Run) -> JobResult | None:
+    keeps_clips = bool(run.manifest.request.get("keep_clips", True))
+    return finished_run(run, output_of(run), keeps_clips=keeps_clips)
 
 
-def _finished(folder: RunFolder, manifest: RunManifest) -> JobResult | None:
-    output = output_of(folder, manifest)
-    if not _is_delivered(folder, manifest) or not output.is_file():
-        return None
-    kept = (manifest.request.get("request") or {}).get("keep_clips", True)
-    if folder.joined_video.exists() or (not kept and any(folder.clips_dir.glob("*.mp4"))):
-        return None  # It was killed while it tidied up.
-    if harmed_clips(folder, manifest.plan, manifest.redos):
-        return None  # They are made again.
-    record = read_delivery(folder)
-    assert record is not None, "it was delivered"
-    if hash_file(output) != record["output_hash"]:
-        return None
-    frames, fps = record["about"].get("frames"), record["about"].get("fps")
-    if frames is None or fps is None:
-        return None
-    return JobResult("done", output, folder.root, frames, frames / fps, manifest.seed)
-
-
-def _job(folder: RunFolder, manifest: RunManifest, progress: Progress) -> Job:
-    check_request(folder, manifest)
-    stored = manifest.request.get("request")
-    if not isinstance(stored, dict):
-        raise OutputConflictError(
-            f"{folder.run_json}: an earlier longvie began this run and did not record enough.",
-            hint="Repeat the command that began it.",
-        )
+def _job(run: Run, progress: Progress) -> Job:
+    check_request(run)
+    folder, manifest = run.folder, run.manifest
+    stored = manifest.request
     _refuse_a_copy(folder, stored)
-    again = f"longvie resume {shlex.quote(str(folder.root))}"
-    request = recalled(manifest.request.get("command") or "", stored, folder.run_json)
+    again = command_line(["longvie", "resume", folder.root])
+    request = recalled(manifest.command, stored, folder.run_json)
     for flag, path in files_of(stored):
         if not path.exists():
             raise InputError(
                 f"{path}: {flag} of this run is not there any more.",
                 hint=f"Put it back, then: {again}",
             )
-    output = output_of(folder, manifest)
-    request = request.model_copy(
-        update={
-            "output": output,
-            "run_dir": folder.root,
-            # Only of the file that the command said it about, not of one that a moved folder, or
-            # one from somewhere else, comes to name.
-            "overwrite": request.overwrite and _is_where_it_began(folder, stored),
-        }
-    )
-    check_output_path(output, input_files(request), run_dir=folder.root)
+    # Only of the file that the command said it about, not of one that a moved folder, or one from
+    # somewhere else, comes to name.
+    overwrite = request.overwrite and _is_where_it_began(folder, stored)
+    changes = {"output": output_of(run), "run_dir": folder.root, "overwrite": overwrite}
+    request = request.model_copy(update=changes)
+    check_places(request)
     if request.offline:
         go_offline()
     job = redone(_decide(request, progress), manifest.redos)
     locate_weights(job.preset)
-    _check_inputs(job, manifest, stored, again)
+    _check_inputs(job, run, again)
     return job
 
 
@@ -181,9 +144,14 @@ def _decide(request: RunRequests, progress: Progress) -> Job:
     return extend.decide(request, progress)
 
 
-def _check_inputs(job: Job, manifest: RunManifest, stored: dict[str, Any], again: str) -> None:
-    before = manifest.request.get("settings") or {}
-    paths = dict(files_of(stored))
+def _check_inputs(job: Job, run: Run, again: str) -> None:
+    """Do nothing if the job is what the run was begun as.
+
+    Raises:
+        OutputConflictError: Something it is made from has changed; names it.
+    """
+    before = run.manifest.settings
+    paths = dict(files_of(run.manifest.request))
     changed = []
     for key in sorted({*before, *job.settings}):
         if before.get(key) == job.settings.get(key):
@@ -194,7 +162,7 @@ def _check_inputs(job: Job, manifest: RunManifest, stored: dict[str, Any], again
         if flag in paths:
             gone = ", or the run folder with its last frames" if key == "first_frame" else ""
             changed.append(f"{paths[flag]} ({flag}{gone})")
-    if manifest.model_hashes != model_hashes(job.preset):
+    if run.manifest.model_hashes != model_hashes(job.preset):
         changed.append(f"the weights of preset {job.preset.name}")
     if changed:
         raise OutputConflictError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import statistics
 import time
 from collections.abc import Callable
@@ -11,16 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from longvie_cli.disk.hashing import hash_file
-from longvie_cli.errors import OutputConflictError
-from longvie_cli.progress import duration
+from longvie_cli.progress import command_line, duration
 from longvie_cli.result import ReportResult
-from longvie_cli.run_folder.commit import StoredClip, stored_clips
-from longvie_cli.run_folder.delivery_record import read_delivery
 from longvie_cli.run_folder.events import read_events
 from longvie_cli.run_folder.find import find_run, output_of
 from longvie_cli.run_folder.layout import RunFolder
 from longvie_cli.run_folder.lock import Holder, read_holder
-from longvie_cli.run_folder.manifest import manifest_trouble, read_manifest
+from longvie_cli.run_folder.manifest import manifest_trouble
+from longvie_cli.run_folder.run import Run, StoredClip
 from longvie_cli.settings.presets import load_preset
 from longvie_cli.settings.requests import RunRequest
 
@@ -70,23 +67,20 @@ class _Hashes:
 
 
 def _report(folder: RunFolder, hashes: _Hashes) -> ReportResult:
-    manifest = read_manifest(folder.run_json)
-    output = output_of(folder, manifest)
-    record, trouble = None, []
+    run = Run.read(folder)
+    manifest, output = run.manifest, output_of(run)
+    trouble = []
     if broken := manifest_trouble(folder):
         trouble.append(f"{broken} Its copy stands for it.")
-    try:
-        record = read_delivery(folder)
-    except OutputConflictError as error:
-        trouble.append(error.message)
-    current = record is not None and record.get("revision", 0) == len(manifest.redos)
+    if run.delivery_trouble is not None:
+        trouble.append(run.delivery_trouble.message)
     delivered = (
-        record is not None
-        and current
+        run.delivery is not None
+        and run.is_delivered
         and output.is_file()
-        and hashes(output) == record["output_hash"]
+        and hashes(output) == run.delivery.output_hash
     )
-    stored = stored_clips(folder, manifest.plan, manifest.redos, hasher=hashes)
+    stored = run.clips(hasher=hashes)
     # After --no-keep-clips only the records stay, and the finished file stands for the clips.
     tidied = delivered and not any(folder.clip_video(c.spec.index).exists() for c in stored)
     damaged = [] if tidied else [clip for clip in stored if clip.damage]
@@ -103,7 +97,7 @@ def _report(folder: RunFolder, hashes: _Hashes) -> ReportResult:
         "state": state,
         "run_dir": str(folder.root),
         "output": str(output),
-        "command": manifest.request.get("command"),
+        "command": manifest.command,
         "preset": manifest.preset,
         "seed": manifest.seed,
         "created": manifest.created,
@@ -119,7 +113,7 @@ def _report(folder: RunFolder, hashes: _Hashes) -> ReportResult:
         "delivered": delivered,
         "damaged": [{"clip": clip.spec.index, "damage": clip.damage} for clip in damaged],
         "trouble": trouble,
-        "redos": len(manifest.redos),
+        "redos": run.revision,
         "clips": clips,
         "events": read_events(folder.events)[-_EVENTS_SHOWN:],
     }
@@ -158,7 +152,7 @@ def _holder(folder: RunFolder) -> Holder | None:
     return holder
 
 
-def _table(fields: dict[str, Any]) -> str:
+def _table(fields: dict[str, Any]) -> list[str]:
     lines = [
         f"{fields['output']}: {fields['state']}, {fields['clips_done']} of "
         f"{fields['clips_total']} clips, {fields['frames_done']} of {fields['frames_total']} "
@@ -172,7 +166,7 @@ def _table(fields: dict[str, Any]) -> str:
         words = Holder(fields["holder"], fields["holder_host"]).words
         lines.append(f"{words} works on it")
     elif fields["state"] == "stopped":
-        lines.append(f"to go on: longvie resume {shlex.quote(fields['run_dir'])}")
+        lines.append(f"to go on: {command_line(['longvie', 'resume', fields['run_dir']])}")
     lines += [f"clip {item['clip']} is damaged: {item['damage']}" for item in fields["damaged"]]
     lines += fields["trouble"]
     lines.append(f"{'clip':>5} {'frames':>6} {'seconds':>8} {'seed':>10}  prompt")
@@ -190,7 +184,7 @@ def _table(fields: dict[str, Any]) -> str:
             f"{key}={value}" for key, value in event.items() if key not in ("time", "event")
         )
         lines.append(f"  {event.get('time', '')} {event.get('event', '')} {facts}".rstrip())
-    return "\n".join(lines)
+    return lines
 
 
 def _short(text: str) -> str:

@@ -192,8 +192,8 @@ def test_controls_are_resumed_clip_by_clip_and_neighbours_share_a_frame(
     from longvie_cli.media.reader import read_frames
 
     size = {"fps": None, "height": HEIGHT, "width": WIDTH, "fit": "native"}
-    first = list(read_frames(probe_video(tmp_path / "whole" / "depth_0000.mp4"), **size))
-    second = list(read_frames(probe_video(tmp_path / "whole" / "depth_0001.mp4"), **size))
+    first = list(read_frames(tmp_path / "whole" / "depth_0000.mp4", **size))
+    second = list(read_frames(tmp_path / "whole" / "depth_0001.mp4", **size))
     assert np.abs(first[-1].astype(int) - second[0].astype(int)).mean() < 2
     same_range = layout(depth_range=read_depth_range(tmp_path / "whole"))
     rest = {**how, "layout": same_range, "num_frames": 9, "start_frame": 8}

@@ -13,12 +13,12 @@ import pytest
 from PIL import Image
 
 from longvie_cli.controls.control_folder import ControlLayout
-from longvie_cli.controls.extraction import describe_conversion
 from longvie_cli.errors import MediaError
 from longvie_cli.media.ffmpeg import DamagedVideoError, check_readable
 from longvie_cli.media.probe import probe_video
 from longvie_cli.media.reader import _handed_over_size, count_frames, read_frames, read_image
 from longvie_cli.media.scenes import SceneScan, scan_scenes
+from longvie_cli.sources.conversions import describe_conversion
 from longvie_cli.timeline import ClipGeometry
 
 LOSSLESS = ("-c:v", "ffv1")
@@ -27,7 +27,15 @@ PATCHES = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "grey"
 
 def said(path: Path) -> str:
     layout = ControlLayout(ClipGeometry(33, 16), 32, 48, track_columns=2, track_rows=2)
-    return " ".join(describe_conversion(probe_video(path), layout, "crop"))
+    return " ".join(
+        describe_conversion(
+            probe_video(path),
+            height=layout.height,
+            width=layout.width,
+            fps=layout.geometry.fps,
+            fit="crop",
+        )
+    )
 
 
 def patch_colours(path: Path, *, height: int = 48, width: int = 64) -> list[tuple[int, ...]]:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from longvie_cli.models.weights.load import _empty_modules
+from longvie_cli.models.weights.load import empty_modules
 from longvie_cli.models.weights.names import (
     CONTROL_NAMES,
     DIT_NAMES,
@@ -33,7 +33,7 @@ LATENTS_STD = (
 
 @pytest.fixture(scope="module")
 def modules() -> Mapping[str, nn.Module]:
-    return _empty_modules(preset_folder("longvie2"))
+    return empty_modules(preset_folder("longvie2"))
 
 
 def count(tensors: Iterable[Tensor]) -> int:

@@ -9,8 +9,6 @@ import pytest
 from longvie_cli.disk.hashing import fingerprint
 from longvie_cli.errors import OutputConflictError
 from longvie_cli.run_folder.manifest import (
-    ClipRecord,
-    RunManifest,
     differences,
     read_manifest,
     read_record,
@@ -18,20 +16,12 @@ from longvie_cli.run_folder.manifest import (
     write_record,
 )
 from longvie_cli.timeline import ClipGeometry, plan_clips
+from stored_runs import stored_manifest, stored_record
 
 
 @pytest.fixture
 def manifest():
-    return RunManifest(
-        request={"prompt": "snow", "seconds": 10.0, "video": {"name": "ref.mp4"}},
-        fingerprint=fingerprint({"prompt": "snow", "seed": 7}),
-        plan=plan_clips(ClipGeometry(33, 16), 160),
-        seed=7,
-        preset="tiny",
-        model_hashes={"transformer": "00ff"},
-        versions={"longvie": "0.1.0"},
-        created="2026-11-23T15:00:00+00:00",
-    )
+    return stored_manifest(plan_clips(ClipGeometry(33, 16), 160))
 
 
 def test_manifest_round_trip(folder, manifest):
@@ -50,9 +40,7 @@ def test_manifest_round_trip(folder, manifest):
 
 
 def test_record_round_trip(folder):
-    record = ClipRecord(
-        index=3, frames=32, video_hash="a", tail_hash="b", seconds=2.5, seed=7, prompt="é"
-    )
+    record = stored_record(index=3, frames=32, prompt="é")
     write_record(folder.clip_record(3), record)
     assert read_record(folder.clip_record(3)) == record
 

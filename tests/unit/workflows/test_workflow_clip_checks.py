@@ -8,7 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from longvie_cli.evaluation.clip_checks import check_clip, retry_seed
+from longvie_cli.evaluation.clip_checks import check_clip
+from longvie_cli.run_folder.manifest import retry_seed
 from longvie_cli.worlds import Flight
 
 

@@ -6,8 +6,9 @@ import pytest
 
 from longvie_cli.errors import SettingsError, UsageError
 from longvie_cli.planning.decide import clip_prompts, clip_seeds
-from longvie_cli.planning.job import Sampling
+from longvie_cli.settings.presets import load_preset
 from longvie_cli.settings.prompts import ClipPrompt, TimedPrompt
+from longvie_cli.settings.sampling import Sampling
 from longvie_cli.sources.source import NoSource
 from longvie_cli.timeline import ClipGeometry, plan_clips
 
@@ -59,7 +60,7 @@ def test_a_clip_the_video_has_not_is_refused() -> None:
     ("per_clip", "expected"), [(False, (7, 7, 40, 40, 7)), (True, (7, 8, 40, 40, 11))]
 )
 def test_seeds_a_clip(per_clip: bool, expected: tuple[int, ...]) -> None:
-    sampling = Sampling(7, 1, 1.0, "", 1.0, 1.0, "cpu", "float32", seed_per_clip=per_clip)
+    sampling = Sampling.of(load_preset("tiny"), seed=7, seed_per_clip=per_clip)
     specs = plan_clips(GEOMETRY, 161)
     assert clip_seeds(specs, sampling, BY_CLIP) == expected
     assert clip_seeds(specs, sampling, ())[0] == 7
