@@ -95,7 +95,8 @@ def load_pipeline(
     )
     pipeline.register_to_config(timestep_dtype=preset.timestep_dtype)
     # Before the move, so that the adapters are placed as the layers they belong to.
-    add_loras(pipeline, loras, warn)
+    for notice in add_loras(pipeline, loras):
+        warn(notice)
     if torch.device(device).type == "cpu":
         use_stacked_causal_convolutions(pipeline.vae)
     quantize_transformer(pipeline, quantize, device)

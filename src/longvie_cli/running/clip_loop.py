@@ -289,7 +289,7 @@ def _load_generator(making: _Making) -> ClipGenerator:
         attention=sampling.attention,
         text_encoder=False,
         loras=[(lora.path, lora.scale) for lora in sampling.loras],
-        warn=progress.warning,
+        warn=lambda notice: None,  # Said when the job was decided.
     )
     return ClipGenerator(
         pipeline,
