@@ -163,7 +163,7 @@ class TransformersDepthEstimator:
         if self._batch_size is not None:
             return self._batch_size
         (picture,) = self._pictures(np.zeros((1, height, width, 3), dtype=np.uint8))
-        rows, columns = picture.shape[-2:]
+        rows, columns = map(int, picture.shape[-2:])
         pixels = _GPU_BATCH_PIXELS if self._half else _CPU_BATCH_PIXELS
         return max(1, min(16, pixels // (rows * columns)))
 
