@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -12,8 +12,16 @@ class CommandResult(Protocol):
     """What every command hands to the command line."""
 
     @property
-    def text(self) -> str:
+    def lines(self) -> Sequence[str]:
         """The result on stdout."""
+
+    @property
+    def exit_code(self) -> int:
+        """What the command ends with."""
+
+    @property
+    def paths(self) -> bool:
+        """Whether the lines are paths, which programs read, and not words for people."""
 
     def facts(self) -> dict[str, Any]:
         """The result as JSON values, for --json; `status` is one of them."""
@@ -42,9 +50,19 @@ class JobResult:
     plan: Mapping[str, Any] | None = None
 
     @property
-    def text(self) -> str:
+    def exit_code(self) -> int:
+        """Always 0: what failed is an error."""
+        return 0
+
+    @property
+    def lines(self) -> tuple[str]:
         """The path of the output."""
-        return str(self.output)
+        return (str(self.output),)
+
+    @property
+    def paths(self) -> bool:
+        """That is a path."""
+        return True
 
     def facts(self) -> dict[str, Any]:
         """Return the fields of the JSON object that this result decides."""
@@ -66,12 +84,16 @@ class ReportResult:
     """The outcome of a command that makes no video but finds something out.
 
     Args:
-        text: The result for people: a table, or lines with paths.
+        lines: The result on stdout: a table for people, or paths.
         fields: The same as JSON values.
+        exit_code: Of the command; not 0 where what was found is that something is wrong.
+        paths: Whether the lines are paths.
     """
 
-    text: str
+    lines: Sequence[str]
     fields: Mapping[str, Any]
+    exit_code: int = 0
+    paths: bool = False
 
     def facts(self) -> dict[str, Any]:
         """Return the fields of the JSON object that this result decides."""

@@ -1,17 +1,21 @@
-"""Everything the command prints: one result on stdout, the rest on stderr."""
+"""Everything the command prints: one result on stdout, the rest on stderr.
+
+The one door to the terminal: every line goes through `printable` here, so that nothing that was
+brought (prompts, names, what tools and libraries say) steers it or looks like a line of ours.
+"""
 
 from __future__ import annotations
 
 import errno
-import json
+import logging
 import os
 import statistics
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console as RichConsole
 from rich.progress import (
@@ -23,8 +27,12 @@ from rich.progress import (
 )
 from rich.progress import Progress as RichProgress
 
+from longvie_cli.disk.documents import json_line
 from longvie_cli.errors import LongVieError, ResumableError
-from longvie_cli.progress import duration
+from longvie_cli.progress import duration, printable
+
+if TYPE_CHECKING:
+    from longvie_cli.result import CommandResult
 
 # Stages inside a clip: drawn as a bar on a terminal, never as lines of their own.
 INNER_STAGES = {"steps"}
@@ -56,6 +64,13 @@ class Stage:
         if not measured or left <= 0:
             return ""
         return f"about {duration(statistics.median(measured) * left)} left"
+
+
+class ShownRecord(logging.LogRecord):
+    """A log record whose message is one printable line, whatever library's handler shows it."""
+
+    def getMessage(self) -> str:
+        return printable(super().getMessage())
 
 
 class Console:
@@ -91,19 +106,25 @@ class Console:
             os.close(saved)
             self._result_descriptor = None
 
-    def result(self, output: str, fields: Mapping[str, Any]) -> None:
-        """Print the result: the path, or with --json the object made of these fields.
+    def result(self, result: CommandResult | None, fields: Mapping[str, Any]) -> None:
+        """Print the result: its lines, or with --json the object made of these fields.
+
+        Paths are handed on byte by byte to programs, and shown as all else on a terminal, as `ls`
+        does it.
 
         Raises:
             ResumableError: stdout takes nothing, as a file on a full disk does.
         """
         self._stop_bars()
-        line = json.dumps(fields, ensure_ascii=False) if self.json_result else output
-        # A file name that is no UTF-8 is handed on byte by byte; in JSON it is escaped.
-        errors = "backslashreplace" if self.json_result else "surrogateescape"
-        data = (line + "\n").encode(errors=errors)
+        descriptor = 1 if self._result_descriptor is None else self._result_descriptor
+        lines = () if result is None else result.lines
+        if self.json_result:
+            lines = [json_line(fields)]
+        elif result is None or not result.paths or os.isatty(descriptor):
+            lines = [printable(line) for line in lines]
+        data = "".join(f"{line}\n" for line in lines or [""]).encode(errors="surrogateescape")
         try:
-            os.write(self._result_descriptor if self._result_descriptor is not None else 1, data)
+            os.write(descriptor, data)
         except OSError as error:
             if error.errno in _READER_LEFT:
                 return  # The work is done and saved all the same.
@@ -113,22 +134,22 @@ class Console:
             ) from error
 
     @contextmanager
-    def redrawn(self) -> Iterator[Callable[[str], None]]:
-        """Give a function that shows a text in place of the one before, on a terminal.
+    def redrawn(self) -> Iterator[Callable[[Sequence[str]], None]]:
+        """Give a function that shows lines in place of those before, on a terminal.
 
-        Elsewhere it says the first line of the text whenever that has changed.
+        Elsewhere it says the first line whenever that has changed.
         """
         if self._draws_bars():
             from rich.live import Live
 
             with Live(console=self._stderr, auto_refresh=False, transient=True) as live:
-                yield lambda text: live.update(text, refresh=True)
+                yield lambda lines: live.update("\n".join(map(printable, lines)), refresh=True)
             return
         said = ""
 
-        def say(text: str) -> None:
+        def say(lines: Sequence[str]) -> None:
             nonlocal said
-            line = text.partition("\n")[0]
+            line = lines[0]
             if line != said and not self.quiet:
                 self._line(line)
             said = line
@@ -139,7 +160,8 @@ class Console:
         """Say what went wrong and what to do about it."""
         self._stop_bars()
         if debug:
-            self._line("".join(traceback.format_exception(error)).rstrip())
+            for line in "".join(traceback.format_exception(error)).splitlines():
+                self._line(line)
         self._line(f"longvie: {error.message}")
         if error.hint:
             self._line(f"  {error.hint}")
@@ -164,16 +186,17 @@ class Console:
         if self._draws_bars():
             if self._bars is None:
                 self._bars = RichProgress(
-                    TextColumn("{task.description}"),
+                    TextColumn("{task.description}", markup=False),
                     BarColumn(),
                     MofNCompleteColumn(),
                     TimeElapsedColumn(),
-                    TextColumn("{task.fields[detail]}"),
+                    TextColumn("{task.fields[detail]}", markup=False),
                     console=self._stderr,
                     transient=True,
                 )
                 self._bars.start()
-            state.task = self._bars.add_task(stage, total=total or None, completed=done, detail="")
+            shown = printable(stage)
+            state.task = self._bars.add_task(shown, total=total or None, completed=done, detail="")
         elif stage not in INNER_STAGES and stage != "clips":
             self._line(f"{stage}: {total}" + (f", {done} done before" if done else ""))
 
@@ -185,7 +208,7 @@ class Console:
         if self.quiet:
             return
         if state.task is not None and self._bars is not None:
-            note = " ".join(part for part in (detail, state.remaining()) if part)
+            note = " ".join(part for part in (printable(detail), state.remaining()) if part)
             self._bars.update(state.task, completed=state.done, detail=note)
             return
         due = time.monotonic() - state.said_at >= PLAIN_LINE_INTERVAL_SECONDS
@@ -211,6 +234,7 @@ class Console:
                 bars.stop()
 
     def _line(self, text: str) -> None:
+        text = printable(text)
         # A reader that left, a terminal that was closed, a log on a full disk: none ends a run.
         with suppress(OSError):
             if self._bars is not None:

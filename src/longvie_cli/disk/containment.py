@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 
@@ -21,18 +22,16 @@ def is_inside(folder: Path, path: Path) -> bool:
 def named_in(folder: Path, name: str) -> Path:
     """Return the path that a document lying in `folder` names.
 
-    An absolute name, or one that begins with `~`, is what its writer wanted. A relative one may
-    not lead out of the folder, neither by `..` nor through a link.
+    An absolute name, or one that begins with `~`, is what its writer wanted; where there is no such
+    user, `~x` is a name like another, as in a shell. A relative one may not lead out of the folder,
+    neither by `..` nor through a link.
 
     Raises:
         ValueError: It does, or is no name.
     """
     if "\0" in name:
         raise ValueError("it holds a NUL character")
-    try:
-        path = Path(name).expanduser()
-    except RuntimeError as error:
-        raise ValueError(str(error)) from error
+    path = Path(os.path.expanduser(name))
     if path.is_absolute():
         return path
     if not is_inside(folder, folder / path):

@@ -9,8 +9,11 @@ from __future__ import annotations
 import json
 import math
 import reprlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
+
+from longvie_cli.progress import printable
 
 if TYPE_CHECKING:
     import yaml
@@ -63,12 +66,16 @@ def parse_json(data: bytes | str) -> Any:
     """Return the value of a JSON text: numbers finite and of 64 bits, text that UTF-8 can hold.
 
     Raises:
-        ValueError: It is no JSON, or not of this kind.
+        ValueError: It is no JSON, not of this kind, or an object in it holds a key twice.
     """
     text = decoded(data) if isinstance(data, bytes) else data
     try:
         value = json.loads(
-            text, parse_int=_integer, parse_float=_float, parse_constant=_no_constant
+            text,
+            object_pairs_hook=_object,
+            parse_int=_integer,
+            parse_float=_float,
+            parse_constant=_no_constant,
         )
     except json.JSONDecodeError as error:
         raise ValueError(f"not JSON, line {error.lineno}: {error.msg}") from error
@@ -80,6 +87,13 @@ def parse_json(data: bytes | str) -> Any:
         # An escape may stand for half a character, which cannot be written down again.
         _check_text(json.dumps(value, ensure_ascii=False))
     return value
+
+
+def json_line(value: object) -> str:
+    """Return a value as JSON on one line that a terminal shows as it is."""
+    line = json.dumps(value, ensure_ascii=False)
+    # What is not shown as itself stands inside strings, where JSON may escape it.
+    return line if line.isprintable() else "".join(map(_json_character, line))
 
 
 def parse_yaml(text: str) -> Any:
@@ -101,8 +115,13 @@ def parse_yaml(text: str) -> Any:
             return None
         _num_values(node, {}, 0)
         return loader.construct_document(node)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = "" if mark is None else f", line {mark.line + 1}"
+        reason = ", ".join(part for part in (error.context, error.problem) if part)
+        raise ValueError(one_line(f"not YAML{line}: {reason}", 400)) from error
     except yaml.YAMLError as error:
-        raise ValueError(one_line(str(error), 400)) from error
+        raise ValueError(one_line(f"not YAML: {error}", 400)) from error
     except RecursionError as error:
         raise ValueError(_TOO_DEEP) from error
     except (AttributeError, IndexError, KeyError, OverflowError, TypeError) as error:
@@ -134,6 +153,26 @@ def one_line(text: str, longest: int = 200) -> str:
     """Return a text on one line and cut to a length, for a message."""
     line = " ".join(text.split())
     return line if len(line) <= longest else f"{line[: longest - 3]}..."
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise ValueError(f"{briefly(_given_twice(key for key, _ in pairs))} is given twice")
+    return values
+
+
+def _given_twice(keys: Iterable[str]) -> str | None:
+    known: set[str] = set()
+    for key in keys:
+        if key in known:
+            return key
+        known.add(key)
+    return None
+
+
+def _json_character(character: str) -> str:
+    return character if printable(character) == character else json.dumps(character)[1:-1]
 
 
 def _integer(digits: str) -> int:
@@ -197,9 +236,8 @@ def _num_values(node: yaml.Node, known: dict[int, int | None], depth: int) -> in
     elif isinstance(node, yaml.SequenceNode):
         number += sum(_num_values(item, known, depth + 1) for item in node.value)
     elif isinstance(node, yaml.MappingNode):
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        if len(keys) != len(set(keys)):
-            twice = next(key for key in keys if keys.count(key) > 1)
+        keys = (key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        if (twice := _given_twice(keys)) is not None:
             raise ValueError(f"{briefly(twice)} is given twice (line {node.start_mark.line + 1})")
         number += sum(
             _num_values(key, known, depth + 1) + _num_values(value, known, depth + 1)

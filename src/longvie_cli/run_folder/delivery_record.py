@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
-
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from longvie_cli.disk.checksums import open_sealed_json, sealed_json
 from longvie_cli.disk.documents import MAX_JSON_BYTES, first_reason_of, read_document
 from longvie_cli.disk.durable import write_atomic
 from longvie_cli.errors import OutputConflictError
+from longvie_cli.progress import command_line
 from longvie_cli.run_folder.layout import RunFolder
 from longvie_cli.settings.about import ABOUT_VERSION, About, checked_about
 
@@ -72,7 +71,7 @@ def read_delivery(folder: RunFolder) -> DeliveryRecord | None:
 
 
 def _damaged(folder: RunFolder, why: str) -> OutputConflictError:
-    resume = f"longvie resume {shlex.quote(str(folder.root))}"
+    resume = command_line(["longvie", "resume", folder.root])
     return OutputConflictError(
         f"{folder.delivery}: damaged ({why}).", hint=f"`{resume}` writes it anew."
     )

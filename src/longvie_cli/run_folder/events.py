@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from longvie_cli.disk.documents import parse_json
+from longvie_cli.disk.documents import json_line, parse_json
 from longvie_cli.disk.durable import storage_error
 
 
@@ -20,7 +19,7 @@ def append_event(path: Path, event: str, **facts: Any) -> None:
         OutputConflictError: The file cannot be written.
     """
     time = datetime.now(UTC).isoformat(timespec="milliseconds")
-    line = json.dumps({"time": time, "event": event, **facts}, ensure_ascii=False) + "\n"
+    line = json_line({"time": time, "event": event, **facts}) + "\n"
     try:
         # Never through a link out of the run folder.
         with open(path, "ab+", opener=_not_through_links) as file:

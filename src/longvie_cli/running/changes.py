@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -17,6 +16,7 @@ from longvie_cli.planning.deciding import (
     seed_settings,
 )
 from longvie_cli.planning.job import Job
+from longvie_cli.progress import command_line
 from longvie_cli.run_folder.events import append_event
 from longvie_cli.run_folder.manifest import Redo, differences
 from longvie_cli.run_folder.run import Run
@@ -120,7 +120,7 @@ def check_clips_before(run: Run, clip: int) -> None:
         if stored.damage:
             raise OutputConflictError(
                 f"{folder.root}: clip {index} cannot be kept: {stored.damage}.",
-                hint=f"longvie resume {shlex.quote(str(folder.root))} mends it.",
+                hint=f"{command_line(['longvie', 'resume', folder.root])} mends it.",
             )
         if stored.record is None:
             raise OutputConflictError(
@@ -169,7 +169,7 @@ def begun_otherwise(run: Run, job: Job, changed: list[str]) -> OutputConflictErr
         else:
             affected = f"Clips {first} to {count - 1} would be others."
             offer = f"--from-clip {first} to keep those before, "
-    resume = f"longvie resume {shlex.quote(str(job.folder.root))}"
+    resume = command_line(["longvie", "resume", job.folder.root])
     return OutputConflictError(
         f"{job.folder.root}: this run was started with {shown}. {affected}",
         hint=f"Repeat the first command, or `{resume}`, to go on. Pass {offer}another -o, or "

@@ -15,7 +15,7 @@ from longvie_cli.evaluation.clip_checks import check_clip
 from longvie_cli.media.frames import last_frames, png_bytes
 from longvie_cli.media.reader import read_image
 from longvie_cli.media.writer import VideoWriter
-from longvie_cli.planning.expected_time import expected_time, note_clip
+from longvie_cli.planning.expected_time import expected_time
 from longvie_cli.planning.job import Job
 from longvie_cli.progress import Progress
 from longvie_cli.run_folder.events import append_event
@@ -23,6 +23,7 @@ from longvie_cli.run_folder.manifest import ClipRecord, retry_seed, write_record
 from longvie_cli.run_folder.run import Run, StoredClip
 from longvie_cli.run_folder.tails import load_tail, save_tail
 from longvie_cli.running.live import LiveVideo
+from longvie_cli.running.noted_time import note_clip
 from longvie_cli.settings.sampling import Offload
 from longvie_cli.sources.source import PlayedControls
 from longvie_cli.timeline import ClipSpec

@@ -227,7 +227,7 @@ def read_camera_path(given: str | Path | CameraPath) -> CameraPath:
         return given
     text = str(given).strip()
     if text.lower().endswith((".yaml", ".yml")):
-        return _read_keyframe_file(Path(text).expanduser())
+        return _read_keyframe_file(Path(text))
     return parse_camera_path(text)
 
 

@@ -87,6 +87,21 @@ class TrackGrid(BaseModel):
         return f"{self.columns}x{self.rows}"
 
 
+class Vocabulary(BaseModel):
+    """All that a model was told of, for one that knows little.
+
+    Args:
+        subject: What its videos show.
+        words: What words tell, and those of its training prompts that do, in small letters, the
+            plainest first.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    subject: str
+    words: tuple[tuple[str, tuple[str, ...]], ...]
+
+
 class Preset(BaseModel):
     """One model and the numbers that belong to it.
 
@@ -94,6 +109,7 @@ class Preset(BaseModel):
     controls are extracted and stored, the same as the video's where not given. `models` are
     the registry names of the models that must be fetched; none where the package holds the weights.
     `size_multiple` is what both sides must be multiples of: VAE factor times patch.
+    `vocabulary` is what a model knows that does not know the world.
     `weights` is where a user keeps them instead, and `trained_size` the size a preset was trained
     at where another is asked for; neither is part of a preset's own file.
     `makes_first_frame`: the model was trained to make a first frame from prompt and depth alone.
@@ -120,6 +136,7 @@ class Preset(BaseModel):
     control_height: int = Field(default=0, ge=0, le=8192)
     control_width: int = Field(default=0, ge=0, le=8192)
     track_grid: TrackGrid
+    vocabulary: Vocabulary | None = None
     weights: Path | None = Field(default=None, exclude=True)
     trained_size: FrameSize | None = Field(default=None, exclude=True)
 

@@ -2,30 +2,66 @@
 
 from __future__ import annotations
 
+import math
 import re
+import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from longvie_cli.disk.documents import MAX_YAML_BYTES, briefly, decoded, parse_yaml, read_document
+from longvie_cli.disk.documents import (
+    MAX_YAML_BYTES,
+    briefly,
+    decoded,
+    one_line,
+    parse_yaml,
+    read_document,
+)
 from longvie_cli.errors import SettingsError
 
 # A range may end this much after the video does: lengths are rounded to frames, people round to
 # seconds.
 END_TOLERANCE_SECONDS = 0.5
 
-_RANGE_LINE = re.compile(
-    r"^\[\s*(?P<start>[^\]\s-]+)\s*-\s*(?P<end>[^\]\s-]+)\s*\]\s*(?P<text>.*)$"
-)
 # Beyond, a time is a slip of the pen: a day has 86400 s.
 _LONGEST_SECONDS = 100_000.0
-_CLIP_LINE = re.compile(
-    r"^\[\s*clips?\s+(?P<first>\d+)(?:\s*-\s*(?P<last>\d+))?\s*\]\s*(?P<text>.*)$", re.IGNORECASE
+# A line with a mark before its text: `[0s-20s] a forest`; in brackets of other keyboards too.
+_MARKED_LINE = re.compile(
+    r"^[\[\uff3b\u3010\u3014](?P<mark>[^\]\uff3d\u3011\u3015]*)[\]\uff3d\u3011\u3015]\s*(?P<text>.*)$"
 )
-_CLIPS = re.compile(r"^\s*(?P<first>\d+)(?:\s*-\s*(?P<last>\d+))?\s*$")
+# What begins so is meant as such a line, unless it is a list of YAML.
+_LIKE_A_MARK = re.compile(r"^(?:\[(?!\s*[{\[\"'])|[\uff3b\u3010\u3014])")
+_RANGE = re.compile(r"^(?P<start>[^\s-]+)(?:\s*-\s*|\s+to\s+)(?P<end>[^\s-]+)$")
+_CLIPS = re.compile(r"^(?P<first>\d+)(?:(?:\s*-\s*|\s+to\s+)(?P<last>\d+))?$")
+_CLIP_WORD = re.compile(r"^clips?\s+")
+# Dashes, the minus sign and the tilde, which people and their editors write for a hyphen.
+_DASHES = dict.fromkeys((*range(0x2010, 0x2016), 0x2212, 0x301C, 0x7E), "-")
 _TIME = re.compile(r"^(?:(?P<minutes>\d+(?:\.\d+)?)m)?(?:(?P<seconds>\d+(?:\.\d+)?)s?)?$")
+# Letters and signs that show nothing, beside those that are no letters at all.
+_EMPTY_LETTERS = set("\u115f\u1160\u2800\u3164\uffa0")
+# Warnings that name one prompt each; the rest share one.
+_NAMED_SINGLY = 20
 _CLOCK = re.compile(r"^(?:(\d+):)?(\d{1,2}):(\d{1,2}(?:\.\d+)?)$")
+
+
+def is_blank(text: str) -> bool:
+    """Return whether a text shows nothing: only spaces, control and zero-width characters."""
+    return all(
+        unicodedata.category(character)[0] in "CZM" or character in _EMPTY_LETTERS
+        for character in text
+    )
+
+
+def _no_blank(text: str) -> str:
+    if is_blank(text):
+        raise ValueError("a prompt must say something; this one is empty")
+    return text
+
+
+PromptText = Annotated[str, AfterValidator(_no_blank)]
+"""A prompt; one that shows nothing is mostly a shell variable that is not set."""
 
 
 class TimedPrompt(BaseModel):
@@ -70,7 +106,7 @@ def parse_time(value: str | float) -> float:
         if value < 0:
             raise ValueError(f"a time cannot be negative: {briefly(value)}")
         return _possible(value, value)
-    text = str(value).strip().lower()
+    text = _plainly_written(str(value))
     if clock := _CLOCK.match(text):
         hours, minutes, seconds = (float(part or 0) for part in clock.groups())
         return _possible(value, hours * 3600 + minutes * 60 + seconds)
@@ -78,6 +114,11 @@ def parse_time(value: str | float) -> float:
     if not text or match is None:
         raise ValueError(f"{briefly(value)} is no time; write 90s, 1.5m or 1:30")
     return _possible(value, float(match["minutes"] or 0) * 60 + float(match["seconds"] or 0))
+
+
+def _plainly_written(text: str) -> str:
+    """Return a mark or time in small letters, with the digits, colons and dashes of ASCII."""
+    return unicodedata.normalize("NFKC", text).translate(_DASHES).strip().lower()
 
 
 def _possible(value: str | float, seconds: float) -> float:
@@ -105,11 +146,8 @@ def read_prompt_file(path: Path) -> Prompts:
             f"{path.name}: cannot read this prompt file ({_reason(error)})."
         ) from error
     try:
-        lines = [line for line in content.splitlines() if _is_text(line)]
-        marked = lines and (
-            _RANGE_LINE.match(lines[0].strip()) or _CLIP_LINE.match(lines[0].strip())
-        )
-        prompts = _from_lines(content) if marked else _from_yaml(content)
+        first = next((line.strip() for line in content.splitlines() if _is_text(line)), "")
+        prompts = _from_lines(content) if _LIKE_A_MARK.match(first) else _from_yaml(content)
         clips = [prompt for prompt in prompts if isinstance(prompt, ClipPrompt)]
         if clips:
             return _checked_clips(clips)
@@ -155,6 +193,57 @@ def prompt_at(prompts: tuple[TimedPrompt, ...], seconds: float) -> str:
     return current.text
 
 
+def never_shown(
+    prompts: tuple[TimedPrompt, ...], clips: Sequence[tuple[float, float]]
+) -> list[str]:
+    """Return a sentence about each prompt that no clip shows, with the shortest that one would.
+
+    A clip shows the one prompt that is in force at its middle.
+
+    Args:
+        prompts: What the prompt file says.
+        clips: First and last second of each clip, in order.
+    """
+    longest = max(end - start for start, end in clips)
+    middles = [(start + end) / 2 for start, end in clips]
+    shown = [prompt_at(prompts, middle) for middle in middles]
+    hidden = []
+    for prompt in prompts:
+        end = math.inf if prompt.end_seconds is None else prompt.end_seconds
+        instead = [
+            text
+            for text, (first, last) in zip(shown, clips, strict=True)
+            if first < end and last > prompt.start_seconds
+        ]
+        # Where the same text is shown around it, nothing is lost.
+        if prompt.text not in instead:
+            hidden.append(prompt)
+    said = [
+        f"{_label(prompt)} {one_line(prompt.text, 40)!r} is never shown: a clip ({longest:.4g} s) "
+        f"shows the one prompt in force at its middle. {_shortest(prompt, clips, longest)}"
+        for prompt in hidden[:_NAMED_SINGLY]
+    ]
+    if rest := hidden[_NAMED_SINGLY:]:
+        said.append(f"{', '.join(map(_label, rest))} are never shown either.")
+    return said
+
+
+def _shortest(
+    prompt: TimedPrompt, clips: Sequence[tuple[float, float]], longest_clip: float
+) -> str:
+    """Return what would be long enough for a prompt to be shown."""
+    start = prompt.start_seconds
+    for first, last in clips:
+        if (first + last) / 2 >= start:
+            end = math.floor((first + last) * 50 + 1) / 100
+            shortest = _label(prompt.model_copy(update={"end_seconds": end}))
+            return f"The shortest that would be is {shortest}; one as long as a clip always is."
+    first, last = clips[-1]
+    # The last clip grows with the video until it is whole; then another one begins.
+    needed = min(2 * start - first, first + longest_clip)
+    return f"The shortest video that shows it lasts {math.ceil(needed * 100 + 1) / 100:g} s."
+
+
 def check_clips_fit(prompts: tuple[ClipPrompt, ...], num_clips: int, source: str) -> None:
     """Check that a prompt file names no clip that the video has not.
 
@@ -190,37 +279,47 @@ def _from_lines(content: str) -> list[TimedPrompt | ClipPrompt]:
     for number, line in enumerate(content.splitlines(), start=1):
         if not _is_text(line):
             continue
-        clips = _CLIP_LINE.match(line.strip())
-        match = None if clips else _RANGE_LINE.match(line.strip())
-        if prompts and (clips or match) and isinstance(prompts[0], ClipPrompt) != bool(clips):
-            raise ValueError(
-                f"line {number}: {briefly(line.strip())}: times and clips cannot be mixed"
-            )
-        if clips:
-            texts.append([clips["text"]])
-            prompts.append(_clip_prompt(clips, ""))
-            continue
-        if match is None:
-            if line.strip().startswith("["):
+        text = line.strip()
+        try:
+            mark = _mark_of(text)
+        except ValueError as error:
+            raise ValueError(f"line {number}: {error}") from error
+        if mark is None:
+            if _LIKE_A_MARK.match(text):
                 raise ValueError(
-                    f"line {number}: {briefly(line.strip())} begins with no range [start-end] or "
-                    "[clip]"
+                    f"line {number}: {briefly(text)} begins with no range [start-end] or [clip]"
                 )
-            texts[-1].append(line.strip())
+            texts[-1].append(text)
             continue
-        end = match["end"].lower()
-        texts.append([match["text"]])
-        prompts.append(
-            TimedPrompt.model_construct(
-                start_seconds=parse_time(match["start"]),
-                end_seconds=None if end == "end" else parse_time(end),
-                text="",
-            )
-        )
+        if prompts and isinstance(prompts[0], ClipPrompt) != isinstance(mark, ClipPrompt):
+            raise ValueError(f"line {number}: {briefly(text)}: times and clips cannot be mixed")
+        prompts.append(mark)
+        texts.append([_MARKED_LINE.sub(r"\g<text>", text)])
     return [
         prompt.model_copy(update={"text": " ".join(lines).strip()})
         for prompt, lines in zip(prompts, texts, strict=True)
     ]
+
+
+def _mark_of(line: str) -> TimedPrompt | ClipPrompt | None:
+    """Return the times or clips that a line begins with, without its text; None if it does not.
+
+    Raises:
+        ValueError: It begins with a range of something else than times.
+    """
+    found = _MARKED_LINE.match(line)
+    mark = "" if found is None else _plainly_written(found["mark"])
+    if _CLIP_WORD.match(mark):
+        clips = _CLIPS.match(_CLIP_WORD.sub("", mark))
+        return None if clips is None else _clip_prompt(clips, "")
+    times = _RANGE.match(mark)
+    if times is None:
+        return None
+    return TimedPrompt.model_construct(
+        start_seconds=parse_time(times["start"]),
+        end_seconds=None if times["end"] == "end" else parse_time(times["end"]),
+        text="",
+    )
 
 
 def _clip_prompt(match: re.Match[str], text: str, seed: Any = None) -> ClipPrompt:
@@ -274,7 +373,7 @@ def _text_of(number: int, item: dict[Any, Any]) -> str:
 
 
 def _clip_entry(number: int, item: dict[Any, Any], text: str) -> ClipPrompt:
-    clips, seed = _CLIPS.match(str(item["clip"])), item.get("seed")
+    clips, seed = _CLIPS.match(_plainly_written(str(item["clip"]))), item.get("seed")
     if clips is None:
         raise ValueError(f"entry {number}: {briefly(item['clip'])} is no clip; write 0 or 0-3")
     if seed is not None and (type(seed) is not int or not 0 <= seed < 2**63):
@@ -288,7 +387,7 @@ def _checked_clips(prompts: list[ClipPrompt]) -> tuple[ClipPrompt, ...]:
     if prompts[0].first_clip != 0:
         raise ValueError(f"the first text is for clip {prompts[0].first_clip}, not for clip 0")
     for prompt, following in zip(prompts, [*prompts[1:], None], strict=True):
-        if not prompt.text:
+        if is_blank(prompt.text):
             raise ValueError(f"{_clip_label(prompt)} has no text")
         if prompt.last_clip < prompt.first_clip:
             raise ValueError(f"{_clip_label(prompt)} ends before it begins")
@@ -308,7 +407,7 @@ def _checked(prompts: list[TimedPrompt]) -> tuple[TimedPrompt, ...]:
             f"the first range begins at {_plain(prompts[0].start_seconds)} s, not at 0"
         )
     for index, prompt in enumerate(prompts):
-        if not prompt.text:
+        if is_blank(prompt.text):
             raise ValueError(f"{_label(prompt)} has no text")
         following = prompts[index + 1] if index + 1 < len(prompts) else None
         if prompt.end_seconds is not None and prompt.end_seconds <= prompt.start_seconds:

@@ -29,7 +29,7 @@ def recorded(request: BaseModel) -> dict[str, Any]:
     stored = {name: _json(value) for name, value in values.items() if name not in _OF_ONE_CALL}
     model = stored.get("depth_model")
     if isinstance(model, str) and model not in DEPTH_MODELS:
-        stored["depth_model"] = str(Path(model.removeprefix(_PATH_PREFIX)).expanduser().absolute())
+        stored["depth_model"] = str(Path(model.removeprefix(_PATH_PREFIX)).absolute())
     if (sound := sound_file(stored)) is not None:
         stored["audio"] = str(sound.absolute())
     return stored
@@ -82,7 +82,7 @@ def sound_file(stored: Mapping[str, Any]) -> Path | None:
 
 def _json(value: Any) -> Any:
     if isinstance(value, Path):
-        return str(value.expanduser().absolute())
+        return str(value.absolute())
     if isinstance(value, CameraPath):
         return str(value)
     if isinstance(value, BaseModel):

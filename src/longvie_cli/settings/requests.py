@@ -26,7 +26,7 @@ from longvie_cli.settings.presets import (
     Fit,
     SizeSetting,
 )
-from longvie_cli.settings.prompts import Prompts
+from longvie_cli.settings.prompts import Prompts, PromptText
 from longvie_cli.settings.sampling import DType, SamplingSettings, check_control_range
 from longvie_cli.settings.tracking import Tracking
 from longvie_cli.timeline import MAX_SECONDS, ClipGeometry
@@ -169,7 +169,7 @@ class GenerateRequest(
 
     preset: str = DEFAULT_PRESET
     size: SizeSetting | None = None
-    prompt: str | None = None
+    prompt: PromptText | None = None
     prompts: Prompts = ()
     video: Path | None = None
     controls: Path | None = None
@@ -212,7 +212,7 @@ class ExtendRequest(
 
     previous: Path
     size: SizeSetting | None = None
-    prompt: str | None = None
+    prompt: PromptText | None = None
     prompts: Prompts = ()
     video: Path | None = None
     controls: Path | None = None
@@ -250,7 +250,7 @@ class ExtractControlsRequest(OutputRequest, Length, Network, Tracking, DepthSett
     camera: Camera | None = None
     fov: Fov = 55.0
     seed: int | None = Field(default=None, ge=0, lt=2**63)
-    prompt: str | None = None
+    prompt: PromptText | None = None
     at_cut: AtCut | None = None
     preview: bool = False
     overwrite: bool = False
@@ -280,7 +280,7 @@ class RedoRequest(Request):
 
     run: Path
     clip: int = Field(ge=0)
-    new_prompt: str | None = Field(default=None, min_length=1)
+    new_prompt: PromptText | None = None
     new_seed: int | None = Field(default=None, ge=0, lt=2**63)
 
 

@@ -7,10 +7,11 @@ error names the flag, the variable or the file and key that holds the wrong valu
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import platformdirs
 from pydantic import ValidationError
@@ -42,7 +43,7 @@ from longvie_cli.settings.requests import (
     flags_of,
 )
 from longvie_cli.settings.sampling import NO_LORA
-from longvie_cli.settings.tracking import tracker_folder_resolved
+from longvie_cli.settings.tracking import tracker_placed
 
 COMMANDS: dict[str, type[Request]] = {
     "extract-controls": ExtractControlsRequest,
@@ -66,16 +67,13 @@ _ARGUMENTS = {"extract-controls": frozenset({"video"})}
 # Read by the command line itself, before any request exists.
 _CONSOLE_VARIABLES = {"json", "quiet", "verbose", "debug", "config"}
 _PATH_KEYS = {
-    "video",
-    "controls",
-    "image",
-    "first_frame_model",
-    "weights",
-    "run_dir",
-    "live",
-    "prompt_file",
-    "depth",
+    *("video", "controls", "image", "first_frame_model", "weights", "run_dir", "live"),
+    *("prompt_file", "depth", "output", "previous", "inputs", "run"),
 }
+# A request's name of what a command calls by a plainer one.
+_FLAGS = {"new_prompt": "prompt", "new_seed": "seed"}
+# What a value in a settings file may be, in the words of an error, the first that fits.
+_KINDS_IN_WORDS = {bool: "true or false", int: "a whole number", float: "a number"}
 
 R = TypeVar("R", bound=Request)
 
@@ -101,7 +99,7 @@ class Layer:
         if key in self.arguments:
             return key.upper()
         if self.origin == "--":
-            return flags_of([key])
+            return flags_of([_FLAGS.get(key, key)])
         if self.origin == ENVIRONMENT_PREFIX:
             return f"{ENVIRONMENT_PREFIX}{key.upper()}"
         return f"{self.origin}: {key}"
@@ -141,18 +139,7 @@ def resolve(
             hint="Rename it, or work in another one.",
         ) from error
     command = next(name for name, request in COMMANDS.items() if request is model)
-    # A flag that may be repeated and was not given is an empty list.
-    given = {key: value for key, value in flags.items() if value not in (None, [], ())}
-    layers = [Layer("--", given, arguments=_ARGUMENTS.get(command, frozenset()))]
-    variables, warnings = _environment_layer(environment)
-    layers.append(variables)
-    local = config if config is not None else working_folder / SETTINGS_FILE
-    if config is not None or local.is_file():
-        layers.append(_file_layer(local, command))
-    user = platformdirs.user_config_path("longvie") / SETTINGS_FILE
-    if user.is_file():
-        layers.append(_file_layer(user, command))
-
+    layers, warnings = _layers(command, flags, config, environment, working_folder)
     keys = _keys(model)
     values, origins = _merge(layers, keys | _ONLY_ON_THE_COMMAND_LINE, model.exclusive_groups)
     if (prompt_file := values.pop("prompt_file", None)) is not None:
@@ -168,6 +155,33 @@ def resolve(
         if key in origins and origins[key].origin == "--":
             raise origins[key].error(key, f"it would do nothing: {reason}.")
     return request, warnings
+
+
+def _layers(
+    command: str,
+    flags: Mapping[str, Any],
+    config: Path | None,
+    environment: Mapping[str, str],
+    working_folder: Path,
+) -> tuple[list[Layer], tuple[str, ...]]:
+    """Return where settings of a command stand, the first the one that counts, and warnings."""
+    # A flag that may be repeated and was not given is an empty list.
+    given = {key: value for key, value in flags.items() if value not in (None, [], ())}
+    layers = [Layer("--", given, arguments=_ARGUMENTS.get(command, frozenset()))]
+    variables, warnings = _environment_layer(environment)
+    layers.append(variables)
+    local = working_folder / SETTINGS_FILE
+    if config is not None:
+        local = Path(os.path.expanduser(config))
+    if config is not None or local.is_file():
+        layers.append(_file_layer(local, command))
+    user = platformdirs.user_config_path("longvie") / SETTINGS_FILE
+    if user.is_file():
+        layers.append(_file_layer(user, command))
+    for layer in layers:
+        if layer.folder is not None:
+            _check_kinds(COMMANDS[command], layer)
+    return layers, warnings
 
 
 def _check_preset(values: dict[str, Any], origins: dict[str, Layer]) -> None:
@@ -206,29 +220,65 @@ def _merge(
 
 
 def _located(key: str, value: Any, layer: Layer) -> Any:
-    if layer.folder is None:
+    """Return a value whose paths are found from the folder it is written in, `~` from home."""
+    if isinstance(value, list | tuple) and key in ("lora", "inputs"):
+        return [_located(key, item, layer) for item in value]
+    if key == "lora" and isinstance(value, dict) and isinstance(value.get("path"), str):
+        return value | {"path": _placed(value["path"], layer)}
+    if not isinstance(value, str | Path):
         return value
-    if key == "lora":
-        several = value if isinstance(value, list) else [value]
-        return [_located_lora(item, layer.folder) for item in several]
-    if not isinstance(value, str):
-        return value
-    if key == "depth_model" and value not in DEPTH_MODELS:
-        return str(named_in(layer.folder, value.removeprefix("path:")))
-    is_path_file = key == "camera" and value.lower().endswith((".yaml", ".yml"))
-    if key in _PATH_KEYS or is_path_file or (key == "audio" and value not in ("none", "source")):
-        return str(named_in(layer.folder, value))
+    text = str(value)
+    if key == "depth_model" and text not in DEPTH_MODELS:
+        return _placed(text.removeprefix("path:"), layer)
     if key == "tracker":
-        return tracker_folder_resolved(value, layer.folder)
-    return value
+        return tracker_placed(text, lambda folder: _placed(folder, layer))
+    is_path = (
+        key in _PATH_KEYS
+        or (key == "camera" and text.lower().endswith((".yaml", ".yml")))
+        or (key == "audio" and text not in ("none", "source"))
+        or (key == "lora" and text != NO_LORA)
+    )
+    return _placed(text, layer) if is_path else value
 
 
-def _located_lora(value: Any, folder: Path) -> Any:
-    if isinstance(value, dict) and "path" in value:
-        return value | {"path": _located_lora(str(value["path"]), folder)}
-    if not isinstance(value, str) or value == NO_LORA:
-        return value
-    return str(named_in(folder, value))
+def _placed(path: str, layer: Layer) -> str:
+    if layer.folder is not None:
+        return str(named_in(layer.folder, path))
+    # Where there is no such user, `~x` is a name like another, as in a shell.
+    return os.path.expanduser(path)
+
+
+def _check_kinds(model: type[Request], layer: Layer) -> None:
+    """Do nothing if what a settings file holds is written as what it is meant to be.
+
+    Raises:
+        SettingsError: `steps: true` or `seed: "7"`, say, or nothing at all.
+    """
+    fields = {field.alias or name: field for name, field in model.model_fields.items()}
+    for key, value in layer.values.items():
+        if value is None:
+            raise layer.error(key, "it has no value; leave the line out for the default.")
+        if key not in fields:
+            continue
+        allowed = _kinds_of(fields[key].annotation)
+        if float in allowed:
+            allowed = allowed | {int}
+        fits = {bool: bool, int: int, float: float}.get(type(value), str)
+        if fits is str and allowed - {bool, int, float, type(None)}:
+            continue
+        if fits not in allowed:
+            words = [word for kind, word in _KINDS_IN_WORDS.items() if kind in allowed]
+            wanted = words[-1] if words else "text; put it in quotes"
+            written = str(value).lower() if fits is bool else briefly(value)
+            raise layer.error(key, f"{written}: it must be {wanted}.")
+
+
+def _kinds_of(annotation: Any) -> set[Any]:
+    """Return the types that a field's annotation is made of."""
+    if get_origin(annotation) is Literal:
+        return {type(value) for value in get_args(annotation)}
+    parts = [part for part in get_args(annotation) if isinstance(part, type) or get_args(part)]
+    return set().union(*map(_kinds_of, parts)) if parts else {annotation}
 
 
 def _kind(layer: Layer) -> type[LongVieError]:
@@ -259,9 +309,10 @@ def _environment_layer(environment: Mapping[str, str]) -> tuple[Layer, tuple[str
     values: dict[str, Any] = {}
     warnings: list[str] = []
     for variable, value in environment.items():
-        if not variable.startswith(ENVIRONMENT_PREFIX) or value == "":
-            continue
         key = variable.removeprefix(ENVIRONMENT_PREFIX).lower()
+        # An empty prompt is the slip of a script; anything else that is empty is not set.
+        if not variable.startswith(ENVIRONMENT_PREFIX) or (value == "" and key != "prompt"):
+            continue
         if key in known:
             values[key] = value.split(",") if key == "lora" else value
         elif near := difflib.get_close_matches(key, known, n=1, cutoff=0.8):
@@ -273,17 +324,24 @@ def _environment_layer(environment: Mapping[str, str]) -> tuple[Layer, tuple[str
 def _file_layer(path: Path, command: str) -> Layer:
     document = _read_yaml(path)
     values: dict[str, Any] = {}
+    section: dict[str, Any] = {}
     for raw_key, value in document.items():
         key = str(raw_key).replace("-", "_")
         if str(raw_key) in COMMANDS:
-            section = _section(path, str(raw_key), value)
+            found = _section(path, str(raw_key), value)
             if raw_key == command:
-                values |= section
+                section = found
         elif key in _all_keys():
-            values.setdefault(key, value)
+            _put(values, key, value, f"{path.name}: {raw_key}")
         else:
             raise _unknown(path, str(raw_key), _all_keys() | set(COMMANDS))
-    return Layer(path.name, values, path.absolute().parent)
+    return Layer(path.name, values | section, path.absolute().parent)
+
+
+def _put(values: dict[str, Any], key: str, value: Any, label: str) -> None:
+    if key in values:
+        raise SettingsError(f"{label}: it is given twice, with - and with _.")
+    values[key] = value
 
 
 def _section(path: Path, command: str, value: Any) -> dict[str, Any]:
@@ -297,7 +355,7 @@ def _section(path: Path, command: str, value: Any) -> dict[str, Any]:
         key = str(raw_key).replace("-", "_")
         if key not in keys:
             raise _unknown(path, f"{command}: {raw_key}", keys, str(raw_key))
-        section[key] = setting
+        _put(section, key, setting, f"{path.name}: {command}: {raw_key}")
     return section
 
 
@@ -316,7 +374,7 @@ def _read_yaml(path: Path) -> dict[Any, Any]:
         raise SettingsError(f"--config {path}: no such file.") from error
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise SettingsError(f"{path.name}: cannot be read as YAML: {reason}.") from error
+        raise SettingsError(f"{path.name}: cannot be read: {reason}.") from error
     if document is None:
         return {}
     if not isinstance(document, dict):

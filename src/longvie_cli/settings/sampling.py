@@ -31,7 +31,7 @@ class LoraFile(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     path: Path
-    scale: float = Field(default=1.0, ge=-10.0, le=10.0, allow_inf_nan=False)
+    scale: float = Field(default=1.0, ge=-10.0, le=10.0, allow_inf_nan=False, strict=True)
 
 
 def _lora_files(value: Any) -> Any:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
-from longvie_cli.disk.containment import named_in
 from longvie_cli.settings.presets import TrackGrid
 
 TRACKER_FORMS = "lk, cotracker3, cotracker3-online, path:DIR or path:DIR:online"
@@ -46,15 +46,13 @@ class TrackerChoice(BaseModel):
         return f"{_PATH_PREFIX}{self.checkout.absolute().name}{online}"
 
 
-def tracker_folder_resolved(value: str, folder: Path) -> str:
-    """Return a tracker as written in a settings file, its folder counted from the file's own.
-
-    Raises:
-        ValueError: It leads out of that folder.
-    """
+def tracker_placed(value: str, place: Callable[[str], str]) -> str:
+    """Return a tracker as written, with the folder that `place` makes of the one in it."""
     if not value.startswith(_PATH_PREFIX):
         return value
-    return f"{_PATH_PREFIX}{named_in(folder, value.removeprefix(_PATH_PREFIX))}"
+    folder = value.removeprefix(_PATH_PREFIX).removesuffix(_ONLINE_SUFFIX)
+    online = _ONLINE_SUFFIX if value.endswith(_ONLINE_SUFFIX) else ""
+    return f"{_PATH_PREFIX}{place(folder) if folder else ''}{online}"
 
 
 def parse_tracker(value: Any) -> Any:
@@ -72,7 +70,7 @@ def parse_tracker(value: Any) -> Any:
         online = value.endswith(_ONLINE_SUFFIX)
         return TrackerChoice(
             kind="cotracker3-online" if online else "cotracker3",
-            checkout=Path(folder).expanduser(),
+            checkout=Path(folder),
         )
     raise ValueError(f"use {TRACKER_FORMS}")
 

@@ -210,7 +210,7 @@ class DepthChoice:
     def _model_folder(self) -> Path | None:
         if self.model is None or self.model in DEPTH_MODELS:
             return None
-        return Path(self.model.removeprefix(_PATH_PREFIX)).expanduser()
+        return Path(self.model.removeprefix(_PATH_PREFIX))
 
     def _named(self, preset: Preset) -> str:
         return self.model or ("small" if preset.models else "embedded")

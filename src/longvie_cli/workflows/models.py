@@ -53,9 +53,8 @@ def list_models(*, entries: Sequence[ModelEntry] = REGISTRY) -> ReportResult:
         )
         for preset in presets
     ]
-    text = _table([("PRESET", "STATE", "MODELS"), *preset_rows]) + "\n\n" + _table([header, *rows])
     return ReportResult(
-        text,
+        [*_table([("PRESET", "STATE", "MODELS"), *preset_rows]), "", *_table([header, *rows])],
         {
             "cache": str(hub_cache()),
             "presets": [
@@ -126,7 +125,7 @@ def verify_models(
         for record in records
     ]
     return ReportResult(
-        "\n".join(lines),
+        lines,
         {
             "models": [
                 {
@@ -174,7 +173,9 @@ def convert_models(request: ConvertModelsRequest, progress: Progress | None = No
     files = find_released_files(request.inputs)
     convert_released(files, request.output, dtype=dtype, progress=progress)
     return ReportResult(
-        str(request.output), {"output": str(request.output), "dtype": request.dtype}
+        [str(request.output)],
+        {"output": str(request.output), "dtype": request.dtype},
+        paths=True,
     )
 
 
@@ -188,7 +189,7 @@ def _paths(names: Sequence[str], entries: Sequence[ModelEntry]) -> ReportResult:
     if not all(status.complete for status in found):
         raise missing_error(found, command=" ".join(names), what=", ".join(names))
     paths |= {status.entry.name: str(status.folder) for status in found}
-    return ReportResult("\n".join(paths.values()), {"paths": paths})
+    return ReportResult([*paths.values()], {"paths": paths}, paths=True)
 
 
 def _facts(status: EntryStatus) -> dict[str, Any]:
@@ -220,9 +221,9 @@ def _size(status: EntryStatus) -> str:
     return total if status.complete else f"about {total}"
 
 
-def _table(rows: Sequence[tuple[str, ...]]) -> str:
+def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
+    return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
-    )
+    ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from longvie_cli.hub.installed import go_offline, locate_weights
 from longvie_cli.planning.deciding import model_hashes
 from longvie_cli.planning.job import Job
 from longvie_cli.planning.paths import check_places
-from longvie_cli.progress import Progress, SilentProgress
+from longvie_cli.progress import Progress, SilentProgress, command_line
 from longvie_cli.result import JobResult
 from longvie_cli.run_folder.find import find_run, output_of
 from longvie_cli.run_folder.layout import RunFolder
@@ -92,7 +91,7 @@ def _job(run: Run, progress: Progress) -> Job:
     folder, manifest = run.folder, run.manifest
     stored = manifest.request
     _refuse_a_copy(folder, stored)
-    again = f"longvie resume {shlex.quote(str(folder.root))}"
+    again = command_line(["longvie", "resume", folder.root])
     request = recalled(manifest.command, stored, folder.run_json)
     for flag, path in files_of(stored):
         if not path.exists():

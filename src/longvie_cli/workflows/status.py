@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import statistics
 import time
 from collections.abc import Callable
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from longvie_cli.disk.hashing import hash_file
-from longvie_cli.progress import duration
+from longvie_cli.progress import command_line, duration
 from longvie_cli.result import ReportResult
 from longvie_cli.run_folder.events import read_events
 from longvie_cli.run_folder.find import find_run, output_of
@@ -153,7 +152,7 @@ def _holder(folder: RunFolder) -> Holder | None:
     return holder
 
 
-def _table(fields: dict[str, Any]) -> str:
+def _table(fields: dict[str, Any]) -> list[str]:
     lines = [
         f"{fields['output']}: {fields['state']}, {fields['clips_done']} of "
         f"{fields['clips_total']} clips, {fields['frames_done']} of {fields['frames_total']} "
@@ -167,7 +166,7 @@ def _table(fields: dict[str, Any]) -> str:
         words = Holder(fields["holder"], fields["holder_host"]).words
         lines.append(f"{words} works on it")
     elif fields["state"] == "stopped":
-        lines.append(f"to go on: longvie resume {shlex.quote(fields['run_dir'])}")
+        lines.append(f"to go on: {command_line(['longvie', 'resume', fields['run_dir']])}")
     lines += [f"clip {item['clip']} is damaged: {item['damage']}" for item in fields["damaged"]]
     lines += fields["trouble"]
     lines.append(f"{'clip':>5} {'frames':>6} {'seconds':>8} {'seed':>10}  prompt")
@@ -185,7 +184,7 @@ def _table(fields: dict[str, Any]) -> str:
             f"{key}={value}" for key, value in event.items() if key not in ("time", "event")
         )
         lines.append(f"  {event.get('time', '')} {event.get('event', '')} {facts}".rstrip())
-    return "\n".join(lines)
+    return lines
 
 
 def _short(text: str) -> str:

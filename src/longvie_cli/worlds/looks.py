@@ -1,10 +1,11 @@
 """What a world looks like, independent of its shape, and the captions that say so."""
 
 import dataclasses
+import itertools
 from typing import Literal, get_args
 
 from longvie_cli.worlds.seeding import scalar_stream
-from longvie_cli.worlds.terrain import Geometry
+from longvie_cli.worlds.terrain import OBJECT_KINDS, TERRAIN_KINDS, Geometry
 
 PaletteName = Literal["snowy", "desert", "meadow", "volcanic", "alien", "autumn", "blossom"]
 TimeOfDay = Literal["dawn", "noon", "sunset", "night"]
@@ -187,6 +188,18 @@ _WATER_WORDS: dict[PaletteName, tuple[str, str]] = {
     "blossom": ("a clear lake", "a clear sea"),
 }
 MAXIMUM_CAPTION_LENGTH = 150
+
+
+def caption_phrases() -> dict[str, tuple[str, ...]]:
+    """Returns what captions are made of besides motion, by what it tells, plainest first."""
+    tables = {
+        "lands": (PALETTES, *_PALETTE_WORDS.values()),
+        "times of day": (TIMES_OF_DAY, *_TIME_WORDS.values()),
+        "weather": (WEATHERS, *_WEATHER_WORDS.values()),
+        "shapes": (TERRAIN_KINDS, _TERRAIN_WORDS.values()),
+        "things": ([kind for kind in OBJECT_KINDS if kind != "none"], *_WATER_WORDS.values()),
+    }
+    return {what: tuple(itertools.chain(*phrases)) for what, phrases in tables.items()}
 
 
 def random_look(seed: int) -> Look:

@@ -61,7 +61,7 @@ def test_a_named_settings_file_stands_for_the_local_one(tmp_path: Path) -> None:
     other = tmp_path / "other.yaml"
     other.write_text("crf: 30")
     request = generate_request(tmp_path, local="seed: 2", config=other)
-    assert (request.seed, request.crf) == (0, 30)
+    assert (request.seed, request.crf) == (None, 30)
 
 
 def test_a_length_flag_hides_every_length_beneath_it(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_paths_in_a_file_start_from_its_folder(tmp_path: Path) -> None:
         ("minutes: 1\nseconds: 2", "pass only one of them", ""),
         ("preset: tiiny", "longvie.yaml: preset", "Did you mean 'tiny'?"),
         ("- a\n- b", "expected settings by name", ""),
-        ("a: [", "cannot be read as YAML", ""),
+        ("a: [", "cannot be read: not YAML, line 1", ""),
         ("generate: 3", "expected settings by name", ""),
     ],
 )

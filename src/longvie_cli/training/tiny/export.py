@@ -16,6 +16,7 @@ from longvie_cli.training.tiny.adopt import RECORD_NAME, earlier_record
 from longvie_cli.training.tiny.autoencoder import build_autoencoder, load_autoencoder
 from longvie_cli.training.tiny.config import TinyTraining
 from longvie_cli.training.tiny.depth import IMAGE_MEAN, IMAGE_STD, PATCH, build_depth_estimator
+from longvie_cli.training.tiny.prompts import vocabulary
 from longvie_cli.training.tiny.text import build_text_encoder, build_tokenizer
 from longvie_cli.training.tiny.transformer import build_image_encoder, build_transformer
 from longvie_cli.training.trainer import load_average
@@ -95,6 +96,7 @@ def export_preset(config: TinyTraining, folder: Path, out: Path) -> None:
             "timestep_dtype": "float32",
             "fit": "crop",
             "track_grid": {"columns": config.track_columns, "rows": config.track_rows},
+            "vocabulary": {"subject": "landscapes", "words": vocabulary()},
         },
     )
     _write_json(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+
 import numpy as np
 
-from longvie_cli.worlds.looks import PALETTES, TIMES_OF_DAY, WEATHERS, Look
+from longvie_cli.worlds.looks import PALETTES, TIMES_OF_DAY, WEATHERS, Look, caption_phrases
 
 # Worlds' own captions use one small vocabulary; people use more. Plain words come first.
 PALETTE_WORDS: dict[str, tuple[str, ...]] = {
@@ -80,6 +83,10 @@ OPENINGS = (
 )  # fmt: skip
 
 
+# Words of the prompts that stand in any other as well.
+_GRAMMAR = {"a", "an", "and", "another", "at", "in", "of", "on", "over", "some", "the", "under"}
+
+
 def paraphrase(look: Look, rng: np.random.Generator) -> tuple[str, tuple[bool, bool, bool]]:
     """Return a short free prompt for a look, and which of palette, time, weather it names."""
     palette = str(rng.choice(PALETTE_WORDS[look.palette]))
@@ -96,6 +103,23 @@ def paraphrase(look: Look, rng: np.random.Generator) -> tuple[str, tuple[bool, b
     if rng.random() < 0.3:
         text += "."
     return text, (True, bool(time), bool(weather))
+
+
+def vocabulary() -> list[tuple[str, list[str]]]:
+    """Return the words of the prompts above and of captions, by what they tell, plainest first."""
+    more: dict[str, Iterable[str]] = {
+        "lands": sum(PALETTE_WORDS.values(), ()),
+        "times of day": sum(TIME_WORDS.values(), ()),
+        "weather": sum(WEATHER_WORDS.values(), ()),
+        "shapes": (*PLACES, *OPENINGS),
+    }
+    words: list[tuple[str, list[str]]] = []
+    known = set(_GRAMMAR)
+    for what, phrases in caption_phrases().items():
+        found = re.findall(r"[a-z]+", " ".join([*phrases, *more.get(what, ())]))
+        words.append((what, [word for word in dict.fromkeys(found) if word not in known]))
+        known |= set(found)
+    return words
 
 
 def look_labels(look: Look, named: tuple[bool, bool, bool]) -> tuple[int, int, int]:
