@@ -67,7 +67,7 @@ def decide(request: GenerateRequest, progress: Progress, *, to_run: bool = False
 
 
 def _preset(request: GenerateRequest) -> Preset:
-    from longvie_cli.models.weights.load import find_weights
+    from longvie_cli.models.weights.sources import find_weights
 
     preset = with_track_grid(
         with_size(load_preset(request.preset), request.size), request.track_grid
