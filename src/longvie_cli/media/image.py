@@ -40,8 +40,6 @@ def read_image(path: Path, *, height: int, width: int, fit: Fit) -> Frame:
     from PIL import ImageOps
 
     with _opened(path) as stored:
-        if stored.width * stored.height > MAX_PIXELS:
-            raise ValueError(f"{stored.width}x{stored.height} is more than {MAX_PIXELS} pixels")
         frame = _rgb(ImageOps.exif_transpose(stored))
     rows, columns = frame.shape[:2]
     if fit == "native" and (rows, columns) != (height, width):
@@ -55,10 +53,13 @@ def image_size(path: Path) -> tuple[int, int]:
     Raises:
         MediaError: The file is missing or no image.
     """
+    from PIL import ImageOps
+
     with _opened(path) as stored:
-        width, height = stored.size
+        # Of TIFF, Pillow has turned the size already.
         turned = stored.getexif().get(_EXIF_ORIENTATION, 1) in _EXIF_ON_ITS_SIDE
-    return (width, height) if turned else (height, width)
+        width, height = (ImageOps.exif_transpose(stored) if turned else stored).size
+    return height, width
 
 
 def describe_image(path: Path) -> list[str]:
@@ -91,6 +92,8 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     try:
         with _without_remarks(), Image.open(path, formats=_FORMATS) as stored:
             _refuse_raw(path, stored)
+            if stored.width * stored.height > MAX_PIXELS:
+                raise ValueError(f"{stored.width}x{stored.height} is more than {MAX_PIXELS} pixels")
             yield stored
     except UnidentifiedImageError as reason:
         names = ["PNG", "JPEG", "WebP", "TIFF", "BMP", "GIF", "PPM", "QOI"]

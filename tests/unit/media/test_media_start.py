@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +37,7 @@ def _found_anew():
 
 def named(monkeypatch, path: Path) -> str:
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(path))
+    ffmpeg_executable.cache_clear()
     with pytest.raises(MissingResourceError) as error, running_ffmpeg(["-version"]):
         pass
     assert error.value.hint == "unset IMAGEIO_FFMPEG_EXE"
@@ -49,11 +49,9 @@ def test_a_program_that_is_not_there_may_not_run_or_is_none(monkeypatch, tmp_pat
     (tmp_path / "text").write_text("no program")
     assert "may not be run" in named(monkeypatch, tmp_path / "text")
     (tmp_path / "text").chmod(0o755)
-    ffmpeg_executable.cache_clear()
     assert "no program of this machine" in named(monkeypatch, tmp_path / "text")
     (tmp_path / "script").write_text("#!/no/such/interpreter\n")
     (tmp_path / "script").chmod(0o755)
-    ffmpeg_executable.cache_clear()
     assert "what it needs to run is not on this machine" in named(monkeypatch, tmp_path / "script")
 
 
@@ -79,4 +77,3 @@ def test_the_bundled_program_is_found_without_starting_it(monkeypatch):
     monkeypatch.delenv("IMAGEIO_FFMPEG_EXE", raising=False)
     monkeypatch.setattr(subprocess, "Popen", started)
     assert os.access(ffmpeg_executable(), os.X_OK)
-    assert resource.getrlimit(resource.RLIMIT_NOFILE)

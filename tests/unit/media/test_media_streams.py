@@ -56,8 +56,8 @@ def test_without_a_default_the_longest_counts_then_the_largest(ffmpeg, tmp_path,
 
 def test_a_thumbnail_is_no_video_even_if_it_is_the_default(ffmpeg, tmp_path):
     path = tmp_path / "thumbnail.mp4"
-    sources = (*colour("blue", "640x360", 1), *colour("red", "64x48", 2))
-    codecs = ("-c:v:0", "mjpeg", "-frames:v:0", "1", "-c:v:1", "libx264")
+    sources = (*colour("blue", "640x360", 1 / 16), *colour("red", "64x48", 2))
+    codecs = ("-c:v:0", "mjpeg", "-c:v:1", "libx264")
     flags = ("-disposition:v:0", "default", "-disposition:v:1", "0")
     ffmpeg(*sources, "-map", "0:v", "-map", "1:v", *codecs, *flags, path)
     assert is_read_alike(path, num_frames=32, red=True)
