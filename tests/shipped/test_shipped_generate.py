@@ -12,6 +12,7 @@ from subprocess import Popen
 
 import numpy as np
 import pytest
+from longvie_cli.workflows.result import JobResult
 
 from delivered import QUICK, contents, frames_of
 from longvie_cli import GenerateRequest, generate
@@ -19,7 +20,6 @@ from longvie_cli.media.metadata import read_settings
 from longvie_cli.media.packets import read_packets
 from longvie_cli.run_folder.layout import RunFolder
 from longvie_cli.run_folder.tails import load_tail
-from longvie_cli.workflows.result import JobResult
 
 REFERENCE = Path(__file__).resolve().parents[2] / "examples" / "reference.mp4"
 PROMPT = "Snowy mountains at noon under a clear sky"

@@ -92,7 +92,9 @@ def load_pipeline(
     )
     pipeline.register_to_config(timestep_dtype=preset.timestep_dtype)
     # Before the move, so that the adapters are placed as the layers they belong to.
-    add_loras(pipeline, [(lora.path, lora.scale) for lora in sampling.loras], warn)
+    loras = [(lora.path, lora.scale) for lora in sampling.loras]
+    for notice in add_loras(pipeline, loras):
+        warn(notice)
     if torch.device(device).type == "cpu":
         use_stacked_causal_convolutions(pipeline.vae)
     quantize_transformer(pipeline, sampling.quantize, device)

@@ -119,13 +119,9 @@ def unnamed_file(data: bytes = b"") -> Iterator[IO[bytes]]:
         yield file
 
 
-def concat_arguments(list_file: int) -> list[str]:
-    """Return the arguments that make ffmpeg read the files of a concat list one after another.
-
-    Args:
-        list_file: Descriptor of the list, which ffmpeg must inherit.
-    """
-    return [*_PROTOCOLS, "-f", "concat", "-safe", "0", "-i", f"pipe:{list_file}"]
+def unnamed_arguments(file: int) -> list[str]:
+    """Return the arguments that make ffmpeg read an mp4 without a name, which it must inherit."""
+    return ["-protocol_whitelist", "fd", "-f", "mp4", "-fd", str(file), "-i", "fd:"]
 
 
 def metadata_arguments(metadata_file: int) -> list[str]:

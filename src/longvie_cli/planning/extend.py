@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from longvie_cli.disk.hashing import fingerprint
 from longvie_cli.errors import UsageError
 from longvie_cli.hub.installed import locate_weights
-from longvie_cli.media.packets import read_sound
 from longvie_cli.media.reader import read_last_frames
+from longvie_cli.media.sound import read_sound
 from longvie_cli.planning.decide import (
     FROM_THE_PROMPT,
     check_first_frame,
@@ -52,7 +52,7 @@ def decide(request: ExtendRequest, progress: Progress, *, to_run: bool = False) 
     say_changed(earlier, notes)
     asked = completed(request, earlier, preset)
     fit: Fit = request.fit or earlier.settings.fit or preset.fit
-    sampling = sampling_of(request, earlier, preset)
+    sampling = sampling_of(request, earlier, preset, progress)
     start = _start(asked, earlier, preset, fit, notes)
     before = earlier_video(earlier, request, preset, fit, notes)
     source = source_to_go_on_with(asked, earlier, preset, fit, sampling, start, progress, notes)
@@ -117,7 +117,9 @@ def preset_of(request: ExtendRequest, earlier: Earlier) -> Preset:
     return preset
 
 
-def sampling_of(request: ExtendRequest, earlier: Earlier, preset: Preset) -> Sampling:
+def sampling_of(
+    request: ExtendRequest, earlier: Earlier, preset: Preset, progress: Progress
+) -> Sampling:
     """Return how the model is run: as asked, else as it was for the earlier video.
 
     Raises:
@@ -131,7 +133,7 @@ def sampling_of(request: ExtendRequest, earlier: Earlier, preset: Preset) -> Sam
         seed = (before.seed or 0) + earlier.about.clips
         before = before.model_copy(update={"seed": seed})
     loras = earlier.loras() if request.lora is None else request.lora
-    return decided_sampling(request, preset, loras, before=before)
+    return decided_sampling(request, preset, loras, progress, before=before)
 
 
 def _start(
@@ -194,8 +196,9 @@ def _sound(
     if audio is None or audio == "none":
         return audio, None
     if audio != "source":
-        read_sound(Path(audio))
-        return audio, AddedSound(Path(audio), before.num_frames / fps)
+        stream = read_sound(Path(audio))
+        notes += stream.remarks()
+        return audio, AddedSound(stream, before.num_frames / fps)
     if not isinstance(source, VideoSource):
         raise UsageError("--audio source: it goes on without a video to take the sound from.")
     if source.pingpong:
@@ -204,8 +207,10 @@ def _sound(
         )
     if not source.video.has_audio:
         raise UsageError(f"--audio source: {source.name} has no sound.")
+    stream = read_sound(source.path)
+    notes += stream.remarks()
     # Its frame `first_frame` is the last one of the earlier video.
-    return audio, AddedSound(source.path, (source.first_frame + 1) / fps)
+    return audio, AddedSound(stream, (source.first_frame + 1) / fps)
 
 
 def _earlier_audio(

@@ -92,14 +92,14 @@ class Vocabulary(BaseModel):
 
     Args:
         subject: What its videos show.
-        words: The words of its training prompts, in small letters, by what they tell; the plainest
-            of each first.
+        words: What words tell, and those of its training prompts that do, in small letters, the
+            plainest first.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     subject: str
-    words: dict[str, tuple[str, ...]]
+    words: tuple[tuple[str, tuple[str, ...]], ...]
 
 
 class Preset(BaseModel):

@@ -12,6 +12,7 @@ from longvie_cli.planning.cuts import cuts_to_honour
 from longvie_cli.planning.disk import extraction_bytes, free_bytes, say_disk, unwritable
 from longvie_cli.planning.length import frames_to_make
 from longvie_cli.planning.paths import check_control_folder
+from longvie_cli.planning.prompt_notes import say_of_texts
 from longvie_cli.progress import Progress, SilentProgress
 from longvie_cli.result import JobResult
 from longvie_cli.settings.presets import Preset, load_preset, with_size
@@ -148,6 +149,8 @@ def _decide(request: ExtractControlsRequest, progress: Progress, *, to_run: bool
         go_offline()
     preset = with_size(load_preset(request.preset), request.size)
     preset = with_track_grid(preset, request.track_grid)
+    if request.prompt is not None:
+        say_of_texts(progress, preset, {request.prompt: "--prompt"})
     source = made_source(request, preset, resolve_device(request.device), progress)
     if to_run:
         # Before a long video is read through.

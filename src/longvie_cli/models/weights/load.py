@@ -497,6 +497,17 @@ def _load_tokenizer(folder: Path, config: Any) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def transformer_of(preset: Preset) -> LongVieTransformer3DModel:
+    """Return a preset's transformer without memory for its weights, which need not be here."""
+    try:
+        source = find_weights(preset)
+    except MissingResourceError:
+        if preset.weights is not None:
+            raise
+        return empty_transformer(preset_folder(preset.name))
+    return empty_transformer(source.configs if isinstance(source, ReleasedFiles) else source)
+
+
 def find_weights(preset: Preset, weights: Path | None = None) -> Path | ReleasedFiles:
     """Return a folder in our layout, or where the preset's published files are.
 

@@ -83,6 +83,10 @@ OPENINGS = (
 )  # fmt: skip
 
 
+# Words of the prompts that stand in any other as well.
+_GRAMMAR = {"a", "an", "and", "another", "at", "in", "of", "on", "over", "some", "the", "under"}
+
+
 def paraphrase(look: Look, rng: np.random.Generator) -> tuple[str, tuple[bool, bool, bool]]:
     """Return a short free prompt for a look, and which of palette, time, weather it names."""
     palette = str(rng.choice(PALETTE_WORDS[look.palette]))
@@ -101,22 +105,20 @@ def paraphrase(look: Look, rng: np.random.Generator) -> tuple[str, tuple[bool, b
     return text, (True, bool(time), bool(weather))
 
 
-def vocabulary() -> dict[str, list[str]]:
-    """Return every word of the prompts above and of captions, by what it tells, plainest first."""
+def vocabulary() -> list[tuple[str, list[str]]]:
+    """Return the words of the prompts above and of captions, by what they tell, plainest first."""
     more: dict[str, Iterable[str]] = {
         "lands": sum(PALETTE_WORDS.values(), ()),
         "times of day": sum(TIME_WORDS.values(), ()),
         "weather": sum(WEATHER_WORDS.values(), ()),
         "shapes": (*PLACES, *OPENINGS),
     }
-    words: dict[str, list[str]] = {}
-    known: set[str] = set()
+    words: list[tuple[str, list[str]]] = []
+    known = set(_GRAMMAR)
     for what, phrases in caption_phrases().items():
-        words[what] = []
-        for word in re.findall(r"[a-z]+", " ".join([*phrases, *more.get(what, ())])):
-            if word not in known:
-                known.add(word)
-                words[what].append(word)
+        found = re.findall(r"[a-z]+", " ".join([*phrases, *more.get(what, ())]))
+        words.append((what, [word for word in dict.fromkeys(found) if word not in known]))
+        known |= set(found)
     return words
 
 
