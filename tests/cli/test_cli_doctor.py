@@ -167,12 +167,3 @@ def test_the_plain_locale_will_do(without_torch: dict[str, str]) -> None:
     _, found = _run(**without_torch, LC_ALL="C")
     assert found["text encoding"]["status"] == "ok"
     assert found["text encoding"]["found"] == "utf-8 (LC_ALL=C)"
-
-
-def test_the_memory_asked_for_is_what_tiny_takes() -> None:
-    from longvie_cli.engine.memory import plans_of_preset
-    from longvie_cli.settings.presets import load_preset
-    from longvie_cli.workflows.doctor import TINY_BYTES
-
-    plans = plans_of_preset(load_preset("tiny"), dtype="float32", quantize="none", on_cpu=True)
-    assert plans["none"].peak_host_bytes <= TINY_BYTES <= 1.3 * plans["none"].peak_host_bytes
