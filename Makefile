@@ -3,16 +3,33 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 TORCH  ?= 2.13.0
+# Which build of torch: with CUDA (1) where there is an NVIDIA driver, else for the CPU alone (0).
+CUDA   ?= $(shell test -e /proc/driver/nvidia/version || nvidia-smi -L >/dev/null 2>&1 && echo 1 || echo 0)
+CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: setup demo test test-slow check format clean
+.PHONY: setup demo test test-slow check docs format clean
 
 setup: $(VENV)/.installed
+
+# A build for the CPU has a name of its own, except for macOS, where there is no other.
+ifeq ($(CUDA)$(shell uname -s),0Linux)
+TORCH_WHAT = torch $(TORCH) for the CPU, about 200 MB (make CUDA=1: the build for NVIDIA GPUs)
+TORCH_ARGS = --no-deps "torch==$(TORCH)+cpu" --extra-index-url $(CPU_INDEX) --retries 2 --timeout 20
+TORCH_ELSE = || { echo "If it is the CPU build that cannot be had: make CUDA=1 takes the 2.7 GB of PyPI."; exit 1; }
+else
+TORCH_WHAT = torch $(TORCH) as PyPI has it, about 2.7 GB on Linux (make CUDA=0: for the CPU, 200 MB)
+TORCH_ARGS = "torch==$(TORCH)"
+endif
+# Progress for people, not for logs.
+PIP = quiet=; test -t 1 || quiet=--quiet; $(BIN)/python -m pip install $$quiet
 
 # torch first and alone: with torch present no later requirement makes pip fetch a CUDA build.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet "torch==$(TORCH)"
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	@echo "Fetching $(TORCH_WHAT)"
+	$(PIP) $(TORCH_ARGS) $(TORCH_ELSE)
+	@echo "Fetching longvie's other packages, about 230 MB"
+	$(PIP) -c constraints.txt -e ".[dev]"
 	touch $@
 
 demo: setup
@@ -30,6 +47,13 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(REFERENCE) $(VENV)/commands.md
+	diff -u docs/commands.md $(VENV)/commands.md || { echo "docs/commands.md is old: make docs"; exit 1; }
+
+# The reference of all commands, written from the commands themselves.
+REFERENCE = $(BIN)/typer longvie_cli.cli.app utils docs --name longvie --title Commands --output
+docs: setup
+	$(REFERENCE) docs/commands.md
 
 format: setup
 	$(BIN)/ruff check --fix .

@@ -19,24 +19,34 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+def _isolate(patch: pytest.MonkeyPatch, home: Path) -> None:
+    """Give home and caches another place, take LONGVIE_* away, and the hub offline."""
+    for name in list(os.environ):
+        if name.startswith("LONGVIE_"):
+            patch.delenv(name)
+    patch.setenv("HOME", str(home))
+    for name in ("CONFIG", "CACHE", "DATA", "STATE"):
+        patch.setenv(f"XDG_{name}_HOME", str(home / name.lower()))
+    patch.setenv("HF_HOME", str(home / "huggingface"))
+    patch.setenv("HF_HUB_OFFLINE", "1")
+    patch.setenv("NO_COLOR", "1")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def session_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """For what is made once for several tests: nothing of this machine either."""
+    with pytest.MonkeyPatch.context() as patch:
+        _isolate(patch, tmp_path_factory.mktemp("home"))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def isolated_home(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> Path:
-    """A fresh home and caches; LONGVIE_* variables gone; the hub offline."""
+    """A fresh home and caches for each test."""
     home = tmp_path_factory.mktemp("home")
-    for name in list(os.environ):
-        if name.startswith("LONGVIE_") and name not in (
-            "LONGVIE_GOLDEN_DIR",
-            "LONGVIE_EXAMPLE_DIR",
-        ):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(home))
-    for name in ("CONFIG", "CACHE", "DATA", "STATE"):
-        monkeypatch.setenv(f"XDG_{name}_HOME", str(home / name.lower()))
-    monkeypatch.setenv("HF_HOME", str(home / "huggingface"))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setenv("NO_COLOR", "1")
+    _isolate(monkeypatch, home)
     return home
 
 
@@ -125,20 +135,33 @@ def small_preset(small_package: Path) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def reference_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A flight of 3 seconds at 24 fps, 160x90: what a user might bring."""
+    """A flight of one second at 24 fps, 160x90: what a user might bring."""
     from longvie_cli.media.writer import VideoWriter
     from longvie_cli.worlds import Flight
 
     path = tmp_path_factory.mktemp("reference") / "reference.mp4"
     flight = Flight(1_000_000_007, width=160, height=90, fps=24)
     with VideoWriter(path, height=90, width=160, fps=24) as writer:
-        for index in range(72):
+        for index in range(24):
             writer.write(flight.frame(index).rgb)
     return path
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print what the trials of tests/faults came to, those of all xdist workers together."""
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Iterator[None]:
+    """Add what the trials of tests/faults came to, and close with what was skipped and why."""
+    _show_trials(terminalreporter)
+    yield
+    reasons = Counter(
+        str(report.longrepr[2]).removeprefix("Skipped: ")
+        for report in terminalreporter.stats.get("skipped", [])
+    )
+    if reasons:
+        counts = "; ".join(f"{number} {reason}" for reason, number in reasons.most_common())
+        terminalreporter.line(f"skipped: {counts}")
+
+
+def _show_trials(terminalreporter: pytest.TerminalReporter) -> None:
     totals: dict[str, Counter[str]] = {}
     for reports in terminalreporter.stats.values():
         for report in reports:

@@ -24,7 +24,7 @@ from small_models import small_pipeline
 # What differs from the preset that is shipped: few pixels, but as many as --size may ask for, and
 # clips that are short, but longer than the half second that most tests make.
 CHANGES: Mapping[str, Any] = {
-    "num_frames": 13,
+    "num_frames": 9,
     "height": 64,
     "width": 96,
     "max_text_tokens": 20,

@@ -38,3 +38,39 @@ def pitches(path: Path) -> list[int]:
     quarters = quarters[: len(quarters) // _QUARTER * _QUARTER].reshape(-1, _QUARTER)
     spectra = np.abs(np.fft.rfft(quarters * np.hanning(_QUARTER), axis=1))
     return [int(loud.argmax()) * 4 if loud.max() > 10 else 0 for loud in spectra]
+
+
+def write_beep(path: Path, *, at: float, seconds: float) -> None:
+    """Write silence with a tone of 0.2 s that begins at a second."""
+    tone = f"aevalsrc='0.6*sin(6283*t)*between(t,{at},{at + 0.2})':s=48000:d={seconds}"
+    run_ffmpeg("-f", "lavfi", "-i", tone, path)
+
+
+def beeps(path: Path, *, place: int = 0) -> list[float]:
+    """Return the seconds, from the first picture on, at which beeps begin, as the file times them.
+
+    Picture and sound are read by one process, as a player does.
+    """
+    graph = f"[0:a:{place}]aresample=48000:async=1:min_hard_comp=0.02:first_pts=0[heard]"
+    heard = ("-filter_complex", graph, "-map", "[heard]", "-ac", "1", "-f", "f32le", "pipe:1")
+    beside = ("-map", "0:V:0?", "-map", "0:a", "-c", "copy", "-f", "null", "-")
+    samples = np.frombuffer(_read(path, *heard, *beside), np.float32)
+    loud = np.flatnonzero(np.abs(samples) > 0.1)
+    begins = loud[np.diff(loud, prepend=-_RATE) > 2400]
+    return [place / 48_000 - _first_picture(path) for place in begins.tolist()]
+
+
+def _first_picture(path: Path) -> float:
+    """Return the second of a file at which its first picture is shown; 0 without one."""
+    one = ("-vf", "trim=end_frame=1,scale=16:16", "-fps_mode", "passthrough")
+    timed = ("-c:a", "copy", *one, "-enc_time_base", "1/1000000", "-f", "framecrc", "pipe:1")
+    report = _read(path, "-map", "0:V:0?", "-map", "0:a", *timed).decode()
+    if "#media_type 0: video" not in report:
+        return 0.0
+    line = next(line for line in report.splitlines() if line.startswith("0,"))
+    return int(line.split(",")[2]) / 1e6
+
+
+def _read(path: Path, *arguments: str) -> bytes:
+    command = [ffmpeg_executable(), "-v", "error", "-i", str(path), *arguments]
+    return subprocess.run(command, check=True, capture_output=True).stdout

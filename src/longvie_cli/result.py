@@ -16,6 +16,10 @@ class CommandResult(Protocol):
         """The result on stdout."""
 
     @property
+    def exit_code(self) -> int:
+        """What the command ends with."""
+
+    @property
     def paths(self) -> bool:
         """Whether the lines are paths, which programs read, and not words for people."""
 
@@ -44,6 +48,11 @@ class JobResult:
     seconds: float | None = None
     seed: int | None = None
     plan: Mapping[str, Any] | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """Always 0: what failed is an error."""
+        return 0
 
     @property
     def lines(self) -> tuple[str]:
@@ -77,11 +86,13 @@ class ReportResult:
     Args:
         lines: The result on stdout: a table for people, or paths.
         fields: The same as JSON values.
+        exit_code: Of the command; not 0 where what was found is that something is wrong.
         paths: Whether the lines are paths.
     """
 
     lines: Sequence[str]
     fields: Mapping[str, Any]
+    exit_code: int = 0
     paths: bool = False
 
     def facts(self) -> dict[str, Any]:

@@ -54,7 +54,11 @@ def test_an_unusable_video_is_bad_input(longvie, tmp_path: Path, kind: str, comm
     ("arguments", "code", "words"),
     [
         (["generate"], 2, "Missing option '-o'"),
-        (["generate", "--sed", "3", "-o", "o.mp4"], 2, "No such option: --sed"),
+        (
+            ["generate", "--sed", "3", "-o", "o.mp4"],
+            2,
+            "--sed: there is no such flag.\n  Did you mean --seed?",
+        ),
         (["generate", "--fit", "squash", "-o", "o.mp4"], 2, "--fit"),
         (["nonsense"], 2, "nonsense"),
         (["generate", "--minutes", "1", "--clips", "2", "-o", "o.mp4"], 2, "only one of them"),

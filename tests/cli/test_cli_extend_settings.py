@@ -20,12 +20,12 @@ from small_preset import SMALL
 from sounds import pitches, run_ffmpeg, write_tone
 
 CUT = 12
-NUM_FRAMES = 24
+NUM_FRAMES = 20
 
 
 @pytest.fixture(scope="module")
 def two_scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve frames of one flight, then twelve of another, 96x56 at 16 fps."""
+    """Twelve frames of one flight, then eight of another, 96x56 at 16 fps."""
     path = tmp_path_factory.mktemp("scenes") / "scenes.mp4"
     flights = [Flight(seed, width=96, height=56, fps=16) for seed in (1_000_000_700, 1_000_000_702)]
     with VideoWriter(path, height=56, width=96, fps=16) as writer:
@@ -83,7 +83,7 @@ def test_a_cut_in_the_rest_is_refused_then_begun_anew_from_the_prompt(
     assert clips == [CUT - 8, NUM_FRAMES - CUT]
     # The new scene starts as the earlier video did: from a picture made of the prompt.
     assert (run / "first_0001.png").is_file() and not (run / "first.png").exists()
-    recorded = json.loads((run / "run.json").read_text())["request"]
+    recorded = json.loads((run / "run.json").read_text())
     assert recorded["settings"]["scenes"] == "from the prompt"
     assert recorded["request"]["at_cut"] == "restart"
     assert recorded["request"]["first_frame"] == "prompt"
@@ -100,7 +100,7 @@ def test_a_cut_in_the_rest_is_refused_then_begun_anew_from_the_prompt(
 def test_scenes_can_be_told_to_begin_as_the_source_does(longvie, begun: Path) -> None:
     restart = ("--at-cut", "restart")
     assert planned(longvie, *restart)["settings"]["scenes"] == "from the prompt"
-    assert "scenes" not in planned(longvie, *restart, "--first-frame", "video")["settings"]
+    assert planned(longvie, *restart, "--first-frame", "video")["settings"]["scenes"] is None
     outcome = longvie(
         *("extend", "begun.mp4", *restart, "--first-frame-model", "nowhere", "--dry-run"),
         *("-o", "on.mp4"),
@@ -126,10 +126,11 @@ def test_depth_is_as_before_or_as_told(
     assert ready["depth"].startswith("scenes.mp4 ")
     assert (ready["depth_polarity"], ready["depth_smoothing"]) == ("near-white", "none")
     short = longvie(
-        *("extend", "begun.mp4", "--video", reference_video, "--depth", two_scenes, "-o", "on.mp4")
+        *("extend", "begun.mp4", "--video", two_scenes, "--at-cut", "ignore"),
+        *("--depth", reference_video, "-o", "on.mp4"),
     )
     assert short.code == 5
-    assert "the depth has 24 frames (1.50 s at 16 fps), but reference.mp4 needs 48" in short.err
+    assert "the depth has 16 frames (1.00 s at 16 fps), but scenes.mp4 needs 20" in short.err
     assert not (tmp_path / "on.longvie").exists()
 
 
@@ -149,7 +150,7 @@ def test_flags_without_a_video_are_said(longvie, tmp_path: Path, reference_video
     common = ("extend", reference_video, "-p", "dunes", "--seconds", "0.5", "--dry-run")
     outcome = longvie(*common, "--tracker", "lk", "--json", "-o", "on.mp4")
     assert outcome.code == 0, outcome.err
-    assert outcome.fields["warnings"] == ["--tracker: nothing to do, it goes on with no controls."]
+    assert "--tracker: nothing to do, it goes on with no controls." in outcome.fields["warnings"]
     outcome = longvie(*common, "--depth", reference_video, "-o", "on.mp4")
     assert outcome.code == 2 and "no video that it is the depth of" in outcome.err
     outcome = longvie(*common, "--audio", "source", "-o", "on.mp4")
@@ -169,7 +170,7 @@ def test_the_sound_goes_on_where_the_earlier_video_ends(longvie, tmp_path: Path)
             previous=tmp_path / "on.mp4", output=tmp_path / "more.mp4", seconds=0.5, **more
         )
         job = decide(request, SilentProgress())
-        return job.sound and (job.sound.path.name, job.sound.start), job.earlier.keeps_sound
+        return job.sound and (job.sound.path.name, job.sound.start), job.earlier.sound is not None
 
     # It went on by itself once, and would again; told otherwise, it is silent.
     assert sound_of() == (("song.wav", 1.0), True)
@@ -222,26 +223,6 @@ def test_another_size_is_made_recorded_and_kept(longvie, tmp_path: Path, two_sce
     assert on["settings"]["size"] == "128x64"
     assert not any("lossless" in line or "encoded again" in line for line in on["inputs"])
     other = planned(longvie, "--seconds", "0.2", "--size", SMALL.size.label)
-    assert "size" not in other["settings"]
+    assert other["settings"]["size"] is None
     again = f"is encoded again as {SMALL.size.label}"
     assert any(again in line for line in other["inputs"])
-
-
-def test_a_larger_size_needs_more(longvie, reference_video: Path) -> None:
-    def needs(*size: str) -> tuple[int, int]:
-        outcome = longvie("generate", "-p", "x", *size, "--dry-run", "--json", "-o", "p.mp4")
-        plan = outcome.fields["plan"]
-        return plan["memory"]["peak_host_bytes"], plan["disk_bytes"]
-
-    (memory, disk), (more_memory, more_disk) = needs(), needs("--size", "384x224")
-    assert more_memory > 1.2 * memory
-    # Four times the pixels. Here it is the raw depth of the controls that takes most ...
-    assert more_disk == pytest.approx(4 * disk, rel=0.01)
-
-    def clips_alone(*size: str) -> int:
-        flags = ("-p", "x", "--seconds", "4", "--dry-run", "--json", "-o", "p.mp4")
-        outcome = longvie("extend", reference_video, *size, *flags)
-        return outcome.fields["plan"]["disk_bytes"] - reference_video.stat().st_size
-
-    # ... and without controls the clips, their last frames and the joined video.
-    assert clips_alone("--size", "384x224") == pytest.approx(4 * clips_alone(), rel=0.01)

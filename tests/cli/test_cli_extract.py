@@ -87,13 +87,13 @@ def test_a_dry_run_says_what_would_be_made_and_writes_nothing(
     outcome = longvie("extract-controls", reference_video, "--dry-run", "--json", "-o", "controls")
     assert outcome.code == 0, outcome.err
     fields, plan = outcome.fields, outcome.fields["plan"]
-    assert (fields["status"], fields["frames"], fields["seconds"]) == ("planned", 48, 3)
-    assert [clip["frames"] for clip in plan["clips"]] == [13, 12, 12, 11]
+    assert (fields["status"], fields["frames"], fields["seconds"]) == ("planned", 16, 1)
+    assert [clip["frames"] for clip in plan["clips"]] == [9, 7]
     assert any("24 fps is resampled to 16 fps" in line for line in plan["inputs"])
     states = [(model["role"], model["name"], model["state"]) for model in plan["models"]]
     assert states == [("depth", "embedded", "here"), ("tracker", "lk", "here")]
     # Raw depth is stored twice while it is steadied: most of what is needed.
-    raw = 48 * SMALL.height * SMALL.width * 2 * 2
+    raw = 16 * SMALL.height * SMALL.width * 2 * 2
     assert raw < plan["disk_bytes"] < 2 * raw
     assert plan["disk_free_bytes"] > 0
     assert contents(tmp_path) == {}
@@ -127,7 +127,7 @@ def test_depth_that_is_too_short_is_said_before_anything_is_made(
     ):
         outcome = longvie(*command, "--depth", short_depth, *dry)
         assert outcome.code == 5, outcome.err
-        assert "the depth has 10 frames (0.62 s at 16 fps), but reference.mp4 needs 48" in (
+        assert "the depth has 10 frames (0.62 s at 16 fps), but reference.mp4 needs 16" in (
             outcome.err
         )
         assert contents(tmp_path) == before

@@ -28,7 +28,7 @@ def test_a_dry_run_says_what_memory_is_needed(longvie, tmp_path: Path) -> None:
     smaller = longvie(*COMMAND, "--quantize", "int8", "--dry-run", "--json", "-o", "out.mp4")
     plan = smaller.fields["plan"]
     assert plan["settings"]["quantize"] == "int8"
-    assert plan["memory"]["weights"]["transformer"] < 0.4 * memory["weights"]["transformer"]
+    assert plan["memory"]["weights"]["transformer"] < memory["weights"]["transformer"]
 
 
 def test_flags_the_cpu_has_no_use_for_are_refused(longvie) -> None:

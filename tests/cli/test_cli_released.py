@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,13 +11,8 @@ import pytest
 from PIL import Image
 
 from longvie_cli.media.writer import VideoWriter
+from recorded import released_example
 
-RELEASED = Path(
-    os.environ.get(
-        "LONGVIE_EXAMPLE_DIR",
-        Path(__file__).parents[2].parent / "shared" / "released-example",
-    )
-)
 DRY = ("--dry-run", "--json", "-o", "out.mp4")
 
 
@@ -164,9 +158,7 @@ def test_only_a_model_that_can_is_asked_for_a_first_frame(longvie, valley: Path)
 
 
 def test_the_released_example_itself(longvie) -> None:
-    folder = RELEASED / "ride_horse"
-    if not (folder / "cond.json").is_file():
-        pytest.skip(f"no released example: {RELEASED} (set LONGVIE_EXAMPLE_DIR)")
+    folder = released_example()
     outcome = longvie("generate", "--controls", folder, "--preset", "longvie2", *DRY)
     assert outcome.code == 0, outcome.err
     assert outcome.fields["frames"] == 161

@@ -260,13 +260,13 @@ def test_the_seed_of_a_run_cannot_be_edited(forked, referee, tally, state) -> No
     place = Place(state("flight", FIRST_CLIP).parent / "trial", state("flight", FIRST_CLIP))
     run = place.work / "out.longvie"
     values = open_sealed_json((run / "run.json").read_bytes())
-    values["request"]["settings"]["seed"] = values["request"]["request"]["seed"] = 12
-    values["request"]["settings"]["flight"] = values["seed"] = 12
+    values["settings"]["seed"] = values["request"]["seed"] = 12
+    values["settings"]["flight"] = values["seed"] = 12
     for file in ("run.json", "run.copy.json"):
         (run / file).write_bytes(sealed_json(values))
     ended = forked.run(place, RESUME)
     assert ended.code == 4 and "by hand" in ended.err
-    assert values["fingerprint"] != fingerprint(values["request"]["settings"])
+    assert values["fingerprint"] != fingerprint(values["settings"])
     tally("hand edits of run.json").judge(
         "seed everywhere", judge.litter(place, judge.outside(place))
     )

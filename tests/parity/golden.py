@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from diffusers import AutoencoderKLWan
 from safetensors import safe_open
@@ -17,10 +14,7 @@ from torch import Tensor
 
 from longvie_cli.models.longvie import LongVieTransformer3DModel
 from longvie_cli.models.weights.load import load_released_transformer, load_released_vae
-
-FOLDER = Path(
-    os.environ.get("LONGVIE_GOLDEN_DIR", Path(__file__).parents[2].parent / "shared" / "golden")
-)
+from recorded import golden_file
 
 
 class Golden(dict[str, Tensor]):
@@ -30,11 +24,8 @@ class Golden(dict[str, Tensor]):
 
 
 def read_golden(name: str) -> Golden:
-    """Return one golden file, float16 and float8 tensors as float32; skips where it is absent."""
-    path = FOLDER / f"{name}.safetensors"
-    if not path.is_file():
-        pytest.skip(f"no golden vectors: {path} (set LONGVIE_GOLDEN_DIR)")
-    with safe_open(path, "pt") as file:
+    """Return one golden file, float16 and float8 tensors as float32."""
+    with safe_open(golden_file(name), "pt") as file:
         golden = Golden({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118
         golden.config = json.loads(file.metadata()["config"])
     for key, tensor in golden.items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,16 +12,8 @@ from longvie_cli.controls.rendering import lift_tracks, render_track_clip, track
 from longvie_cli.media.probe import probe_video
 from longvie_cli.media.reader import read_frames
 from longvie_cli.media.writer import VideoWriter
+from recorded import released_example
 
-FOLDER = (
-    Path(
-        os.environ.get(
-            "LONGVIE_EXAMPLE_DIR",
-            Path(__file__).parents[2].parent / "shared" / "released-example",
-        )
-    )
-    / "ride_horse"
-)
 HEIGHT, WIDTH, POINTS = 480, 832, 50
 
 
@@ -42,15 +33,14 @@ def frames_of(path: Path, num_frames: int | None = None) -> Iterator[np.ndarray]
 @pytest.fixture(scope="module", params=[0, 1])
 def clip(request: pytest.FixtureRequest) -> tuple[np.ndarray, np.ndarray]:
     """Depth [T, H, W] of a released clip, and frame 0 of its released track clip."""
-    if not FOLDER.is_dir():
-        pytest.skip(f"no released example: {FOLDER} (set LONGVIE_EXAMPLE_DIR)")
+    folder = released_example()
     depth = np.stack(
         [
             np.rint(frame.mean(axis=-1)).astype(np.uint8)
-            for frame in frames_of(FOLDER / f"depth_{request.param:02d}.mp4")
+            for frame in frames_of(folder / f"depth_{request.param:02d}.mp4")
         ]
     )
-    return depth, next(frames_of(FOLDER / f"track_{request.param:02d}.mp4", 1))
+    return depth, next(frames_of(folder / f"track_{request.param:02d}.mp4", 1))
 
 
 def at_rest(depth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

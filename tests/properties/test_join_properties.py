@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from longvie_cli.media.ffmpeg import ffmpeg_executable
 from longvie_cli.media.join import join_clips
-from longvie_cli.media.packets import read_packets, read_sound
+from longvie_cli.media.packets import read_packets
 from longvie_cli.media.probe import probe_video
 from longvie_cli.media.reader import read_frames
+from longvie_cli.media.sound import SoundPart, read_sound
 from longvie_cli.media.writer import VideoWriter
 from longvie_cli.timeline import ClipGeometry, plan_clips
 
@@ -136,7 +137,8 @@ def test_sound_stays_where_it_was_and_ends_with_the_picture(
     once, twice = tmp_path / "once.mp4", tmp_path / "twice.mp4"
     # First made AAC, then copied as it is.
     for source, output in ((sound, once), (once, twice)):
-        join_clips(clips, output, fps=16, metadata=None, audio=source, overwrite=True)
+        heard = [SoundPart(read_sound(source), 0, seconds)]
+        join_clips(clips, output, fps=16, metadata=None, sound=heard, overwrite=True)
         assert read_sound(output).codec == "aac"
         packets = read_packets(output)
         assert packets.timestamps == tuple(1000 * index for index in range(sum(lengths)))

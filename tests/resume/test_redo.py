@@ -15,29 +15,35 @@ from pathlib import Path
 import pytest
 
 from delivered import QUICK, contents
+from longvie_cli import GenerateRequest, RedoRequest, generate, redo
 from longvie_cli.run_folder.layout import RunFolder
 from longvie_cli.run_folder.manifest import read_manifest, read_record
 
 # Three clips, the last of them two frames.
-COMMAND = ("generate", "-p", "green hills", "--seconds", "4.2", "--seed", "11", *QUICK)
-REDO = ("redo", "out.longvie", "--clip", "1", "--prompt", "hills in snow")
+COMMAND = ("generate", "-p", "green hills", "--seconds", "1.2", "--seed", "11", *QUICK)
+# The same, with so many steps that a clip takes a while.
+SLOW = (*COMMAND, "--steps", "40")
 Start = Callable[..., "subprocess.Popen[str]"]
-
-
-def run_in(folder: Path, *arguments: str) -> None:
-    command = [sys.executable, "-m", "longvie_cli", *arguments]
-    subprocess.run(command, cwd=folder, check=True, capture_output=True)
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run, and beside it `redone`, the same after `REDO`."""
+    """A finished run, and beside it `redone`, the same with another prompt from clip 1 on."""
     folder = tmp_path_factory.mktemp("made")
-    run_in(folder, *COMMAND, "-o", "out.mp4")
+    generate(
+        GenerateRequest(
+            output=folder / "out.mp4",
+            prompt="green hills",
+            seconds=1.2,
+            seed=11,
+            num_inference_steps=1,
+            guidance_scale=1,
+        )
+    )
     redone = folder / "redone"
     redone.mkdir()
-    copy_run(folder, redone)
-    run_in(redone, *REDO)
+    run = copy_run(folder, redone).root
+    redo(RedoRequest(run=run, clip=1, prompt="hills in snow"))
     return folder
 
 
@@ -76,7 +82,7 @@ def test_redo_keeps_the_clips_before_and_records_what_is_new(made: Path, longvie
     assert "Clips 1 to 2 would be others." in outcome.err
     assert "longvie resume out.longvie" in outcome.err
     finished = longvie("resume", "out.mp4", "--json")
-    assert (finished.code, finished.fields["frames"]) == (0, 67)
+    assert (finished.code, finished.fields["frames"]) == (0, 19)
     assert contents(tmp_path) == untouched
     assert [redo.clip for redo in read_manifest(folder.run_json).redos] == [1]
 
@@ -178,7 +184,7 @@ def test_an_extended_run_is_redone_and_resumed(made: Path, longvie, tmp_path: Pa
     first = (tmp_path / "longer.mp4").read_bytes()
     outcome = longvie("redo", "longer.mp4", "--clip", "0", "--seed", "12", "--json")
     assert outcome.code == 0, outcome.err
-    assert outcome.fields["frames"] == 67 + 32
+    assert outcome.fields["frames"] == 19 + 8
     record = read_record(RunFolder(tmp_path / "longer.longvie").clip_record(0))
     assert (record.seed, record.revision) == (12, 1)
     second = (tmp_path / "longer.mp4").read_bytes()
@@ -189,7 +195,7 @@ def test_an_extended_run_is_redone_and_resumed(made: Path, longvie, tmp_path: Pa
 
 
 def test_status_is_read_while_a_run_goes_on(start_longvie: Start, longvie, tmp_path: Path) -> None:
-    process = start_longvie(*COMMAND, "--live", "live.mp4", "-o", "out.mp4")
+    process = start_longvie(*SLOW, "--live", "live.mp4", "-o", "out.mp4")
     folder = RunFolder(tmp_path / "out.longvie")
     wait_until(folder.clip_record(0).is_file, process)
     wait_until((tmp_path / "live.mp4").is_file, process)
@@ -211,7 +217,7 @@ def test_status_is_read_while_a_run_goes_on(start_longvie: Start, longvie, tmp_p
     assert "to go on: longvie resume out.longvie" in stopped.out
     from longvie_cli.media.packets import read_packets
 
-    assert len(read_packets(tmp_path / "live.mp4").timestamps) == 33
+    assert len(read_packets(tmp_path / "live.mp4").timestamps) == 9
 
 
 def test_status_loads_no_torch_and_watch_ends_with_the_run(made: Path, tmp_path: Path) -> None:
@@ -228,7 +234,7 @@ def test_status_loads_no_torch_and_watch_ends_with_the_run(made: Path, tmp_path:
     assert done.stderr.strip() == "[]"
     fields = json.loads(done.stdout)
     assert (fields["schema_version"], fields["state"]) == (1, "finished")
-    assert [clip["frames"] for clip in fields["clips"]] == [33, 32, 2]
+    assert [clip["frames"] for clip in fields["clips"]] == [9, 8, 2]
 
 
 def test_a_clip_that_looks_wrong_is_made_again(longvie, tmp_path: Path, monkeypatch) -> None:

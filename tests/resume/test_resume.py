@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 
-# Three clips, the last of them two frames.
+from longvie_cli import GenerateRequest, generate
+
+# Three clips, the last of them two frames; with so many steps that a clip takes a while.
+STEPS = 40
 COMMAND = (
-    *("generate", "-p", "green hills", "--seconds", "4.2", "--seed", "11"),
-    *("--steps", "2", "--guidance", "1"),
+    *("generate", "-p", "green hills", "--seconds", "1.2", "--seed", "11"),
+    *("--steps", str(STEPS), "--guidance", "1"),
 )
 Start = Callable[..., "subprocess.Popen[str]"]
 
@@ -40,14 +43,16 @@ def clip_states(folder: Path) -> dict[str, tuple[int, bytes]]:
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    import sys
-
     folder = tmp_path_factory.mktemp("uninterrupted")
-    subprocess.run(
-        [sys.executable, "-m", "longvie_cli", *COMMAND, "-o", "out.mp4"],
-        cwd=folder,
-        check=True,
-        capture_output=True,
+    generate(
+        GenerateRequest(
+            output=folder / "out.mp4",
+            prompt="green hills",
+            seconds=1.2,
+            seed=11,
+            num_inference_steps=STEPS,
+            guidance_scale=1,
+        )
     )
     return folder
 

@@ -2,78 +2,86 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import typer
 
-from longvie_cli.cli import extend, extract_controls, generate, models, runs, stitch
+from longvie_cli.cli import doctor, extend, extract_controls, generate, models, runs, stitch
 from longvie_cli.cli.boundary import report_usage_error
-from longvie_cli.cli.options import EXIT_CODES, Version
+from longvie_cli.cli.help import HelpfulCommand, HelpfulGroup, epilog, show_help
+from longvie_cli.cli.options import Version, show_version
 
 app = typer.Typer(
     name="longvie",
+    cls=HelpfulGroup,
     help="Minutes of controllable video, clip after clip, on local disk.",
-    epilog=EXIT_CODES,
-    no_args_is_help=True,
-    rich_markup_mode="rich",
+    epilog=epilog(
+        (
+            "longvie doctor",
+            'longvie generate --prompt "green hills, morning fog" --seconds 10 -o flight.mp4',
+            "longvie help generate",
+        )
+    ),
+    invoke_without_command=True,
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
+models_app = typer.Typer(
+    cls=HelpfulGroup,
+    help=models.HELP,
+    short_help=models.HELP,
+    epilog=epilog(models.EXAMPLES),
+    invoke_without_command=True,
+    rich_markup_mode=None,
+)
+for _name, _command in {
+    "list": models.list_models,
+    "pull": models.pull,
+    "verify": models.verify,
+    "path": models.path,
+    "convert": models.convert,
+}.items():
+    _command.add_to(models_app, _name)
+for _name, _command in {
+    "generate": generate.generate,
+    "extend": extend.extend,
+    "stitch": stitch.stitch,
+    "redo": runs.redo,
+    "resume": runs.resume,
+    "status": runs.status,
+    "extract-controls": extract_controls.extract_controls,
+    "doctor": doctor.doctor,
+}.items():
+    _command.add_to(app, _name)
+app.add_typer(models_app, name="models")
+app.command("help", cls=HelpfulCommand)(show_help)
+
+
+@app.command("version", cls=HelpfulCommand)
+def version() -> None:
+    """Show the version, as --version does."""
+    show_version(True)
 
 
 @app.callback()
-def longvie(version: Version = False) -> None:
-    """Minutes of controllable video, clip after clip, on local disk."""
-
-
-def _add(
-    name: str, command: Callable[..., None], epilog: str, *, to: typer.Typer | None = None
-) -> None:
-    # Typer keeps the line breaks of a docstring; the help shall fill the width of the terminal.
-    paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
-    text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
-    (to or app).command(name, help=text, epilog=epilog)(command)
-
-
-_add("generate", generate.generate, generate.EPILOG)
-_add("extend", extend.extend, extend.EPILOG)
-_add("stitch", stitch.stitch, stitch.EPILOG)
-_add("redo", runs.redo, runs.REDO_EPILOG)
-_add("resume", runs.resume, runs.RESUME_EPILOG)
-_add("status", runs.status, runs.STATUS_EPILOG)
-_add("extract-controls", extract_controls.extract_controls, extract_controls.EPILOG)
-
-models_app = typer.Typer(
-    help=models.HELP,
-    epilog=models.EPILOG,
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-_add("list", models.list_models, models.LIST_EPILOG, to=models_app)
-_add("pull", models.pull, models.PULL_EPILOG, to=models_app)
-_add("verify", models.verify, models.VERIFY_EPILOG, to=models_app)
-_add("path", models.path, models.PATH_EPILOG, to=models_app)
-_add("convert", models.convert, models.CONVERT_EPILOG, to=models_app)
-app.add_typer(models_app, name="models")
-
-
 @models_app.callback()
-def models_callback(version: Version = False) -> None:
-    """Fetch, check and find the weights that presets stand on."""
+def group(context: typer.Context, version: Version = False) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help(), color=context.color)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave the process with its exit code."""
     _open_standard_streams()
     given = list(sys.argv[1:] if arguments is None else arguments)
+    color = False if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" else None
     try:
-        code = app(args=given, prog_name="longvie", standalone_mode=False)
+        code = app(args=given, prog_name="longvie", standalone_mode=False, color=color)
     except typer.TyperException as error:
-        code = report_usage_error(error.format_message(), json_result="--json" in given)
+        code = report_usage_error(error, json_result="--json" in given)
     except BrokenPipeError:
         # The reader of a help text left (`longvie --help | head -1`).
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import typer
+from typer.core import TyperGroup
 
 from longvie_cli.cli.signals import Interrupted, stop_on_signals
-from longvie_cli.errors import LongVieError, ResumableError, StoppedBySignal
+from longvie_cli.errors import LongVieError, ResumableError, StoppedBySignal, UsageError
 from longvie_cli.progress import command_line
 
 if TYPE_CHECKING:
@@ -23,66 +26,90 @@ if TYPE_CHECKING:
     from longvie_cli.settings.requests import Request
 
 SCHEMA_VERSION = 1
-_CONSOLE_PARAMETERS = {
-    *("json_result", "quiet", "verbose", "debug", "version", "config", "dry_run", "watch"),
-}
-
-R = TypeVar("R", bound="Request")
 
 
 def execute(
-    context: typer.Context,
-    request_model: Callable[[], type[R]],
-    work: Callable[[R, Console], CommandResult],
+    flags: Mapping[str, Any],
+    request_model: Callable[[], type[Request]] | None,
+    settings: Mapping[str, Any],
+    work: Callable[..., CommandResult],
 ) -> None:
     """Run one command to its exit code: resolve the request, do the work, print the result.
 
     Args:
-        context: Typer's context; its parameters are the flags by name.
-        request_model: Imports and returns the request of this command.
-        work: The workflow, called with the request and the console.
+        flags: Every flag by name, those of the console among them.
+        request_model: Imports and returns the request of this command; None if it has none.
+        settings: The flags that are settings of that request; None where one was not given.
+        work: The workflow, called with `request` and `console`.
     """
     from longvie_cli.cli.console import Console
 
-    parameters = context.params
-    console = Console(json_result=parameters["json_result"], quiet=parameters["quiet"])
-    _quiet_libraries(parameters["verbose"])
+    console = Console(json_result=flags["json"], quiet=flags["quiet"])
+    _quiet_libraries(flags["verbose"] or 0)
 
-    asked: list[R] = []
+    asked: list[Request] = []
 
     def resolve_and_work() -> CommandResult:
+        if request_model is None:
+            return work(console=console)
         from longvie_cli.settings.resolve import resolve
 
         request, notes = resolve(
             request_model(),
-            {key: value for key, value in parameters.items() if key not in _CONSOLE_PARAMETERS},
-            config=parameters["config"],
+            settings,
+            config=flags["config"],
             environment=os.environ,
             working_folder=Path.cwd(),
         )
         for note in notes:
             console.warning(note)
         asked.append(request)
-        return work(request, console)
+        return work(request=request, console=console)
 
     with console.only_results_on_stdout():
         code = _guarded(
             console,
             resolve_and_work,
-            debug=parameters["debug"],
+            debug=flags["debug"],
             to_go_on=lambda: _command_to_go_on(asked[0] if asked else None),
         )
     raise typer.Exit(code)
 
 
-def report_usage_error(message: str, *, json_result: bool) -> int:
+def report_usage_error(error: typer.TyperException, *, json_result: bool) -> int:
     """Say that the command line itself is wrong and return the exit code."""
     from longvie_cli.cli.console import Console
-    from longvie_cli.errors import UsageError
 
     console = Console(json_result=json_result, quiet=False)
-    error = UsageError(message, hint="Add --help to see what the command takes.")
-    return _fail(console, error, debug=False)
+    return _fail(console, _in_our_words(error), debug=False)
+
+
+def _in_our_words(error: typer.TyperException) -> UsageError:
+    """Return an error of Typer's as what is wrong, the flag first, and what to do about it."""
+    # Typer's own classes have no public names; what they know is asked for by name.
+    context: Any = getattr(error, "ctx", None)
+    parameter: Any = getattr(error, "param", None)
+    reason: Any = error.__cause__
+    message = error.format_message()
+    hint = f"`{context.command_path if context else 'longvie'} --help` says what it takes."
+    if context is not None and hasattr(error, "possibilities"):
+        name = error.option_name  # type: ignore[attr-defined]  # goes with `possibilities`
+        message = f"{name}: there is no such flag."
+        if isinstance(context.command, TyperGroup):
+            hint = f"Flags follow the command: `{context.command_path} COMMAND {name}`."
+        elif error.possibilities:
+            hint = f"Did you mean {error.possibilities[0]}?"
+    elif parameter is not None and hasattr(reason, "errors"):
+        value = reason.errors()[0]["input"]
+        text = error.message.removeprefix("Value error, ").removeprefix("Input ")
+        text = text if text.startswith(repr(value)) else f"{value!r} {text}."
+        message = f"{parameter.opts[-1]}: {text}"
+        choices = re.findall("'([^']+)'", text.removeprefix(repr(value)))
+        if near := difflib.get_close_matches(str(value), choices, n=1):
+            hint = f"Did you mean {near[0]}?"
+    elif "unexpected extra argument" in message:
+        hint = f"Put quotes around a text with spaces. {hint}"
+    return UsageError(message, hint=hint)
 
 
 def _guarded(
@@ -109,7 +136,7 @@ def _guarded(
     except ResumableError as error:
         console.error(error, debug=debug)
         return error.exit_code
-    return 0
+    return result.exit_code
 
 
 def _fail(console: Console, error: LongVieError, *, debug: bool) -> int:

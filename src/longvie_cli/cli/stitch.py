@@ -8,47 +8,45 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from longvie_cli.cli import options as o
-from longvie_cli.cli.boundary import execute
+from longvie_cli.cli.command import command
 
 if TYPE_CHECKING:
     from longvie_cli.cli.console import Console
     from longvie_cli.result import JobResult
     from longvie_cli.settings.requests import StitchRequest
 
-EPILOG = o.epilog(
-    "longvie stitch out.longvie -o out.mp4",
-    "longvie stitch first.mp4 second.mp4 --audio music.mp3 -o both.mp4",
-)
 
+class Joining:
+    """What is joined, and its sound."""
 
-def stitch(
-    context: typer.Context,
     inputs: Annotated[
         list[Path],
-        typer.Argument(metavar="RUN_OR_CLIPS...", help="Run folders and mp4 files, in order."),
-    ],
-    output: o.Output,
-    audio: o.AudioFile = None,
-    overwrite: o.Overwrite = None,
-    no_clobber: o.NoClobber = None,
-    embed_metadata: o.EmbedMetadata = None,
-    config: o.Config = None,
-    json_result: o.Json = False,
-    quiet: o.Quiet = False,
-    verbose: o.Verbose = 0,
-    debug: o.Debug = False,
-    version: o.Version = False,
-) -> None:
-    """Join the clips of runs, or single files, into one mp4 without encoding again."""
+        typer.Argument(metavar="RUN_OR_CLIP", help="Run folders and mp4 files, in order."),
+    ]
+    audio: Annotated[
+        str | None,
+        o.flag(
+            o.OUTPUT,
+            "Sound of the file; default that of each input, beside its own frames. source: of the "
+            "video a run was made from, also where the run is silent.",
+            metavar="none|source|FILE",
+            values=("none", "source"),
+        ),
+    ]
 
-    def request_model() -> type[StitchRequest]:
-        from longvie_cli.settings.requests import StitchRequest
 
-        return StitchRequest
+@command(
+    *(Joining, o.Output, o.DryRun, o.Replacing, o.EmbeddedSettings),
+    examples=(
+        "longvie stitch out.longvie -o out.mp4",
+        "longvie stitch first.mp4 second.mp4 --audio music.mp3 -o both.mp4",
+    ),
+)
+def stitch(request: StitchRequest, console: Console, dry_run: bool) -> JobResult:
+    """Join the clips of runs, or single files, into one mp4 without encoding a frame again.
 
-    def work(request: StitchRequest, console: Console) -> JobResult:
-        from longvie_cli.workflows import stitch as workflow
+    Their sound goes along, each beside its own frames.
+    """
+    from longvie_cli.workflows import stitch as workflow
 
-        return workflow.stitch(request, console)
-
-    execute(context, request_model, work)
+    return workflow.plan(request, console) if dry_run else workflow.stitch(request, console)

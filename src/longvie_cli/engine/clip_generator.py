@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from longvie_cli.engine.noise import draw_noise, first_frame_noise
 from longvie_cli.errors import ResumableError
 from longvie_cli.models.pipeline import LongViePipeline
 from longvie_cli.progress import Progress, SilentProgress
 from longvie_cli.settings.presets import Preset
+from longvie_cli.settings.sampling import Sampling
 
 
 @dataclass(frozen=True)
@@ -57,24 +57,17 @@ class Clip:
 
 
 class ClipGenerator:
-    """Makes clips from one pipeline, one seed and one set of sampling numbers.
+    """Makes clips from one pipeline and one set of sampling numbers.
 
     Holds nothing of the clips it made: what one hands to the next is its tail, so a run that
     stopped continues from a stored tail with the same frames.
 
     Args:
         pipeline: As `load_pipeline` returns it.
-        preset: Geometry, and the defaults of what follows.
-        seed: Draws the noise that all clips share, but those that are given a seed of their own.
-        num_inference_steps: Preset's where None.
-        guidance_scale: Preset's where None; 1 skips the negative prompt.
-        negative_prompt: Preset's where None.
-        dense_scale: Strength of depth; 0 skips its branch.
-        sparse_scale: Strength of tracks; 0 skips its branch.
+        preset: Length and size of a clip.
+        sampling: Its seed counts for clips that are given none of their own.
         prompt_embeds: Embeddings [1, text_tokens, text_dim] by text; other texts are encoded by the
             pipeline, if it has a text encoder.
-        control_start: Fraction of the steps before which both branches are skipped.
-        control_end: Fraction of the steps from which on they are skipped again.
         progress: Told of every denoising step, as stage `steps`, begun anew for each clip.
     """
 
@@ -82,32 +75,21 @@ class ClipGenerator:
         self,
         pipeline: LongViePipeline,
         preset: Preset,
+        sampling: Sampling,
         *,
-        seed: int,
-        num_inference_steps: int | None = None,
-        guidance_scale: float | None = None,
-        negative_prompt: str | None = None,
-        dense_scale: float = 1.0,
-        sparse_scale: float = 1.0,
         prompt_embeds: Mapping[str, Tensor] | None = None,
-        control_start: float = 0.0,
-        control_end: float = 1.0,
         progress: Progress | None = None,
     ) -> None:
         self.pipeline = pipeline
         self.preset = preset
-        self.num_inference_steps = num_inference_steps or preset.num_inference_steps
-        self.guidance_scale = preset.guidance_scale if guidance_scale is None else guidance_scale
-        self.negative_prompt = (
-            preset.negative_prompt if negative_prompt is None else negative_prompt
-        )
-        self.dense_scale = dense_scale
-        self.sparse_scale = sparse_scale
-        self.control_start = control_start
-        self.control_end = control_end
-        self.seed = seed
+        self.sampling = sampling
         self._progress = progress or SilentProgress()
-        self._noise = lru_cache(maxsize=1)(lambda seed: draw_noise(pipeline, preset, seed))
+        # One noise for all clips keeps their looks together (arXiv 2512.13604, unified noise).
+        self._noise = lru_cache(maxsize=1)(
+            lambda seed: pipeline.prepare_noise(
+                seed, preset.num_frames, preset.height, preset.width
+            )
+        )
         self._known_embeds = dict(prompt_embeds or {})
         # Neighbouring clips mostly share a prompt, and all share the negative one.
         self._prompt_embeds = lru_cache(maxsize=4)(self._encode_prompt)
@@ -142,7 +124,7 @@ class ClipGenerator:
         if image is None and history is not None:
             image = history[-1]
         started = time.perf_counter()
-        noise = self._noise(self.seed if seed is None else seed)
+        noise = self._noise(self.sampling.seed if seed is None else seed)
         frames, steps_ended, finite = self._make(
             prompt, self.preset.num_frames, noise, image, history, dense, sparse
         )
@@ -175,7 +157,7 @@ class ClipGenerator:
         frames, _, _ = self._make(
             prompt,
             1,
-            first_frame_noise(self._noise(self.seed if seed is None else seed)),
+            self._noise(self.sampling.seed if seed is None else seed)[:, :, :1],
             None,
             None,
             None if dense is None else dense[None],
@@ -203,7 +185,7 @@ class ClipGenerator:
             steps_ended.append(time.perf_counter())
             self._progress.advance("steps")
 
-        self._progress.start("steps", self.num_inference_steps)
+        self._progress.start("steps", self.sampling.num_inference_steps)
         with _out_of_memory_is_resumable():
             (frames,) = self.pipeline(
                 image=image,
@@ -213,17 +195,12 @@ class ClipGenerator:
                 num_frames=num_frames,
                 height=self.preset.height,
                 width=self.preset.width,
-                num_inference_steps=self.num_inference_steps,
-                guidance_scale=self.guidance_scale,
-                dense_scale=self.dense_scale,
-                sparse_scale=self.sparse_scale,
-                control_start=self.control_start,
-                control_end=self.control_end,
+                **self.sampling.clip_arguments,
                 noise=noise,
                 prompt_embeds=self._prompt_embeds(prompt),
                 negative_prompt_embeds=None
-                if self.guidance_scale == 1
-                else self._prompt_embeds(self.negative_prompt),
+                if self.sampling.guidance_scale == 1
+                else self._prompt_embeds(self.sampling.negative_prompt),
                 callback_on_step_end=stepped,
                 return_dict=False,
             )

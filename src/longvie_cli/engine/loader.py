@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
@@ -23,66 +25,50 @@ from longvie_cli.errors import MissingResourceError
 from longvie_cli.kernels.causal_conv3d import use_stacked_causal_convolutions
 from longvie_cli.models.lora import add_loras
 from longvie_cli.models.pipeline import LongViePipeline
-from longvie_cli.models.weights.load import (
-    ReleasedFiles,
-    find_weights,
-    load_converted_pipeline,
-    load_released_pipeline,
-    load_text_encoder,
-)
+from longvie_cli.models.weights.load import load_text_encoder, load_weights
+from longvie_cli.models.weights.sources import find_weights
 from longvie_cli.settings.presets import Preset
-from longvie_cli.settings.sampling import Attention, Offload, Quantize
+from longvie_cli.settings.sampling import Sampling
 
 logger = logging.getLogger(__name__)
 
 
 def load_pipeline(
     preset: Preset,
+    sampling: Sampling | None = None,
     *,
     weights: Path | None = None,
-    device: str = "cpu",
-    dtype: str = "float32",
-    offload: Offload = "none",
-    quantize: Quantize = "none",
-    attention: Attention = "native",
     text_encoder: bool = True,
-    loras: Sequence[tuple[Path, float]] = (),
     warn: Callable[[str], None] = logger.warning,
+    **chosen: Any,
 ) -> LongViePipeline:
     """Return the pipeline of a preset, ready to make clips; nothing is fetched.
 
     Args:
         preset: Its numbers overrule those saved with the weights (flow shift, timestep type).
+        sampling: Of it count device, dtype, offload, quantize, attention and LoRAs; where not
+            given, what `Sampling.of` the preset says.
         weights: Folder in our layout (`longvie models convert`) or, for a preset that names its
             `models`, one that holds their published files. Where not given: the folders that
             `longvie models pull` filled, or the embedded weights.
-        device: Where the models run, a real device.
-        dtype: Of transformer and text encoder: `float32`, `bfloat16` or `float16`. VAE and image
-            encoder stay float32: they take little time, and the VAE's rounding would be handed
-            from clip to clip.
-        offload: Where weights wait, see `placement.place`; frames are the same.
-        quantize: Stores the transformer's blocks in 8 bits.
-        attention: A backend that `placement.resolve_attention` returned.
         text_encoder: False leaves it out; then every clip needs `prompt_embeds`.
-        loras: LoRA files and their scales, added up.
         warn: Told what of a LoRA could not be applied.
+        chosen: Fields of `Sampling` in place of those of `sampling`: `device`, `dtype`, ...
 
     Raises:
         MissingResourceError: files are missing, damaged or of another model; or peft is.
         InputError: a LoRA cannot be read, or is one for another model.
     """
+    sampling = replace(sampling or Sampling.of(preset), **chosen)
+    device, offload = sampling.device, sampling.offload
+    assert offload != "auto", "decided by placement.choose_plan"
+    dtype = getattr(torch, sampling.dtype)
     # What is quantized or offloaded next starts in host memory; anything else goes where it stays.
-    target = device if offload == "none" and quantize == "none" else "cpu"
+    target = device if offload == "none" and sampling.quantize == "none" else "cpu"
     with without_progress_bars():
-        source = find_weights(preset, weights)
-        if isinstance(source, ReleasedFiles):
-            pipeline = load_released_pipeline(
-                source, dtype=getattr(torch, dtype), device=target, text_encoder=text_encoder
-            )
-        else:
-            pipeline = load_converted_pipeline(
-                source, dtype=getattr(torch, dtype), device=target, text_encoder=text_encoder
-            )
+        pipeline = load_weights(
+            find_weights(preset, weights), dtype=dtype, device=target, text_encoder=text_encoder
+        )
     text_tokens = pipeline.transformer.config.text_tokens
     if text_tokens != preset.max_text_tokens:
         raise MissingResourceError(
@@ -95,22 +81,18 @@ def load_pipeline(
     )
     pipeline.register_to_config(timestep_dtype=preset.timestep_dtype)
     # Before the move, so that the adapters are placed as the layers they belong to.
+    loras = [(lora.path, lora.scale) for lora in sampling.loras]
     for notice in add_loras(pipeline, loras):
         warn(notice)
     if torch.device(device).type == "cpu":
         use_stacked_causal_convolutions(pipeline.vae)
-    quantize_transformer(pipeline, quantize, device)
-    use_attention(pipeline, attention)
+    quantize_transformer(pipeline, sampling.quantize, device)
+    use_attention(pipeline, sampling.attention)
     return place(pipeline, device, offload)
 
 
 def load_preset_text_encoder(
-    preset: Preset,
-    *,
-    weights: Path | None = None,
-    device: str = "cpu",
-    dtype: str = "float32",
-    offload: Offload = "none",
+    preset: Preset, sampling: Sampling, *, weights: Path | None = None
 ) -> tuple[PreTrainedTokenizerBase, UMT5EncoderModel]:
     """Return the tokenizer and the text encoder of a preset, and nothing else of it.
 
@@ -122,10 +104,11 @@ def load_preset_text_encoder(
     with without_progress_bars():
         tokenizer, text_encoder = load_text_encoder(
             find_weights(preset, weights),
-            dtype=getattr(torch, dtype),
-            device=device if offload == "none" else "cpu",
+            dtype=getattr(torch, sampling.dtype),
+            device=sampling.device if sampling.offload == "none" else "cpu",
         )
-    place_text_encoder(text_encoder, device, offload)
+    assert sampling.offload != "auto", "decided by placement.choose_plan"
+    place_text_encoder(text_encoder, sampling.device, sampling.offload)
     return tokenizer, text_encoder.eval()
 
 

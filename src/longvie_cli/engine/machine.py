@@ -6,8 +6,6 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 
 @dataclass(frozen=True)
 class MachineMemory:
@@ -29,7 +27,9 @@ class MachineMemory:
 def machine_memory(device: str) -> MachineMemory:
     """Return the memory of this machine, as seen by a run on `device`."""
     device_free, device_total = (None, None)
-    if torch.device(device).type == "cuda":
+    if device.startswith("cuda"):
+        import torch
+
         device_free, device_total = torch.cuda.mem_get_info(device)
     host_free, host_total = _host_memory()
     limit, used = _container_limit()

@@ -24,7 +24,7 @@ from longvie_cli.engine.loader import load_preset_text_encoder
 from longvie_cli.models.prompt_embeds import encode_prompts
 from longvie_cli.run_folder.layout import RunFolder
 from longvie_cli.settings.presets import Preset
-from longvie_cli.settings.sampling import Offload
+from longvie_cli.settings.sampling import Sampling
 
 logger = logging.getLogger(__name__)
 
@@ -38,11 +38,9 @@ def prompt_embeds(
     folder: RunFolder,
     preset: Preset,
     texts: Sequence[str],
+    sampling: Sampling,
     *,
     model_hashes: Mapping[str, str],
-    device: str,
-    dtype: str,
-    offload: Offload = "none",
 ) -> dict[str, Tensor]:
     """Return the embeddings [1, text_tokens, text_dim] of each distinct text, on the CPU.
 
@@ -53,15 +51,15 @@ def prompt_embeds(
         folder: The run.
         preset: Whose text encoder reads them.
         texts: In any order, with repetitions.
+        sampling: Of it count device, dtype and offload: where and in what the text encoder
+            computes.
         model_hashes: Hash of each weights and settings file of the preset, as in run.json.
-        device: Where the text encoder computes.
-        dtype: What it computes in.
-        offload: Its placement.
 
     Raises:
         MissingResourceError: The text encoder is needed and not there.
         ResumableError: The disk is full.
     """
+    device = torch.device(sampling.device)
     identity = {
         "text_encoder": {
             name: content
@@ -69,17 +67,15 @@ def prompt_embeds(
             if _TEXT_FOLDERS & {*name.split("/")} or _TEXT_ARCHIVE in name
         },
         "text_tokens": preset.max_text_tokens,
-        "dtype": dtype,
+        "dtype": sampling.dtype,
         # Another kind of device rounds otherwise.
-        "device": torch.device(device).type,
+        "device": device.type,
     }
     keys = {text: _key(text, identity) for text in dict.fromkeys(texts)}
     found = {text: _read(folder.prompt(key), key) for text, key in keys.items()}
     missing = [text for text, embeds in found.items() if embeds is None]
     if missing:
-        tokenizer, text_encoder = load_preset_text_encoder(
-            preset, device=device, dtype=dtype, offload=offload
-        )
+        tokenizer, text_encoder = load_preset_text_encoder(preset, sampling)
         with torch.no_grad():
             for text in missing:
                 embeds = encode_prompts(
@@ -87,14 +83,14 @@ def prompt_embeds(
                     text_encoder,
                     [text],
                     text_tokens=preset.max_text_tokens,
-                    device=torch.device(device),
+                    device=device,
                 ).cpu()
                 found[text] = embeds
                 _write(folder.prompt(keys[text]), keys[text], embeds)
         # Its memory is wanted for the transformer now, not when Python next looks for cycles.
         del text_encoder
         gc.collect()
-        if torch.device(device).type == "cuda":
+        if device.type == "cuda":
             torch.cuda.empty_cache()
     return {text: embeds for text, embeds in found.items() if embeds is not None}
 

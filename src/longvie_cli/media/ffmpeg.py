@@ -22,7 +22,6 @@ from longvie_cli.errors import LongVieError, MediaError, MissingResourceError, R
 _PROTOCOLS = ("-protocol_whitelist", "file,pipe")
 _KEPT_ERROR_BYTES = 65_536
 _KEPT_REMARK_BYTES = 1 << 20  # tags of any length among them
-_REINSTALL = "pip install --force-reinstall imageio-ffmpeg"
 _LOG_PREFIX = re.compile(r"^(\[[^\]]* @ 0x[0-9a-f]+\] )+")
 _LOG_LEVEL = re.compile(r"^\[(?P<level>\w+)\] ")
 _FAILURE_LEVELS = ("error", "fatal", "panic")
@@ -82,7 +81,14 @@ def ffmpeg_executable() -> str:
     try:
         return str(imageio_ffmpeg.get_ffmpeg_exe())
     except RuntimeError as reason:
-        raise MissingResourceError("ffmpeg was not found.", hint=_REINSTALL) from reason
+        raise MissingResourceError("ffmpeg was not found.", hint=mending_command()) from reason
+
+
+def mending_command() -> str:
+    """Return the command after which there is an ffmpeg again."""
+    if "IMAGEIO_FFMPEG_EXE" in os.environ:
+        return "unset IMAGEIO_FFMPEG_EXE"
+    return "pip install --force-reinstall imageio-ffmpeg"
 
 
 def input_arguments(path: Path) -> list[str]:
@@ -113,13 +119,9 @@ def unnamed_file(data: bytes = b"") -> Iterator[IO[bytes]]:
         yield file
 
 
-def concat_arguments(list_file: int) -> list[str]:
-    """Return the arguments that make ffmpeg read the files of a concat list one after another.
-
-    Args:
-        list_file: Descriptor of the list, which ffmpeg must inherit.
-    """
-    return [*_PROTOCOLS, "-f", "concat", "-safe", "0", "-i", f"pipe:{list_file}"]
+def unnamed_arguments(file: int) -> list[str]:
+    """Return the arguments that make ffmpeg read an mp4 without a name, which it must inherit."""
+    return ["-protocol_whitelist", "fd", "-f", "mp4", "-fd", str(file), "-i", "fd:"]
 
 
 def metadata_arguments(metadata_file: int) -> list[str]:
@@ -257,7 +259,7 @@ def running_ffmpeg(
             )
         except OSError as reason:
             raise MissingResourceError(
-                f"{command[0]}: cannot be started ({reason.strerror}).", hint=_REINSTALL
+                f"{command[0]}: cannot be started ({reason.strerror}).", hint=mending_command()
             ) from reason
         process = FfmpegProcess(started, errors, informative=informative)
         try:

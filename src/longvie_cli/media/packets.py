@@ -16,13 +16,12 @@ from longvie_cli.media.ffmpeg import (
     check_read_to_the_end,
     check_readable,
     input_arguments,
-    run_reading,
     running_ffmpeg,
     unnamed_file,
 )
 from longvie_cli.timeline import MAX_SECONDS, timecode
 
-_NO_TIMESTAMP = -(1 << 63)
+NO_TIMESTAMP = -(1 << 63)
 _DISCARD_FLAG = 4
 _STREAM = re.compile(r"Stream #0:(?P<number>\d+).*?: (?P<kind>[A-Z]\w+): (?P<rest>.*)")
 _MAPPED = re.compile(r"Stream #0:(?P<number>\d+) -> #0:(?P<place>\d+) ")
@@ -43,7 +42,9 @@ class VideoPackets:
         width: Stored columns, before rotation and pixel aspect.
         time_base: Seconds of one tick of the timestamps.
         timestamps: Presentation ticks of every frame, ascending.
-        in_decoding_order: Whether frames are stored in the order they are shown (no B-frames).
+        delay: Frames by which storing runs ahead of showing: 0 without B-frames.
+        first_shown: Place, in the order they are shown, of the frame that is stored first.
+        hidden_frames: Frames that are stored and not shown, as an edit list wants it.
         end: Tick at which the last frame ends.
         extradata: Size and checksum of the codec's parameter sets; equal for streams that one
             decoder set-up can play.
@@ -57,7 +58,9 @@ class VideoPackets:
     width: int
     time_base: Fraction
     timestamps: tuple[int, ...]
-    in_decoding_order: bool
+    delay: int
+    first_shown: int
+    hidden_frames: int
     end: int
     extradata: str
     audio_codec: str | None
@@ -73,9 +76,9 @@ class VideoPackets:
         span = (self.timestamps[-1] - self.timestamps[0]) * self.time_base
         return (len(self.timestamps) - 1) / span if span else None
 
-    def is_constant(self, fps: int) -> bool:
+    def is_constant(self, fps: Fraction | int) -> bool:
         """Return whether every frame lasts exactly 1/fps, to the tick, the last one too."""
-        ticks = Fraction(1, fps) / self.time_base
+        ticks = 1 / (fps * self.time_base)
         edges = (*self.timestamps, self.end)
         return all(later - earlier == ticks for earlier, later in pairwise(edges))
 
@@ -178,6 +181,8 @@ def _stream(
     width, height = header[f"dimensions {place}"].split("x")
     number = about.mapped.get(place, place)
     shown = [shown_at for shown_at, _ in packets]
+    ordered = sorted(shown)
+    places = {shown_at: place for place, shown_at in enumerate(ordered)}
     audio = (
         header[f"codec_id {other}"]
         for other in range(len(header))
@@ -190,8 +195,10 @@ def _stream(
         height=int(height),
         width=int(width),
         time_base=Fraction(header[f"tb {place}"]),
-        timestamps=tuple(sorted(shown)),
-        in_decoding_order=shown == sorted(shown),
+        timestamps=tuple(ordered),
+        delay=max(stored - places[shown_at] for stored, shown_at in enumerate(shown)),
+        first_shown=places[shown[0]],
+        hidden_frames=int(header.get(f"hidden {place}", 0)),
         end=max(shown_at + lasts for shown_at, lasts in packets),
         extradata=header.get(f"extradata {place}", ""),
         audio_codec=next(audio, None),
@@ -265,38 +272,6 @@ def _cut_off(path: Path, error: CutOffError) -> CutOffError:
     )
 
 
-@dataclass(frozen=True)
-class Sound:
-    """The first sound stream of a file.
-
-    Args:
-        codec: ffmpeg's name of the codec, `aac` for instance.
-        picture_start: Seconds of the file that pass before its first picture; 0 without one.
-    """
-
-    codec: str
-    picture_start: float
-
-
-def read_sound(path: Path) -> Sound:
-    """Return what a file's first sound stream is and where in it the picture begins.
-
-    Raises:
-        MediaError: The file cannot be read or has no sound.
-    """
-    check_readable(path)
-    streams = ("-map", "0:a:0?", "-map", "0:V:0?", "-c", "copy", "-t", "1")
-    report = run_reading(path, [*input_arguments(path), *streams, "-f", "framecrc", "pipe:1"])
-    header, _ = _parse(iter(report.decode(errors="replace").splitlines()))
-    if header.get("media_type 0") != "audio":
-        raise MediaError(f"{path}: there is no sound in this file.")
-    start = Fraction(0)
-    if "media_type 1" in header:
-        video = read_packets(path)
-        start = max(start, video.timestamps[0] * video.time_base)
-    return Sound(header["codec_id 0"], float(start))
-
-
 def _bounded_lines(path: Path, report: IO[bytes]) -> Iterator[str]:
     for number, line in enumerate(report):
         if number > _MAX_PACKETS:
@@ -316,9 +291,13 @@ def _parse(lines: Iterator[str]) -> tuple[dict[str, str], dict[int, list[tuple[i
         fields = [field.strip() for field in line.split(",")]
         flags = next((int(field[2:], 16) for field in fields[6:] if field.startswith("F=")), 0)
         stream = int(fields[0])
-        if header.get(f"media_type {stream}") != "video" or flags & _DISCARD_FLAG:
+        if header.get(f"media_type {stream}") != "video":
+            continue
+        if flags & _DISCARD_FLAG:
+            hidden = f"hidden {stream}"
+            header[hidden] = str(int(header.get(hidden, 0)) + 1)
             continue
         decoded_at, shown_at, lasts = (int(field) for field in fields[1:4])
-        shown = decoded_at if shown_at == _NO_TIMESTAMP else shown_at
+        shown = decoded_at if shown_at == NO_TIMESTAMP else shown_at
         packets.setdefault(stream, []).append((shown, lasts))
     return header, packets

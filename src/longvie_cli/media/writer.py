@@ -61,9 +61,16 @@ def encoding_arguments(crf: int, preset: str) -> list[str]:
     return ["-vf", ",".join(_COLOUR_FILTERS), *_X264, *_STITCHABLE, *quality]
 
 
-def container_arguments(fps: int, part: Path) -> list[str]:
+def timing(fps: Fraction | int) -> tuple[int, int]:
+    """Return ticks of a second and of a frame, both whole."""
+    if isinstance(fps, int) or fps.denominator == 1:
+        return TICKS_PER_FRAME * int(fps), TICKS_PER_FRAME
+    return fps.numerator, fps.denominator
+
+
+def container_arguments(timescale: int, part: Path) -> list[str]:
     """Return the ffmpeg arguments that end every mp4 of ours: exact ticks, index in front."""
-    ticks = str(TICKS_PER_FRAME * fps)
+    ticks = str(timescale)
     return [
         *("-fflags", "+bitexact", "-flags:v", "+bitexact", "-map_chapters", "-1"),
         *("-video_track_timescale", ticks, "-movie_timescale", ticks, "-movflags", "+faststart"),
@@ -153,7 +160,7 @@ class VideoWriter:
                 *frame_arguments(self._shape[0], self._shape[1], self._fps, 0),
                 *_tag_arguments(inherited),
                 *self._encoding,
-                *container_arguments(self._fps, self._part),
+                *container_arguments(timing(self._fps)[0], self._part),
             ]
             # Closed first, and then it is killed, not asked to end: asked, it would complete a
             # file that is too short.

@@ -6,6 +6,8 @@ Layouts as in spec 3.2-3.8 and 4.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -13,6 +15,29 @@ from torch import Tensor
 # (LongVie:diffsynth/pipelines/wan_video_new_longvie.py). The release gives no reason; the value
 # equals flow_shift 5 applied to 35/49, step 14 of a 50-point schedule.
 FIRST_LATENT_SIGMA = 0.925926
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """All that the transformer is given for one clip besides noise and timestep.
+
+    Args:
+        prompt_embeds: [1, text_tokens, text_dim], zero rows past the prompt's end.
+        negative_prompt_embeds: Likewise; None where guidance is off.
+        image_embeds: [1, image tokens, image_dim], or None for a model without image tokens.
+        image_condition: [1, mask and latent channels, frames, height, width].
+        dense: [1, in_channels, frames, height, width] or None.
+        sparse: Likewise.
+        history_latents: [1, latent channels, history frames, height, width] or None.
+    """
+
+    prompt_embeds: Tensor
+    negative_prompt_embeds: Tensor | None
+    image_embeds: Tensor | None
+    image_condition: Tensor
+    dense: Tensor | None = None
+    sparse: Tensor | None = None
+    history_latents: Tensor | None = None
 
 
 def first_frame_mask(latents: Tensor, *, mask_channels: int = 4, has_image: bool = True) -> Tensor:

@@ -9,12 +9,39 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from longvie_cli.errors import InputError
+
 NUM_TRAIN_TIMESTEPS = 1000
 
 
 def unshifted_sigmas(num_inference_steps: int) -> list[float]:
     """Return the noise levels 1, 1 - 1/N, .. 1/N that the scheduler then shifts."""
     return torch.linspace(1, 0, num_inference_steps + 1)[:-1].tolist()
+
+
+def controlled_steps(num_inference_steps: int, start: float = 0.0, end: float = 1.0) -> range:
+    """Return the steps in which the control branches run: those with start <= step / steps < end.
+
+    0.0 to 0.6 of 50 steps are steps 0 to 29. An end of 1 takes in the last step; a range between
+    two neighbouring steps is empty.
+
+    Args:
+        num_inference_steps: Steps in all.
+        start: Fraction of the steps, 0 to 1.
+        end: Likewise, above `start`.
+
+    Raises:
+        InputError: not 0 <= start < end <= 1.
+    """
+    if not 0 <= start < end <= 1:
+        raise InputError(
+            f"control_start {start:g} and control_end {end:g}: they must be fractions of the "
+            "steps, 0 <= start < end <= 1."
+        )
+    inside = [step for step in range(num_inference_steps) if start <= step / num_inference_steps]
+    # Compared as quotients: 0.29 * 100 is a hair below 29, but 29 / 100 is 0.29.
+    kept = [step for step in inside if step / num_inference_steps < end]
+    return range(kept[0], kept[-1] + 1) if kept else range(0)
 
 
 class TrainingNoise:

@@ -133,8 +133,8 @@ class LongVieTransformer3DModel(WanTransformer3DModel):
         dense: Tensor | None = None,
         sparse: Tensor | None = None,
         history: Tensor | None = None,
-        dense_scale: float = 1.0,
-        sparse_scale: float = 1.0,
+        depth_strength: float = 1.0,
+        track_strength: float = 1.0,
         return_dict: bool = True,
         attention_kwargs: dict[str, Any] | None = None,
     ) -> Transformer2DModelOutput | tuple[Tensor]:
@@ -149,8 +149,8 @@ class LongVieTransformer3DModel(WanTransformer3DModel):
             dense: Depth control, shaped as `hidden_states`; None or scale 0 skips its branch.
             sparse: Track control, likewise.
             history: [B, in_channels, history frames, height, width], oldest frame first.
-            dense_scale: Strength of the dense control, 0 or more; 1 as trained.
-            sparse_scale: Strength of the sparse control.
+            depth_strength: Strength of the dense control, 0 or more; 1 as trained.
+            track_strength: Strength of the sparse control.
             return_dict: False returns a tuple.
             attention_kwargs: `scale` sets the strength of loaded LoRA adapters.
         """
@@ -178,7 +178,7 @@ class LongVieTransformer3DModel(WanTransformer3DModel):
             context = torch.cat((image_context, context), dim=1)
 
         # 3. The active control streams [B, N, C], and what their blocks are told
-        scales = {"dense": dense_scale, "sparse": sparse_scale}
+        scales = {"dense": depth_strength, "sparse": track_strength}
         streams = self._control_streams({"dense": dense, "sparse": sparse}, scales)
         if streams:
             control_context = self.control_text_proj(context)

@@ -13,10 +13,8 @@ posterior mean, normalised per channel. Behaviour: spec 1.2-1.4, 3 and 4.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from itertools import count
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -28,15 +26,17 @@ from torch import Tensor
 from transformers import CLIPVisionModel, PreTrainedTokenizerBase, UMT5EncoderModel
 
 from longvie_cli.errors import ControlError, InputError
-from longvie_cli.media.frames import frames_from_pixels, last_frames, pixels_from_frames
+from longvie_cli.media.frames import frames_from_pixels, pixels_from_frames
 from longvie_cli.models.conditioning import (
+    Conditioning,
     control_input,
     guide,
     history_input,
     image_condition,
     mix_first_latent,
 )
-from longvie_cli.models.flow_matching import unshifted_sigmas
+from longvie_cli.models.flow_matching import controlled_steps, unshifted_sigmas
+from longvie_cli.models.long_video import generate_clips
 from longvie_cli.models.longvie import LongVieTransformer3DModel
 from longvie_cli.models.lora import LongVieLoraMixin
 from longvie_cli.models.prompt_embeds import encode_prompts
@@ -48,31 +48,6 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 StepCallback = Callable[["LongViePipeline", int, Tensor, dict[str, Any]], dict[str, Any] | None]
-ControlPair = tuple[np.ndarray | None, np.ndarray | None]
-"""Dense and sparse control of one clip, each uint8 [frames, height, width, 3] or None."""
-
-
-@dataclass(frozen=True)
-class Conditioning:
-    """All that the transformer is given for one clip besides noise and timestep.
-
-    Args:
-        prompt_embeds: [1, text_tokens, text_dim], zero rows past the prompt's end.
-        negative_prompt_embeds: Likewise; None where guidance is off.
-        image_embeds: [1, image tokens, image_dim], or None for a model without image tokens.
-        image_condition: [1, mask and latent channels, frames, height, width].
-        dense: [1, in_channels, frames, height, width] or None.
-        sparse: Likewise.
-        history_latents: [1, latent channels, history frames, height, width] or None.
-    """
-
-    prompt_embeds: Tensor
-    negative_prompt_embeds: Tensor | None
-    image_embeds: Tensor | None
-    image_condition: Tensor
-    dense: Tensor | None = None
-    sparse: Tensor | None = None
-    history_latents: Tensor | None = None
 
 
 @dataclass
@@ -148,8 +123,8 @@ class LongViePipeline(DiffusionPipeline, LongVieLoraMixin):
         width: int | None = None,
         num_inference_steps: int = 50,
         guidance_scale: float = 5.0,
-        dense_scale: float = 1.0,
-        sparse_scale: float = 1.0,
+        depth_strength: float = 1.0,
+        track_strength: float = 1.0,
         control_start: float = 0.0,
         control_end: float = 1.0,
         noise: Tensor | None = None,
@@ -177,8 +152,8 @@ class LongViePipeline(DiffusionPipeline, LongVieLoraMixin):
             width: Columns, likewise.
             num_inference_steps: Evaluations of the prompt.
             guidance_scale: 1 skips the evaluations of the negative prompt.
-            dense_scale: Strength of the dense control; 0 skips its branch.
-            sparse_scale: Strength of the sparse control, likewise.
+            depth_strength: Strength of the dense control; 0 skips its branch.
+            track_strength: Strength of the sparse control, likewise.
             control_start: Fraction of the steps before which both branches are skipped.
             control_end: Fraction of the steps from which on they are skipped again; which steps
                 that is says `controlled_steps`.
@@ -200,7 +175,7 @@ class LongViePipeline(DiffusionPipeline, LongVieLoraMixin):
                 a wrong control schedule.
         """
         # 1. One shape for all inputs
-        shape = self._clip_shape(image, dense, sparse, history, num_frames, height, width)
+        shape = self.clip_shape(image, dense, sparse, history, num_frames, height, width)
 
         # 2. Everything the transformer is told; what no step uses is not encoded either
         steered = bool(controlled_steps(num_inference_steps, control_start, control_end))
@@ -208,8 +183,8 @@ class LongViePipeline(DiffusionPipeline, LongVieLoraMixin):
             shape,
             prompt=prompt,
             image=image,
-            dense=dense if steered and dense_scale > 0 else None,
-            sparse=sparse if steered and sparse_scale > 0 else None,
+            dense=dense if steered and depth_strength > 0 else None,
+            sparse=sparse if steered and track_strength > 0 else None,
             history=history,
             negative_prompt=negative_prompt if guidance_scale != 1 else None,
             prompt_embeds=prompt_embeds,
@@ -223,8 +198,8 @@ class LongViePipeline(DiffusionPipeline, LongVieLoraMixin):
             conditioning,
             num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,
-            dense_scale=dense_scale,
-            sparse_scale=sparse_scale,
+            depth_strength=depth_strength,
+            track_strength=track_strength,
             control_start=control_start,
             control_end=control_end,
             callback_on_step_end=callback_on_step_end,
@@ -236,129 +211,8 @@ class LongViePipeline(DiffusionPipeline, LongVieLoraMixin):
         self.maybe_free_model_hooks()
         return LongViePipelineOutput(frames=result) if return_dict else (result,)
 
-    def generate(
-        self,
-        prompt: str | Sequence[str],
-        image: np.ndarray | None = None,
-        controls: Iterable[ControlPair] | Callable[[int], ControlPair] | None = None,
-        *,
-        num_clips: int | None = None,
-        history: np.ndarray | None = None,
-        history_frames: int = 8,
-        seed: int | Sequence[int] = 0,
-        negative_prompt: str = "",
-        guidance_scale: float = 5.0,
-        **sampling: Any,
-    ) -> Iterator[np.ndarray]:
-        """Yield the clips of a long video one by one, each as the frames it adds.
-
-        A clip after the first starts on the last frame before it and is told the last few; its
-        own frame 0 repeats that frame and is dropped, so the clips joined are the video. All
-        clips start from one noise. Memory does not grow with their number.
-
-        Args:
-            prompt: One text, or one a clip.
-            image: First frame, uint8 [height, width, 3]; the last of `history` where not given.
-            controls: (dense, sparse) of each clip, see `ControlPair`: a sequence, an iterable
-                read clip by clip, or a function of the clip's index. A clip begins on the last
-                frame of the one before, so neighbours share one frame, as in the released
-                examples. None makes clips without control.
-            num_clips: Clips to make. Only needed where neither the prompts nor the seeds nor the
-                controls say it; an iterable may have more, but not fewer.
-            history: Last frames of an earlier video to go on from, uint8 [n, height, width, 3].
-            history_frames: Frames handed from clip to clip.
-            seed: Draws the one noise; or one seed a clip, which gives each a noise of its own.
-            negative_prompt: As in `__call__`.
-            guidance_scale: As in `__call__`.
-            sampling: Further arguments of `__call__`: sizes, steps, scales, callback.
-
-        Yields:
-            uint8 [frames, height, width, 3]: all frames of the first clip of a new video, and all
-            but the shared one of every other.
-
-        Raises:
-            InputError: prompts, seeds, controls and `num_clips` disagree.
-            ControlError, InputError: see `__call__`.
-        """
-        lengths = {
-            name: len(value)
-            for name, value in (("prompt", prompt), ("seed", seed), ("controls", controls))
-            if isinstance(value, Sized) and not isinstance(value, str)
-        }
-        if num_clips is not None:
-            lengths["num_clips"] = num_clips
-        if len(set(lengths.values())) > 1 or 0 in lengths.values():
-            given = ", ".join(f"{name} {number}" for name, number in lengths.items())
-            raise InputError(f"generate() needs one number of clips, at least 1, not {given}.")
-        if not lengths and (controls is None or callable(controls)):
-            raise InputError("generate() needs num_clips: nothing else says how many clips.")
-        return self._clips(
-            range(next(iter(lengths.values()))) if lengths else count(),
-            prompt,
-            image,
-            controls,
-            history,
-            history_frames,
-            seed,
-            {"guidance_scale": guidance_scale, **sampling},
-            negative_prompt,
-        )
-
-    def _clips(
-        self,
-        indices: Iterable[int],
-        prompt: str | Sequence[str],
-        image: np.ndarray | None,
-        controls: Iterable[ControlPair] | Callable[[int], ControlPair] | None,
-        history: np.ndarray | None,
-        history_frames: int,
-        seed: int | Sequence[int],
-        sampling: dict[str, Any],
-        negative_prompt: str,
-    ) -> Iterator[np.ndarray]:
-        # Neighbouring clips mostly share a prompt and a noise, and all the negative prompt.
-        embeds = lru_cache(maxsize=4)(lambda text: self._prompt_embeds(text))
-        noise_of = lru_cache(maxsize=1)(self.prepare_noise)
-        guided = sampling["guidance_scale"] != 1
-        pairs = None if controls is None or callable(controls) else iter(controls)
-        for index in indices:
-            if pairs is not None:
-                pair = next(pairs, None)
-                if pair is None and isinstance(indices, range):
-                    raise InputError(f"The controls end after {index} of {len(indices)} clips.")
-                if pair is None:
-                    return
-                dense, sparse = pair
-            else:
-                dense, sparse = controls(index) if callable(controls) else (None, None)
-            if history is not None:
-                image = history[-1] if image is None or index > 0 else image
-            shape = self._clip_shape(
-                image,
-                dense,
-                sparse,
-                history,
-                *(sampling.get(name) for name in ("num_frames", "height", "width")),
-            )
-            (frames,) = self(
-                image=image,
-                dense=dense,
-                sparse=sparse,
-                history=history,
-                noise=noise_of(seed[index] if isinstance(seed, Sequence) else seed, *shape),
-                prompt_embeds=embeds(prompt if isinstance(prompt, str) else prompt[index]),
-                negative_prompt_embeds=embeds(negative_prompt) if guided else None,
-                return_dict=False,
-                **sampling,
-            )
-            assert isinstance(frames, np.ndarray), "generate() hands on frames, not latents"
-            added = frames if history is None else frames[1:]
-            history = last_frames(history, added, history_frames)
-            yield added
-
-    @torch.no_grad()
-    def _prompt_embeds(self, prompt: str) -> Tensor:
-        return self.encode_prompt([prompt])
+    # Many clips, one after another.
+    generate = generate_clips
 
     @torch.no_grad()
     def prepare_conditioning(
@@ -426,8 +280,8 @@ class LongViePipeline(DiffusionPipeline, LongVieLoraMixin):
         *,
         num_inference_steps: int,
         guidance_scale: float,
-        dense_scale: float = 1.0,
-        sparse_scale: float = 1.0,
+        depth_strength: float = 1.0,
+        track_strength: float = 1.0,
         control_start: float = 0.0,
         control_end: float = 1.0,
         callback_on_step_end: StepCallback | None = None,
@@ -465,8 +319,8 @@ class LongViePipeline(DiffusionPipeline, LongVieLoraMixin):
                 dense=_to(conditioning.dense if controlled else None, device, dtype),
                 sparse=_to(conditioning.sparse if controlled else None, device, dtype),
                 history=_to(history, device, dtype),
-                dense_scale=dense_scale,
-                sparse_scale=sparse_scale,
+                depth_strength=depth_strength,
+                track_strength=track_strength,
                 return_dict=False,
             )
             return output[0].float()
@@ -563,7 +417,7 @@ class LongViePipeline(DiffusionPipeline, LongVieLoraMixin):
         )
         return mean, std
 
-    def _clip_shape(
+    def clip_shape(
         self,
         image: np.ndarray | None,
         dense: np.ndarray | None,
@@ -598,31 +452,6 @@ class LongViePipeline(DiffusionPipeline, LongVieLoraMixin):
                 f"{temporal}k+1, width a multiple of {columns} and height of {rows}."
             )
         return num_frames, height, width
-
-
-def controlled_steps(num_inference_steps: int, start: float = 0.0, end: float = 1.0) -> range:
-    """Return the steps in which the control branches run: those with start <= step / steps < end.
-
-    0.0 to 0.6 of 50 steps are steps 0 to 29. An end of 1 takes in the last step; a range between
-    two neighbouring steps is empty.
-
-    Args:
-        num_inference_steps: Steps in all.
-        start: Fraction of the steps, 0 to 1.
-        end: Likewise, above `start`.
-
-    Raises:
-        InputError: not 0 <= start < end <= 1.
-    """
-    if not 0 <= start < end <= 1:
-        raise InputError(
-            f"control_start {start:g} and control_end {end:g}: they must be fractions of the "
-            "steps, 0 <= start < end <= 1."
-        )
-    inside = [step for step in range(num_inference_steps) if start <= step / num_inference_steps]
-    # Compared as quotients: 0.29 * 100 is a hair below 29, but 29 / 100 is 0.29.
-    kept = [step for step in inside if step / num_inference_steps < end]
-    return range(kept[0], kept[-1] + 1) if kept else range(0)
 
 
 def _first_frame_then_grey(frame: np.ndarray, grey: Tensor) -> Tensor:

@@ -64,7 +64,7 @@ def deciding_settings(
     }
     if earlier is not None:
         settings["audio_start"] = None if sound is None else round(sound.start, 6)
-        settings["earlier_sound"] = earlier.keeps_sound
+        settings["earlier_sound"] = earlier.sound is not None
     return settings
 
 

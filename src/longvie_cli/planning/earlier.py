@@ -14,6 +14,7 @@ from longvie_cli.media.last_pictures import hash_last_pictures
 from longvie_cli.media.metadata import read_settings
 from longvie_cli.media.probe import SourceVideo, probe_video
 from longvie_cli.media.reader import count_frames
+from longvie_cli.media.sound import SoundStream, read_sound
 from longvie_cli.planning.job import EarlierVideo
 from longvie_cli.run_folder.find import run_that_delivered
 from longvie_cli.run_folder.manifest import read_record
@@ -290,6 +291,19 @@ def earlier_video(
         num_frames=count_frames(video, fps=None if joinable else preset.fps),
         joinable=joinable,
         has_sound=video.has_audio,
-        keeps_sound=video.has_audio and request.audio != "none",
+        sound=_kept_sound(request, video, notes),
         fit=fit,
     )
+
+
+def _kept_sound(request: ExtendRequest, video: SourceVideo, notes: list[str]) -> SoundStream | None:
+    """Return the sound of the earlier video, None where it has none that can go along."""
+    if not video.has_audio or request.audio == "none":
+        return None
+    try:
+        sound = read_sound(video.path)
+    except MediaError as error:
+        notes.append(f"The sound of {video.path.name} does not go along: {error.message}")
+        return None
+    notes += sound.remarks()
+    return sound

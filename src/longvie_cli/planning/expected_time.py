@@ -6,29 +6,23 @@ device, type, placement. So the figure is a measurement of this machine, not a p
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import platformdirs
 
 from longvie_cli.disk.documents import MAX_JSON_BYTES, parse_json, read_document
-from longvie_cli.disk.durable import write_atomic
 from longvie_cli.disk.hashing import fingerprint
-from longvie_cli.errors import LongVieError
 from longvie_cli.planning.job import Job
 from longvie_cli.progress import duration
 from longvie_cli.settings.sampling import Offload
 
 if TYPE_CHECKING:
-    from longvie_cli.engine.clip_generator import ClipTimings
-
-# So many machines, presets and sizes are remembered; the oldest are forgotten first.
-_MAX_REMEMBERED = 200
+    pass
 
 
 @dataclass(frozen=True)
@@ -56,7 +50,7 @@ class ExpectedTime:
 
 def expected_time(job: Job, num_clips: int, *, offload: Offload) -> ExpectedTime | None:
     """Return what `num_clips` of a job will take; None where this machine never made such clips."""
-    found = _read().get(_key(job, offload))
+    found = read_clip_times().get(time_key(job, offload))
     if num_clips == 0 or not isinstance(found, dict):
         return None
     try:
@@ -69,48 +63,18 @@ def expected_time(job: Job, num_clips: int, *, offload: Offload) -> ExpectedTime
     return ExpectedTime(num_clips * seconds, seconds, measured)
 
 
-def note_clip(job: Job, seconds: float, timings: ClipTimings, *, offload: Offload) -> None:
-    """Remember what a clip took; a single step cannot be told from the rest and is not noted.
-
-    Args:
-        job: The run it belongs to.
-        seconds: All of it, from reading its controls to its record.
-        timings: Of the model's part.
-        offload: Placement it was made in.
-    """
-    if timings.step_seconds is None:
-        return
-    steps = job.sampling.num_inference_steps * timings.step_seconds
-    new = {
-        "pass_seconds": timings.step_seconds / _passes_a_step(job),
-        "rest_seconds": max(0.0, seconds - steps),
-        "measured": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-    known = [
-        (key, value)
-        for key, value in _read().items()
-        if isinstance(value, dict) and isinstance(value.get("measured"), str)
-    ]
-    known.sort(key=lambda item: item[1]["measured"])
-    kept = dict(known[-_MAX_REMEMBERED + 1 :]) | {_key(job, offload): new}
-    path = _path()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, json.dumps(kept, indent=1).encode())
-    except (OSError, LongVieError):
-        return  # A note that cannot be kept costs an estimate, not the run.
-
-
-def _passes_a_step(job: Job) -> int:
+def passes_a_step(job: Job) -> int:
+    """Return how often the model runs in a step."""
     # Guidance other than 1 runs the model a second time, without the prompt.
     return 1 if job.sampling.guidance_scale == 1 else 2
 
 
 def _passes(job: Job) -> int:
-    return job.sampling.num_inference_steps * _passes_a_step(job)
+    return job.sampling.num_inference_steps * passes_a_step(job)
 
 
-def _key(job: Job, offload: Offload) -> str:
+def time_key(job: Job, offload: Offload) -> str:
+    """Return under what the time of a clip is noted: what decides it."""
     import torch
 
     sampling, preset = job.sampling, job.preset
@@ -132,13 +96,15 @@ def _key(job: Job, offload: Offload) -> str:
     return fingerprint(facts)
 
 
-def _path() -> Path:
+def clip_times_path() -> Path:
+    """Return where times are noted."""
     return Path(platformdirs.user_state_path("longvie")) / "clip_times.json"
 
 
-def _read() -> Mapping[str, Any]:
+def read_clip_times() -> Mapping[str, Any]:
+    """Return what is noted, by key; nothing where that cannot be read."""
     try:
-        found = parse_json(read_document(_path(), MAX_JSON_BYTES))
+        found = parse_json(read_document(clip_times_path(), MAX_JSON_BYTES))
     except (OSError, ValueError):
         return {}  # Nothing noted.
     return found if isinstance(found, dict) else {}

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from longvie_cli.disk.hashing import fingerprint
 from longvie_cli.errors import UsageError
 from longvie_cli.hub.installed import locate_weights
-from longvie_cli.media.packets import read_sound
 from longvie_cli.media.reader import read_last_frames
+from longvie_cli.media.sound import read_sound
 from longvie_cli.planning.decide import (
     FROM_THE_PROMPT,
     check_first_frame,
@@ -110,7 +110,7 @@ def preset_of(request: ExtendRequest, earlier: Earlier) -> Preset:
     )
     weights = request.weights or (earlier.weights if same else None)
     if weights is not None:
-        from longvie_cli.models.weights.load import find_weights
+        from longvie_cli.models.weights.sources import find_weights
 
         preset = preset.model_copy(update={"weights": weights})
         find_weights(preset)
@@ -196,8 +196,9 @@ def _sound(
     if audio is None or audio == "none":
         return audio, None
     if audio != "source":
-        read_sound(Path(audio))
-        return audio, AddedSound(Path(audio), before.num_frames / fps)
+        stream = read_sound(Path(audio))
+        notes += stream.remarks()
+        return audio, AddedSound(stream, before.num_frames / fps)
     if not isinstance(source, VideoSource):
         raise UsageError("--audio source: it goes on without a video to take the sound from.")
     if source.pingpong:
@@ -206,8 +207,10 @@ def _sound(
         )
     if not source.video.has_audio:
         raise UsageError(f"--audio source: {source.name} has no sound.")
+    stream = read_sound(source.path)
+    notes += stream.remarks()
     # Its frame `first_frame` is the last one of the earlier video.
-    return audio, AddedSound(source.path, (source.first_frame + 1) / fps)
+    return audio, AddedSound(stream, (source.first_frame + 1) / fps)
 
 
 def _earlier_audio(

@@ -7,8 +7,8 @@ from pathlib import Path
 from longvie_cli.disk.hashing import fingerprint, hash_file
 from longvie_cli.errors import UsageError
 from longvie_cli.hub.installed import locate_weights
-from longvie_cli.media.packets import read_sound
 from longvie_cli.media.reader import read_image
+from longvie_cli.media.sound import read_sound
 from longvie_cli.planning.decide import (
     check_first_frame,
     decided_job,
@@ -45,6 +45,8 @@ def decide(request: GenerateRequest, progress: Progress, *, to_run: bool = False
         # All that is missing in one message, before a video is read through. Controls are looked
         # at first: what is wrong with them is wrong whatever is fetched.
         locate_weights(preset)
+    notes: list[str] = []
+    sound = _sound(request, source, notes)
     choice = Choice(
         command="generate",
         request=request,
@@ -55,7 +57,8 @@ def decide(request: GenerateRequest, progress: Progress, *, to_run: bool = False
         start=_start(request, preset, fit, source),
         fit=fit,
         at_cut=request.at_cut,
-        sound=_sound(request, source),
+        sound=sound,
+        notes=tuple(notes),
     )
     job = decided_job(choice, progress, to_run=to_run)
     if to_run:
@@ -64,7 +67,7 @@ def decide(request: GenerateRequest, progress: Progress, *, to_run: bool = False
 
 
 def _preset(request: GenerateRequest) -> Preset:
-    from longvie_cli.models.weights.load import find_weights
+    from longvie_cli.models.weights.sources import find_weights
 
     preset = with_track_grid(
         with_size(load_preset(request.preset), request.size), request.track_grid
@@ -112,12 +115,13 @@ def _start(request: GenerateRequest, preset: Preset, fit: Fit, source: Source) -
     return Start(label, image_model=model, scenes_label=label)
 
 
-def _sound(request: GenerateRequest, source: Source) -> AddedSound | None:
+def _sound(request: GenerateRequest, source: Source, notes: list[str]) -> AddedSound | None:
     if request.audio == "none":
         return None
     if request.audio != "source":
-        read_sound(Path(request.audio))
-        return AddedSound(Path(request.audio))
+        stream = read_sound(Path(request.audio))
+        notes += stream.remarks()
+        return AddedSound(stream)
     if request.repeat is not None:
         raise UsageError(
             "--audio source: the sound of a source played back and forth is of no use."
@@ -125,4 +129,6 @@ def _sound(request: GenerateRequest, source: Source) -> AddedSound | None:
     assert isinstance(source, VideoSource), "checked by the request"
     if not source.video.has_audio:
         raise UsageError(f"--audio source: {source.name} has no sound.")
-    return AddedSound(source.path)
+    stream = read_sound(source.path)
+    notes += stream.remarks()
+    return AddedSound(stream)

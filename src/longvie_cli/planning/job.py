@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from longvie_cli.media.probe import SourceVideo
+    from longvie_cli.media.sound import SoundStream
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class EarlierVideo:
         num_frames: Its frames at the preset's fps.
         joinable: Whether new clips can follow it without encoding it again.
         has_sound: Whether it has sound.
-        keeps_sound: Whether that goes along.
+        sound: Its sound, where that goes along.
         fit: How it is brought to size where it is encoded again.
     """
 
@@ -59,7 +60,7 @@ class EarlierVideo:
     num_frames: int
     joinable: bool
     has_sound: bool
-    keeps_sound: bool
+    sound: SoundStream | None
     fit: Fit
 
     @property
@@ -73,12 +74,17 @@ class AddedSound:
     """Sound that goes along.
 
     Args:
-        path: File whose sound it is.
+        stream: Where it is taken from.
         start: Second of it that belongs to the first frame this run adds.
     """
 
-    path: Path
+    stream: SoundStream
     start: float = 0.0
+
+    @property
+    def path(self) -> Path:
+        """The file whose sound it is."""
+        return self.stream.path
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from longvie_cli.errors import OutputConflictError
 
 _PART = r"(\.part)?"
 _OWN_FILE = re.compile(
-    r"(run\.json|run\.copy\.json|events\.jsonl|earlier\.mp4|earlier\.json|sound\.m4a|joined\.mp4"
+    r"(run\.json|run\.copy\.json|events\.jsonl|earlier\.mp4|earlier\.json|joined\.mp4"
     rf"|delivery\.json|first(_\d{{4,}})?(_r\d+)?\.png|\.lock|\.lock\.holder){_PART}",
     re.IGNORECASE,
 )
@@ -42,7 +42,6 @@ class RunFolder:
     first_0002_r1.png    the same after a redo forgot the clip once
     earlier.mp4          what `extend` goes on from, where it had to be encoded again
     earlier.json         its hash, written last
-    sound.m4a            the sound of the whole video while it is joined, where it is made of parts
     joined.mp4           the whole video, until it is moved to the output
     delivery.json        hash of the output and where its source stands: the run is finished
     .lock, .lock.holder  who works here
@@ -144,10 +143,6 @@ class RunFolder:
         if revision:
             return self.root / f"first_{clip_index:04d}_r{revision}.png"
         return self.first_picture if clip_index == 0 else self.root / f"first_{clip_index:04d}.png"
-
-    @property
-    def joined_sound(self) -> Path:
-        return self.root / "sound.m4a"
 
     @property
     def joined_video(self) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ from longvie_cli.evaluation.clip_checks import check_clip
 from longvie_cli.media.frames import last_frames, png_bytes
 from longvie_cli.media.reader import read_image
 from longvie_cli.media.writer import VideoWriter
-from longvie_cli.planning.expected_time import expected_time, note_clip
+from longvie_cli.planning.expected_time import expected_time
 from longvie_cli.planning.job import Job
 from longvie_cli.progress import Progress
 from longvie_cli.run_folder.events import append_event
@@ -23,6 +23,7 @@ from longvie_cli.run_folder.manifest import ClipRecord, retry_seed, write_record
 from longvie_cli.run_folder.run import Run, StoredClip
 from longvie_cli.run_folder.tails import load_tail, save_tail
 from longvie_cli.running.live import LiveVideo
+from longvie_cli.running.noted_time import note_clip
 from longvie_cli.settings.sampling import Offload
 from longvie_cli.sources.source import PlayedControls
 from longvie_cli.timeline import ClipSpec
@@ -267,41 +268,21 @@ def _load_generator(making: _Making) -> ClipGenerator:
     from longvie_cli.engine.loader import load_pipeline
     from longvie_cli.engine.prompt_cache import prompt_embeds
 
-    job, progress, offload = making.job, making.progress, making.offload
-    sampling = job.sampling
+    job, progress = making.job, making.progress
+    sampling = replace(job.sampling, offload=making.offload)
     negative = [] if sampling.guidance_scale == 1 else [sampling.negative_prompt]
     # Before the transformer is loaded: the two are never in memory together.
     embeds = prompt_embeds(
         job.folder,
         job.preset,
         [*job.prompts, *negative],
+        sampling,
         model_hashes=making.run.manifest.model_hashes,
-        device=sampling.device,
-        dtype=sampling.dtype,
-        offload=offload,
     )
     pipeline = load_pipeline(
         job.preset,
-        device=sampling.device,
-        dtype=sampling.dtype,
-        offload=offload,
-        quantize=sampling.quantize,
-        attention=sampling.attention,
+        sampling,
         text_encoder=False,
-        loras=[(lora.path, lora.scale) for lora in sampling.loras],
         warn=lambda notice: None,  # Said when the job was decided.
     )
-    return ClipGenerator(
-        pipeline,
-        job.preset,
-        seed=sampling.seed,
-        num_inference_steps=sampling.num_inference_steps,
-        guidance_scale=sampling.guidance_scale,
-        negative_prompt=sampling.negative_prompt,
-        dense_scale=sampling.depth_strength,
-        sparse_scale=sampling.track_strength,
-        prompt_embeds=embeds,
-        control_start=sampling.control_start,
-        control_end=sampling.control_end,
-        progress=progress,
-    )
+    return ClipGenerator(pipeline, job.preset, sampling, prompt_embeds=embeds, progress=progress)

@@ -19,7 +19,7 @@ from longvie_cli.media.join import join_clips
 from longvie_cli.media.last_pictures import hash_last_pictures
 from longvie_cli.media.metadata import encode_settings
 from longvie_cli.media.probe import probe_video
-from longvie_cli.media.sound import SoundPart, write_sound
+from longvie_cli.media.sound import SoundPart
 from longvie_cli.planning.job import Job
 from longvie_cli.planning.paths import output_taken
 from longvie_cli.progress import Progress
@@ -93,10 +93,9 @@ def deliver(job: Job, run: Run, progress: Progress) -> JobResult:
         folder.joined_video,
         fps=job.preset.fps,
         metadata=encode_settings(about) if job.delivery.embed_metadata else None,
-        audio=_sound_file(job),
+        sound=_sound_parts(job),
         overwrite=True,
     )
-    _remove(folder.joined_sound)
     output_hash = hash_file(folder.joined_video)
     before = run.delivery
     replaces = None
@@ -121,25 +120,20 @@ def deliver(job: Job, run: Run, progress: Progress) -> JobResult:
     return _result(job)
 
 
-def _sound_file(job: Job) -> Path | None:
-    """Return a file whose sound, from its beginning, is that of the whole video; None for none."""
+def _sound_parts(job: Job) -> list[SoundPart]:
+    """Return the sound of the whole video, part after part; none where it has no sound."""
     earlier, sound, fps = job.earlier, job.sound, job.preset.fps
     before = earlier.num_frames / fps if earlier is not None else 0.0
-    kept = earlier is not None and earlier.keeps_sound
-    if sound is None:
-        return earlier.path if earlier is not None and kept else None
-    begins = sound.start - before
-    if not kept and begins == 0:
-        return sound.path
     after = job.added_frames / fps
-    if earlier is not None and kept:
-        parts = [SoundPart(earlier.path, 0, before), SoundPart(sound.path, sound.start, after)]
-    elif begins > 0:
-        parts = [SoundPart(sound.path, begins, before + after)]
-    else:
-        parts = [SoundPart(None, 0, -begins), SoundPart(sound.path, 0, before + after + begins)]
-    write_sound(parts, job.folder.joined_sound)
-    return job.folder.joined_sound
+    kept = earlier.sound if earlier is not None else None
+    if sound is None:
+        return [] if kept is None else [SoundPart(kept, 0, before + after)]
+    if kept is not None:
+        return [SoundPart(kept, 0, before), SoundPart(sound.stream, sound.start, after)]
+    begins = sound.start - before
+    if begins >= 0:
+        return [SoundPart(sound.stream, begins, before + after)]
+    return [SoundPart(None, 0, -begins), SoundPart(sound.stream, 0, before + after + begins)]
 
 
 def is_own_output(job: Job, run: Run) -> bool:

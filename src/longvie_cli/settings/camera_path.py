@@ -7,8 +7,8 @@
 
 1 is the median depth of the first frame. Degrees above 0 turn right, tilt up, and orbit to the
 right around the point 1 ahead. A last group without `in` goes on to the end of the video (a tilt
-stops at its angle). The path starts from rest, and one move melts into the next within a second:
-position and velocity never jump. Poses are relative to the first frame.
+stops at its angle). Poses are relative to the first frame. How such a path is flown:
+`worlds/camera_motion.py`.
 """
 
 from __future__ import annotations
@@ -18,9 +18,7 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,19 +38,16 @@ GRAMMAR = (
     "hold [SECONDS]; each may end with `in 4s`; `,` is then, `+` is at the same time."
 )
 
-# Seconds that one move takes to melt into the next, at most; a quarter of the shorter one at most.
-_BLEND_SECONDS = 1.0
 # What a small move takes where no time is given.
 _SHORTEST_SECONDS = 0.5
-_STEPS_PER_SECOND = 32
 _MAX_PITCH = 80.0
 _KEYFRAMES_PREFIX = "keyframes "
 # Beyond, a distance or time is a slip of the pen.
 _LARGEST_NUMBER = 100_000.0
 _LONGEST_WORDS = 20_000
 
-# Body axes of a move: right, up and forward in units a second, yaw and pitch in degrees a second.
-_Rates = tuple[float, float, float, float, float]
+BodyAxes = tuple[float, float, float, float, float]
+"""Of a moving camera: right, up and forward in units, yaw and pitch in degrees."""
 
 
 class CameraPose(NamedTuple):
@@ -73,7 +68,7 @@ class CameraPose(NamedTuple):
 class _Kind(NamedTuple):
     """What a word means: change of right, up, forward, yaw, pitch for an amount of 1."""
 
-    per_amount: _Rates
+    per_amount: BodyAxes
     default_amount: float
     default_speed: float
     # Words that give the amount its sign; none for moves whose word is the direction.
@@ -135,6 +130,14 @@ class Move:
     def __str__(self) -> str:
         return f"{self.word} {_plain(self.amount)}"
 
+    @property
+    def change(self) -> BodyAxes:
+        """How far the camera is moved and turned by it."""
+        right, up, forward, yaw, pitch = (
+            self.amount * axis for axis in _KINDS[self.word].per_amount
+        )
+        return right, up, forward, yaw, pitch
+
 
 @dataclass(frozen=True)
 class MoveGroup:
@@ -195,12 +198,6 @@ class CameraPath:
             return None
         return sum(group.seconds for group in self.groups)
 
-    def pose(self, seconds: float) -> CameraPose:
-        """Return the pose at a time from the start; past the end, the last one."""
-        if seconds < 0:
-            raise ValueError(f"a path has no pose {-seconds} s before its start")
-        return _between(self.keyframes, seconds) if self.keyframes else self._flown.pose(seconds)
-
     def phrases(self, start_seconds: float, end_seconds: float) -> list[tuple[str, float]]:
         """Return what the camera does in a stretch of time, with the seconds each fills."""
         if self.keyframes:
@@ -214,10 +211,6 @@ class CameraPath:
                 found.append((group.phrase, share))
             begin = end
         return found
-
-    @cached_property
-    def _flown(self) -> _FlownMoves:
-        return _FlownMoves(self.groups)
 
 
 def read_camera_path(given: str | Path | CameraPath) -> CameraPath:
@@ -349,122 +342,6 @@ def _plain(number: float) -> str:
     return f"{number:.9f}".rstrip("0") if "e" in text else text.removesuffix(".0")
 
 
-class _Ramp(NamedTuple):
-    """A weight that rises smoothly from 0 to 1 around a time."""
-
-    middle: float
-    half_width: float
-
-    def value(self, seconds: float) -> float:
-        place = self._place(seconds)
-        return place * place * (3 - 2 * place)
-
-    def integral(self, seconds: float) -> float:
-        """Return the integral of `value` from the beginning."""
-        place = self._place(seconds)
-        if place >= 1:
-            return seconds - self.middle
-        return 2 * self.half_width * (place**3 - place**4 / 2)
-
-    def _place(self, seconds: float) -> float:
-        return min(1.0, max(0.0, (seconds - self.middle) / (2 * self.half_width) + 0.5))
-
-
-class _FlownMoves:
-    """Body rates that melt into each other, and their integral.
-
-    Angles are exact integrals; so are the distances along each body axis. Positions turn with the
-    yaw, so they are summed up in steps of a 32nd of a second (Simpson), in order from the start:
-    a pose depends on its time alone.
-    """
-
-    def __init__(self, groups: tuple[MoveGroup, ...]) -> None:
-        stretches: list[tuple[_Rates, float]] = []
-        for group in groups:
-            stretches.append((_sum_of(group.moves), group.seconds))
-        last = groups[-1]
-        if last.open_ended:
-            total, seconds = stretches[-1]
-            if total[4] == 0:
-                stretches[-1] = (_scaled(total, 1e6 / seconds), 1e6)
-            else:
-                going_on = (*total[:4], 0.0)
-                stretches.append((_scaled(going_on, 1e6 / seconds), 1e6))
-        times = [seconds for _, seconds in stretches]
-        longest = _BLEND_SECONDS / 2
-        start_ramp = _Ramp(min(longest, times[0] / 4), min(longest, times[0] / 4))
-        ramps, begin = [start_ramp], 0.0
-        for before, after in itertools.pairwise(times):
-            begin += before
-            ramps.append(_Ramp(begin, min(longest, before / 4, after / 4)))
-        half_width = min(longest, times[-1] / 4)
-        ramps.append(_Ramp(begin + times[-1] - half_width, half_width))
-        self._ramps = ramps
-        self._rates: list[_Rates] = []
-        for index, (total, seconds) in enumerate(stretches):
-            # Starting and stopping take place inside a stretch and would cost it some of its way.
-            lost = (ramps[0].half_width if index == 0 else 0.0) + (
-                half_width if index == len(stretches) - 1 else 0.0
-            )
-            self._rates.append(_scaled(total, 1 / (seconds - lost)))
-        self._places = [(0.0, 0.0, 0.0)]
-
-    def pose(self, seconds: float) -> CameraPose:
-        step = int(seconds * _STEPS_PER_SECOND)
-        while len(self._places) <= step:
-            self._add_step()
-        start = step / _STEPS_PER_SECOND
-        right, up, forward = self._advance(self._places[step], start, seconds)
-        sums = self._weighted(seconds, _Ramp.integral)
-        return CameraPose(right, up, forward, sums[3], sums[4], 0.0)
-
-    def _add_step(self) -> None:
-        start = (len(self._places) - 1) / _STEPS_PER_SECOND
-        self._places.append(self._advance(self._places[-1], start, start + 1 / _STEPS_PER_SECOND))
-
-    def _advance(
-        self, place: tuple[float, float, float], start: float, end: float
-    ) -> tuple[float, float, float]:
-        first, middle, last = (
-            self._velocity(seconds) for seconds in (start, (start + end) / 2, end)
-        )
-        share = (end - start) / 6
-        right, up, forward = (
-            value + share * (a + 4 * b + c)
-            for value, a, b, c in zip(place, first, middle, last, strict=True)
-        )
-        return right, up, forward
-
-    def _velocity(self, seconds: float) -> tuple[float, float, float]:
-        right, up, forward, _, _ = self._weighted(seconds, _Ramp.value)
-        yaw = math.radians(self._weighted(seconds, _Ramp.integral)[3])
-        return (
-            right * math.cos(yaw) + forward * math.sin(yaw),
-            up,
-            forward * math.cos(yaw) - right * math.sin(yaw),
-        )
-
-    def _weighted(self, seconds: float, of: Callable[[_Ramp, float], float]) -> list[float]:
-        rising = [of(ramp, seconds) for ramp in self._ramps]
-        weights = [before - after for before, after in itertools.pairwise(rising)]
-        return [
-            sum(weight * rates[axis] for weight, rates in zip(weights, self._rates, strict=True))
-            for axis in range(5)
-        ]
-
-
-def _sum_of(moves: tuple[Move, ...]) -> _Rates:
-    right, up, forward, yaw, pitch = (
-        sum(move.amount * _KINDS[move.word].per_amount[axis] for move in moves) for axis in range(5)
-    )
-    return right, up, forward, yaw, pitch
-
-
-def _scaled(rates: _Rates, factor: float) -> _Rates:
-    right, up, forward, yaw, pitch = (rate * factor for rate in rates)
-    return right, up, forward, yaw, pitch
-
-
 def _read_keyframe_file(path: Path) -> CameraPath:
     try:
         document = parse_yaml(decoded(read_document(path, MAX_YAML_BYTES)))
@@ -549,33 +426,3 @@ def _parse_keyframes(text: str) -> CameraPath:
         return CameraPath(keyframes=_checked(frames))
     except ValueError as error:
         raise _wrong(f"the keyframes are malformed: {error}") from error
-
-
-def _between(frames: tuple[Keyframe, ...], seconds: float) -> CameraPose:
-    """Return a cubic through the keyframes (Hermite, central slopes, at rest at both ends)."""
-    if seconds >= frames[-1].seconds:
-        return frames[-1].pose
-    index = next(i for i, frame in enumerate(frames[1:]) if seconds < frame.seconds)
-    first, second = frames[index], frames[index + 1]
-    span = second.seconds - first.seconds
-    place = (seconds - first.seconds) / span
-    square, cube = place**2, place**3
-    weights = (
-        2 * cube - 3 * square + 1,
-        (cube - 2 * square + place) * span,
-        3 * square - 2 * cube,
-        (cube - square) * span,
-    )
-    slopes = _slopes(frames, index), _slopes(frames, index + 1)
-    values = zip(first.pose, slopes[0], second.pose, slopes[1], strict=True)
-    return CameraPose(
-        *(sum(w * value for w, value in zip(weights, four, strict=True)) for four in values)
-    )
-
-
-def _slopes(frames: tuple[Keyframe, ...], index: int) -> tuple[float, ...]:
-    if index in (0, len(frames) - 1):
-        return (0.0,) * 6
-    before, after = frames[index - 1], frames[index + 1]
-    span = after.seconds - before.seconds
-    return tuple((b - a) / span for a, b in zip(before.pose, after.pose, strict=True))

@@ -137,6 +137,21 @@ class Sampling:
         return cls(**trained | chosen)
 
     @property
+    def clip_arguments(self) -> dict[str, Any]:
+        """What of it a call of the pipeline takes, under the same names."""
+        return {
+            name: getattr(self, name)
+            for name in (
+                "num_inference_steps",
+                "guidance_scale",
+                "depth_strength",
+                "track_strength",
+                "control_start",
+                "control_end",
+            )
+        }
+
+    @property
     def negative_prompt_read(self) -> str:
         """What is read of the negative prompt: without guidance nothing."""
         return "" if self.guidance_scale == 1 else self.negative_prompt

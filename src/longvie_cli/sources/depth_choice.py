@@ -177,6 +177,25 @@ class DepthChoice:
             return ModelState("depth", name, missing)
         return ModelState("depth", name)
 
+    def remarks(self, name: str, preset: Preset) -> list[str]:
+        """Return in a line that a guess stands for depth of what the estimator never saw, if so.
+
+        Args:
+            name: What the depth is of.
+            preset: Its own estimator is used where none is named.
+        """
+        if self.video is not None or self._model_folder is not None:
+            return []
+        if self._named(preset) != "embedded":
+            return []
+        better = entry_named("depth-anything-v2-small")
+        return [
+            f"{name}: depth is estimated by the embedded model, which knows landscapes; of streets, "
+            "rooms or people it gives little more than bottom near, top far. If that is what it "
+            f"shows, pass --depth-model small (longvie models pull {better.name}: "
+            f"{better.approximate_bytes / 1e6:.0f} MB, {better.licence})."
+        ]
+
     def check_length(self, num_frames: int, *, fps: int, needed_by: str) -> None:
         """Do nothing if ready depth, where there is any, lasts for so many frames at `fps`.
 

@@ -99,7 +99,7 @@ def random_lens(seed: int, *, width: int, height: int) -> Lens:
     return Lens(width, height, width / 2 / math.tan(math.radians(field_of_view) / 2))
 
 
-class CameraPath:
+class RandomPath:
     """The endless path of one seed over one terrain.
 
     Args:

@@ -9,9 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from longvie_cli.worlds.camera import CameraPath, Lens, Pose, random_lens
+from longvie_cli.settings.camera_path import CameraPath
+from longvie_cli.worlds.camera import Lens, Pose, RandomPath, random_lens
 from longvie_cli.worlds.fields import PERIOD
-from longvie_cli.worlds.followed_path import FollowedPath, GivenPath, PeriodicFloor
+from longvie_cli.worlds.followed_path import FollowedPath, PeriodicFloor
 from longvie_cli.worlds.looks import Look, caption_for, look_for
 from longvie_cli.worlds.raycast import Raycaster
 from longvie_cli.worlds.render import Painter
@@ -70,7 +71,7 @@ class Flight:
         look: Look | None = None,
         geometry: Geometry | None = None,
         num_frames: int = 81,
-        path: GivenPath | None = None,
+        path: CameraPath | None = None,
     ) -> None:
         self.seed = seed
         self.fps = fps
@@ -88,7 +89,7 @@ class Flight:
         self._terrain = terrain
         self._painters: dict[Look, Painter] = {}
         self._raycaster = Raycaster(terrain)
-        self._path: CameraPath | FollowedPath = CameraPath(seed, terrain.corridor.numpy(), tilt)
+        self._path: RandomPath | FollowedPath = RandomPath(seed, terrain.corridor.numpy(), tilt)
         columns = (torch.arange(width) - self.lens.center_x) / self.lens.focal
         rows = (torch.arange(height) - self.lens.center_y) / self.lens.focal
         self._rays = torch.stack(
@@ -104,7 +105,7 @@ class Flight:
         if path is not None:
             self._path = self._following(path, self._path)
 
-    def _following(self, path: GivenPath, own: CameraPath) -> FollowedPath:
+    def _following(self, path: CameraPath, own: RandomPath) -> FollowedPath:
         depth = self.depth(0)
         position, yaw, pitch, roll = own.start
         return FollowedPath(

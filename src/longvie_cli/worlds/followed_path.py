@@ -6,45 +6,19 @@ The lift is computed from the path around a time alone, so every pose can be had
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from longvie_cli.settings.camera_path import CameraPath, CameraPose
 from longvie_cli.worlds.camera import PATH_RATE, FloatArray, Pose, rotation
+from longvie_cli.worlds.camera_motion import CameraMotion
 from longvie_cli.worlds.fields import PERIOD
 
 # The lift begins this much before it is needed and is smoothed over as much again.
 _LOOK_AHEAD_SECONDS = 1.5
 _LEVEL_SECONDS = 3.0
 _BLOCK = 256
-
-
-class RelativePose(Protocol):
-    """A pose from the first frame's point of view: in units of the path, and degrees."""
-
-    @property
-    def right(self) -> float: ...
-    @property
-    def up(self) -> float: ...
-    @property
-    def forward(self) -> float: ...
-    @property
-    def yaw(self) -> float: ...
-    @property
-    def pitch(self) -> float: ...
-    @property
-    def roll(self) -> float: ...
-
-
-class GivenPath(Protocol):
-    """A path of whoever asks for the flight."""
-
-    def pose(self, seconds: float) -> RelativePose:
-        """Returns the pose at a time from the start."""
-
-    def phrases(self, start_seconds: float, end_seconds: float) -> list[tuple[str, float]]:
-        """Returns what the camera does in a stretch of time, with the seconds each fills."""
 
 
 Floor = Callable[[FloatArray, FloatArray], FloatArray]
@@ -79,7 +53,7 @@ class FollowedPath:
 
     def __init__(
         self,
-        path: GivenPath,
+        path: CameraPath,
         *,
         position: FloatArray,
         yaw: float,
@@ -89,7 +63,7 @@ class FollowedPath:
         floor: Floor,
         margin: float,
     ) -> None:
-        self._path = path
+        self._path, self._motion = path, CameraMotion(path)
         self._position, self._yaw, self._pitch = position, yaw, pitch
         self._roll = roll
         self._unit, self._floor, self._margin = unit, floor, margin
@@ -98,7 +72,7 @@ class FollowedPath:
 
     def pose(self, seconds: float) -> Pose:
         """Returns the pose at a time from the start."""
-        given = self._path.pose(seconds)
+        given = self._motion.pose(seconds)
         position = self._place(given)
         position[1] += self._lift(seconds)
         return Pose(
@@ -114,7 +88,7 @@ class FollowedPath:
         """Returns what the path says the camera does."""
         return self._path.phrases(start_seconds, end_seconds)
 
-    def _place(self, given: RelativePose) -> FloatArray:
+    def _place(self, given: CameraPose) -> FloatArray:
         sin, cos = math.sin(self._yaw), math.cos(self._yaw)
         across = given.right * cos + given.forward * sin
         along = given.right * sin - given.forward * cos
@@ -147,7 +121,7 @@ class FollowedPath:
         # One more tick each way for the spline.
         ticks = np.arange(block * _BLOCK - 2 * reach - 1, (block + 1) * _BLOCK + 2 * reach + 1)
         places = np.array(
-            [self._place(self._path.pose(max(0, int(tick)) / PATH_RATE)) for tick in ticks]
+            [self._place(self._motion.pose(max(0, int(tick)) / PATH_RATE)) for tick in ticks]
         )
         lowest = self._floor(places[:, 0], places[:, 2]) + self._margin
         needed = np.maximum(lowest - places[:, 1], 0.0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -20,13 +19,8 @@ from longvie_cli.errors import ControlError, MediaError
 from longvie_cli.media.writer import VideoWriter
 from longvie_cli.settings.presets import load_preset
 from longvie_cli.timeline import ClipGeometry
+from recorded import released_example
 
-RELEASED = Path(
-    os.environ.get(
-        "LONGVIE_EXAMPLE_DIR",
-        Path(__file__).parents[3].parent / "shared" / "released-example",
-    )
-)
 HEIGHT, WIDTH = 16, 32
 
 
@@ -200,10 +194,7 @@ def test_a_file_that_is_no_video_is_refused(make_folder: Callable[..., Path]) ->
 @pytest.fixture
 def released() -> Path:
     """The released example."""
-    folder = RELEASED / "ride_horse"
-    if not (folder / "cond.json").is_file():
-        pytest.skip(f"no released example: {RELEASED} (set LONGVIE_EXAMPLE_DIR)")
-    return folder
+    return released_example()
 
 
 def test_the_released_example_has_the_clips_of_longvie2(released: Path) -> None:

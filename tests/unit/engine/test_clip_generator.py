@@ -14,6 +14,7 @@ from longvie_cli.errors import ResumableError
 from longvie_cli.models.pipeline import LongViePipeline
 from longvie_cli.progress import SilentProgress
 from longvie_cli.settings.presets import Preset, TrackGrid
+from longvie_cli.settings.sampling import Sampling
 from small_models import small_pipeline
 
 HEIGHT, WIDTH, NUM_FRAMES = 32, 48, 9
@@ -33,6 +34,10 @@ def small_preset(**changes: Any) -> Preset:
         "track_grid": TrackGrid(columns=4, rows=3),
     }
     return Preset(**(numbers | changes))
+
+
+def small_sampling(*, seed: int = 5, **chosen: Any) -> Sampling:
+    return Sampling.of(small_preset(), seed=seed, **chosen)
 
 
 @pytest.fixture(scope="module")
@@ -64,12 +69,12 @@ class Steps(SilentProgress):
 def test_a_new_generator_continues_from_a_tail_with_the_same_frames(
     pipeline: LongViePipeline,
 ) -> None:
-    generator = ClipGenerator(pipeline, small_preset(), seed=5)
+    generator = ClipGenerator(pipeline, small_preset(), small_sampling())
     first = generator.generate(0, "a hill", image=control(9)[0], dense=control(1))
     tail = first.tail(8)
     assert np.array_equal(tail, first.frames[-8:])
     second = generator.generate(1, "a hill", history=tail, dense=control(2))
-    fresh = ClipGenerator(pipeline, small_preset(), seed=5)
+    fresh = ClipGenerator(pipeline, small_preset(), small_sampling())
     again = fresh.generate(1, "a hill", image=tail[-1], history=tail, dense=control(2))
     assert (second.index, again.index) == (1, 1)
     assert np.array_equal(second.frames, again.frames)
@@ -78,7 +83,8 @@ def test_a_new_generator_continues_from_a_tail_with_the_same_frames(
 
 def test_is_the_pipelines_own_call(pipeline: LongViePipeline) -> None:
     preset = small_preset(negative_prompt="fog", guidance_scale=3.0)
-    made = ClipGenerator(pipeline, preset, seed=7, sparse_scale=0.5).generate(
+    sampling = Sampling.of(preset, seed=7, track_strength=0.5)
+    made = ClipGenerator(pipeline, preset, sampling).generate(
         0, "a hill", image=control(9)[0], dense=control(1), sparse=control(2)
     )
     expected = pipeline(
@@ -89,14 +95,14 @@ def test_is_the_pipelines_own_call(pipeline: LongViePipeline) -> None:
         negative_prompt="fog",
         guidance_scale=3.0,
         num_inference_steps=2,
-        sparse_scale=0.5,
+        track_strength=0.5,
         seed=7,
     ).frames
     assert np.array_equal(made.frames, expected)
 
 
 def test_a_clip_with_a_seed_of_its_own_has_its_own_noise(pipeline: LongViePipeline) -> None:
-    generator = ClipGenerator(pipeline, small_preset(), seed=5)
+    generator = ClipGenerator(pipeline, small_preset(), small_sampling())
 
     def made(generator: ClipGenerator, **options: int) -> np.ndarray:
         return generator.generate(0, "a hill", image=control(9)[0], **options).frames
@@ -104,14 +110,18 @@ def test_a_clip_with_a_seed_of_its_own_has_its_own_noise(pipeline: LongViePipeli
     shared = made(generator)
     own = made(generator, seed=6)
     assert not np.array_equal(own, shared)
-    assert np.array_equal(own, made(ClipGenerator(pipeline, small_preset(), seed=6)))
+    assert np.array_equal(
+        own, made(ClipGenerator(pipeline, small_preset(), small_sampling(seed=6)))
+    )
     # And the run's noise is as it was.
     assert np.array_equal(made(generator), shared)
 
 
 def test_the_control_range_reaches_the_pipeline(pipeline: LongViePipeline) -> None:
     generator = ClipGenerator(
-        pipeline, small_preset(), seed=7, num_inference_steps=4, control_start=0.25, control_end=0.5
+        pipeline,
+        small_preset(),
+        small_sampling(seed=7, num_inference_steps=4, control_start=0.25, control_end=0.5),
     )
     made = generator.generate(0, "a hill", image=control(9)[0], dense=control(1))
     options: dict[str, Any] = {"num_inference_steps": 4, "guidance_scale": 2.0, "seed": 7}
@@ -122,7 +132,7 @@ def test_the_control_range_reaches_the_pipeline(pipeline: LongViePipeline) -> No
 
 
 def test_first_frame_starts_from_the_runs_noise(pipeline: LongViePipeline) -> None:
-    generator = ClipGenerator(pipeline, small_preset(), seed=5)
+    generator = ClipGenerator(pipeline, small_preset(), small_sampling())
     starts = []
     hook = pipeline.transformer.register_forward_pre_hook(lambda _, args: starts.append(args[0]))
     try:
@@ -137,7 +147,7 @@ def test_first_frame_starts_from_the_runs_noise(pipeline: LongViePipeline) -> No
 def test_every_step_is_reported(pipeline: LongViePipeline) -> None:
     progress = Steps()
     generator = ClipGenerator(
-        pipeline, small_preset(), seed=5, num_inference_steps=3, progress=progress
+        pipeline, small_preset(), small_sampling(num_inference_steps=3), progress=progress
     )
     generator.generate(0, "a hill", image=control(9)[0])
     assert progress.said == [
@@ -150,7 +160,7 @@ def test_every_step_is_reported(pipeline: LongViePipeline) -> None:
 
 
 def test_a_prompt_is_encoded_once_for_neighbouring_clips(pipeline: LongViePipeline) -> None:
-    generator = ClipGenerator(pipeline, small_preset(), seed=5)
+    generator = ClipGenerator(pipeline, small_preset(), small_sampling())
     calls: list[object] = []
     hook = pipeline.text_encoder.register_forward_hook(lambda *_: calls.append(None))
     try:
@@ -179,7 +189,7 @@ def test_out_of_memory_says_that_the_command_continues(
     hook = pipeline.transformer.register_forward_pre_hook(fail)
     try:
         with pytest.raises(expected) as caught:
-            ClipGenerator(pipeline, small_preset(), seed=5).generate(
+            ClipGenerator(pipeline, small_preset(), small_sampling()).generate(
                 0, "a hill", image=control(9)[0]
             )
     finally:

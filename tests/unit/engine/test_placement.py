@@ -24,7 +24,7 @@ from longvie_cli.errors import InputError, MissingResourceError, UsageError
 from longvie_cli.kernels.quantized_linear import QuantizedLinear
 from longvie_cli.models.pipeline import LongViePipeline
 from longvie_cli.settings.presets import Preset, TrackGrid
-from longvie_cli.settings.sampling import Offload, Quantize
+from longvie_cli.settings.sampling import Offload, Quantize, Sampling
 from small_models import small_pipeline
 
 PRESET = Preset(
@@ -46,7 +46,8 @@ def control(seed: int) -> np.ndarray:
 
 
 def two_clips(pipeline: LongViePipeline, **arguments: object) -> np.ndarray:
-    generator = ClipGenerator(pipeline, PRESET, seed=5, **arguments)  # type: ignore[arg-type]
+    sampling = Sampling.of(PRESET, seed=5)
+    generator = ClipGenerator(pipeline, PRESET, sampling, **arguments)  # type: ignore[arg-type]
     first = generator.generate(
         0, "a hill", image=control(9)[0], dense=control(1), sparse=control(2)
     )
@@ -76,7 +77,8 @@ def test_offloading_changes_no_frame(folder: Path, resident: np.ndarray, offload
 def test_offloading_without_the_text_encoder_changes_no_frame(
     folder: Path, resident: np.ndarray, offload: Offload
 ) -> None:
-    tokenizer, text_encoder = load_preset_text_encoder(PRESET, weights=folder, offload=offload)
+    sampling = Sampling.of(PRESET, offload=offload)
+    tokenizer, text_encoder = load_preset_text_encoder(PRESET, sampling, weights=folder)
     reader = small_pipeline()
     reader.tokenizer, reader.text_encoder = tokenizer, text_encoder
     with torch.no_grad():
@@ -85,7 +87,7 @@ def test_offloading_without_the_text_encoder_changes_no_frame(
     assert pipeline.text_encoder is None and pipeline.tokenizer is None
     assert np.array_equal(two_clips(pipeline, prompt_embeds=embeds), resident)
     with pytest.raises(InputError, match="without its text encoder"):
-        ClipGenerator(pipeline, PRESET, seed=5).generate(0, "a hill", image=control(9)[0])
+        ClipGenerator(pipeline, PRESET, sampling).generate(0, "a hill", image=control(9)[0])
 
 
 @pytest.mark.parametrize("kind", ["int8", "fp8"])

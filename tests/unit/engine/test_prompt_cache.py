@@ -13,6 +13,7 @@ from longvie_cli.engine.prompt_cache import prompt_embeds
 from longvie_cli.errors import MissingResourceError
 from longvie_cli.run_folder.layout import RunFolder
 from longvie_cli.settings.presets import load_preset
+from longvie_cli.settings.sampling import Sampling
 
 PRESET = load_preset("tiny")
 HASHES = {"text_encoder/model.safetensors": "1", "vae/model.safetensors": "2"}
@@ -27,10 +28,14 @@ def run(tmp_path: Path) -> RunFolder:
 
 
 def embeds_of(
-    run: RunFolder, texts: list[str] = TEXTS, **changes: object
+    run: RunFolder,
+    texts: list[str] = TEXTS,
+    *,
+    dtype: str = "float32",
+    model_hashes: dict[str, str] = HASHES,
 ) -> dict[str, torch.Tensor]:
-    arguments = {"model_hashes": HASHES, "device": "cpu", "dtype": "float32"} | changes
-    return prompt_embeds(run, PRESET, texts, **arguments)  # type: ignore[arg-type]
+    sampling = Sampling.of(PRESET, dtype=dtype)
+    return prompt_embeds(run, PRESET, texts, sampling, model_hashes=model_hashes)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

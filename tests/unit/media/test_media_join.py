@@ -11,15 +11,21 @@ import pytest
 from longvie_cli.errors import MediaError, OutputConflictError
 from longvie_cli.media.join import is_joinable, join_clips
 from longvie_cli.media.metadata import encode_settings, read_settings
-from longvie_cli.media.packets import read_packets, read_sound
+from longvie_cli.media.packets import read_packets
 from longvie_cli.media.probe import probe_video
 from longvie_cli.media.reader import count_frames, read_frames
+from longvie_cli.media.sound import SoundPart, read_sound
 
 
 def _frames(path, height=48, width=64):
     return np.stack(
         list(read_frames(probe_video(path), fps=None, height=height, width=width, fit="native"))
     )
+
+
+def _whole(path, seconds=98 / 16):
+    """Return the sound of a file from its beginning, for the four clips."""
+    return [SoundPart(read_sound(path), 0, seconds)]
 
 
 @pytest.fixture
@@ -190,7 +196,7 @@ SOUND = [
 def test_sound_goes_along_and_ends_with_the_picture(ffmpeg, clips, tmp_path, name, codec):
     sound, output = tmp_path / name, tmp_path / "out.mp4"
     ffmpeg("-f", "lavfi", "-i", "sine=f=440:d=20:r=48000", *codec, sound)
-    join_clips(clips, output, fps=16, metadata=None, audio=sound, overwrite=False)
+    join_clips(clips, output, fps=16, metadata=None, sound=_whole(sound), overwrite=False)
     assert read_sound(output).codec == "aac"
     packets = read_packets(output)
     assert packets.timestamps == tuple(1000 * index for index in range(98))
@@ -206,7 +212,7 @@ def test_sound_goes_along_and_ends_with_the_picture(ffmpeg, clips, tmp_path, nam
 def test_aac_is_copied_not_encoded_again(ffmpeg, clips, tmp_path):
     sound, output = tmp_path / "sound.m4a", tmp_path / "out.mp4"
     ffmpeg("-f", "lavfi", "-i", "sine=d=20:r=48000", "-c:a", "aac", sound)
-    join_clips(clips, output, fps=16, metadata=None, audio=sound, overwrite=False)
+    join_clips(clips, output, fps=16, metadata=None, sound=_whole(sound), overwrite=False)
 
     def hashes(path):
         report = ffmpeg("-i", path, "-map", "0:a", "-c", "copy", "-f", "framecrc", "pipe:1")
@@ -227,7 +233,7 @@ def test_sound_begins_with_the_first_picture(ffmpeg, clips, numbered_video, tmp_
         *("-f", "lavfi", "-i", tone, "-itsoffset", "1.5", "-i", picture),
         *("-map", "0", "-map", "1", "-c:v", "copy", "-c:a", codec, source),
     )
-    join_clips(clips, output, fps=16, metadata=None, audio=source, overwrite=False)
+    join_clips(clips, output, fps=16, metadata=None, sound=_whole(source), overwrite=False)
     raw = ffmpeg("-i", output, "-map", "0:a", "-f", "s16le", "-ac", "1", "pipe:1")
     loud = np.flatnonzero(np.abs(np.frombuffer(raw, np.int16)) > 5000)
     assert loud[0] / 48000 < 2 * 1024 / 48000
@@ -237,11 +243,13 @@ def test_sound_begins_with_the_first_picture(ffmpeg, clips, numbered_video, tmp_
 def test_short_sound_does_not_shorten_the_picture(ffmpeg, clips, tmp_path):
     sound, output = tmp_path / "sound.wav", tmp_path / "out.mp4"
     ffmpeg("-f", "lavfi", "-i", "sine=d=1", sound)
-    assert join_clips(clips, output, fps=16, metadata=None, audio=sound, overwrite=False) == 98
+    assert (
+        join_clips(clips, output, fps=16, metadata=None, sound=_whole(sound), overwrite=False) == 98
+    )
 
 
 def test_a_video_without_sound_is_said(clips, tmp_path):
     output = tmp_path / "out.mp4"
     with pytest.raises(MediaError, match="no sound"):
-        join_clips(clips, output, fps=16, metadata=None, audio=clips[0], overwrite=False)
+        join_clips(clips, output, fps=16, metadata=None, sound=_whole(clips[0]), overwrite=False)
     assert not output.exists()

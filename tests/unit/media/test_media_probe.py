@@ -159,6 +159,6 @@ def test_packets_tell_b_frames_and_constant_rate(ffmpeg, tmp_path):
     source = ("-f", "lavfi", "-i", "testsrc2=s=64x48:r=16:d=2")
     ffmpeg(*source, "-c:v", "libx264", "-bf", "3", path)
     packets = read_packets(path)
-    assert not packets.in_decoding_order
+    assert packets.delay
     assert packets.is_constant(16)
     assert not packets.is_constant(15)

@@ -46,7 +46,7 @@ def test_timestamps_are_exact(write_clip, moving_frames, fps):
     assert packets.average_fps == fps
     assert packets.is_constant(fps)
     assert packets.timestamps[0] == 0
-    assert packets.in_decoding_order
+    assert packets.delay == 0
     assert len(packets.timestamps) == 33
 
 

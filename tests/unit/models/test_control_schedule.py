@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from longvie_cli.errors import InputError
-from longvie_cli.models.pipeline import LongViePipeline, controlled_steps
+from longvie_cli.models.flow_matching import controlled_steps
+from longvie_cli.models.pipeline import LongViePipeline
 from small_models import small_pipeline
 
 HEIGHT, WIDTH, NUM_FRAMES = 32, 48, 5
@@ -86,9 +87,9 @@ def run(pipeline: LongViePipeline, steps: int = 2, **options: Any) -> np.ndarray
     ("options", "branches", "videos"),
     [
         ({}, {"dense", "sparse", "shared"}, 5),
-        ({"dense_scale": 0.0}, {"sparse", "shared"}, 3),
-        ({"sparse_scale": 0.0}, {"dense", "shared"}, 3),
-        ({"dense_scale": 0.0, "sparse_scale": 0.0}, set(), 1),
+        ({"depth_strength": 0.0}, {"sparse", "shared"}, 3),
+        ({"track_strength": 0.0}, {"dense", "shared"}, 3),
+        ({"depth_strength": 0.0, "track_strength": 0.0}, set(), 1),
         ({"control_start": 0.1, "control_end": 0.2}, set(), 1),
     ],
 )

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from longvie_cli.errors import ControlError, InputError
-from longvie_cli.models.pipeline import ControlPair, LongViePipeline
+from longvie_cli.models.long_video import ControlPair
+from longvie_cli.models.pipeline import LongViePipeline
 from small_models import small_pipeline
 
 HEIGHT, WIDTH, NUM_FRAMES = 32, 48, 9

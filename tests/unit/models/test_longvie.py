@@ -75,10 +75,10 @@ def test_scale_zero_skips_the_branch() -> None:
     for name in ("dense", "sparse"):
         for block in getattr(transformer, f"{name}_blocks"):
             block.register_forward_hook(lambda *_, name=name: ran.append(name))
-    off = transformer(**given, **control, dense_scale=0.0, sparse_scale=0.0).sample
+    off = transformer(**given, **control, depth_strength=0.0, track_strength=0.0).sample
     assert ran == []
     assert torch.equal(off, transformer(**given).sample)
-    dense_alone = transformer(**given, **control, sparse_scale=0.0).sample
+    dense_alone = transformer(**given, **control, track_strength=0.0).sample
     assert set(ran) == {"dense"}
     assert torch.equal(dense_alone, transformer(**given, dense=control["dense"]).sample)
     assert not torch.equal(dense_alone, transformer(**given, **control).sample)
@@ -93,8 +93,10 @@ def test_addition_is_linear_in_both_scales() -> None:
     last: list[Tensor] = []
     transformer.norm_out.register_forward_pre_hook(lambda _, args: last.append(args[0]))
 
-    def tokens(dense_scale: float, sparse_scale: float) -> Tensor:
-        transformer(**given, **control, dense_scale=dense_scale, sparse_scale=sparse_scale)
+    def tokens(depth_strength: float, track_strength: float) -> Tensor:
+        transformer(
+            **given, **control, depth_strength=depth_strength, track_strength=track_strength
+        )
         return last[-1]
 
     plain = tokens(0.0, 0.0)

@@ -107,7 +107,7 @@ def test_control_that_is_off_is_not_encoded(pipeline: LongViePipeline) -> None:
         return pipeline("a hill", frames(1)[0], num_frames=5, **options, **QUICK).frames
 
     control = {"dense": frames(5), "sparse": frames(5, 1)}
-    assert np.array_equal(run(**control, dense_scale=0.0, sparse_scale=0.0), run())
+    assert np.array_equal(run(**control, depth_strength=0.0, track_strength=0.0), run())
     assert not np.array_equal(run(**control), run())
 
 

@@ -61,7 +61,7 @@ def test_a_named_settings_file_stands_for_the_local_one(tmp_path: Path) -> None:
     other = tmp_path / "other.yaml"
     other.write_text("crf: 30")
     request = generate_request(tmp_path, local="seed: 2", config=other)
-    assert (request.seed, request.crf) == (0, 30)
+    assert (request.seed, request.crf) == (None, 30)
 
 
 def test_a_length_flag_hides_every_length_beneath_it(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,21 +11,6 @@ import pytest
 from longvie_cli.media.probe import probe_video
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-
-
-@pytest.fixture
-def environment(tmp_path: Path) -> dict[str, str]:
-    """PATH with a `longvie` that is this Python's, few steps, no guidance."""
-    command = tmp_path / "bin" / "longvie"
-    command.parent.mkdir()
-    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m longvie_cli "$@"\n')
-    command.chmod(0o755)
-    return dict(
-        os.environ,
-        PATH=f"{command.parent}{os.pathsep}{os.environ['PATH']}",
-        LONGVIE_STEPS="1",
-        LONGVIE_GUIDANCE="1",
-    )
 
 
 def run(script: str, *arguments: str, environment: dict[str, str], folder: Path) -> None:
