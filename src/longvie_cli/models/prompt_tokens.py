@@ -107,14 +107,14 @@ def _tokenizer_folder(preset: Preset) -> Path | None:
     """Return where the tokenizer of a preset lies, None where it was not fetched."""
     if preset.weights is None and not preset.models:
         return preset_folder(preset.name) / "tokenizer"
-    from longvie_cli.models.weights.load import ReleasedFiles, base_sources, find_weights
+    from longvie_cli.models.weights.sources import ReleasedFiles, base_files, find_weights
 
     try:
         source = find_weights(preset)
     except MissingResourceError:
         return None
     if isinstance(source, ReleasedFiles):
-        return base_sources(source.base)[1]
+        return base_files(source.base).tokenizer
     return source / "tokenizer"
 
 

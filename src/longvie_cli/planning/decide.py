@@ -231,7 +231,7 @@ def judge_loras(loras: Sequence[LoraFile], preset: Preset, progress: Progress) -
     if not loras:
         return
     from longvie_cli.models.lora_files import judge_lora
-    from longvie_cli.models.weights.load import transformer_of
+    from longvie_cli.models.weights.components import transformer_of
 
     transformer = transformer_of(preset)
     for lora in loras:

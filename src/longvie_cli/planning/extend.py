@@ -110,7 +110,7 @@ def preset_of(request: ExtendRequest, earlier: Earlier) -> Preset:
     )
     weights = request.weights or (earlier.weights if same else None)
     if weights is not None:
-        from longvie_cli.models.weights.load import find_weights
+        from longvie_cli.models.weights.sources import find_weights
 
         preset = preset.model_copy(update={"weights": weights})
         find_weights(preset)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from longvie_cli.controls.normalization import DepthRange
     from longvie_cli.media.probe import SourceVideo
-    from longvie_cli.media.scenes import SceneScan
+    from longvie_cli.media.scenes import SceneChange, SceneScan
 
 
 # A container's duration may be this many frames off what its frames give once resampled.
@@ -128,9 +128,10 @@ class VideoSource(MadeSource):
         from longvie_cli.sources.conversions import describe_conversion
 
         height, width = self.preset.control_size
-        return describe_conversion(
+        lines = describe_conversion(
             self.video, height=height, width=width, fps=self.preset.fps, fit=self.fit
         )
+        return lines + self.depth.remarks(self.name, self.preset)
 
     def picture(self, frame: int) -> NDArray[np.uint8]:
         from longvie_cli.media.reader import read_frames
@@ -175,10 +176,11 @@ class VideoSource(MadeSource):
         progress.finish(stage)
         return self._scans[num_frames]
 
-    def scene_cuts(self, num_frames: int, progress: Progress) -> tuple[int, ...]:
+    def scene_changes(self, num_frames: int, progress: Progress) -> tuple[SceneChange, ...]:
         if self.pingpong:
-            return self._scan(None, progress).cuts
-        return tuple(cut for cut in self._scan(num_frames, progress).cuts if cut < num_frames)
+            return self._scan(None, progress).changes
+        changes = self._scan(num_frames, progress).changes
+        return tuple(change for change in changes if change.frame < num_frames)
 
     def caption(self, spec: ClipSpec) -> str:
         return ""
@@ -202,7 +204,9 @@ class VideoSource(MadeSource):
             layout=control_layout(
                 self.preset,
                 self.depth_range,
-                self.scene_cuts(num_frames, progress) if self.at_cut == "restart" else (),
+                tuple(change.frame for change in self.scene_changes(num_frames, progress))
+                if self.at_cut == "restart"
+                else (),
             ),
             fit=self.fit,
             depth=self.depth.load(

@@ -59,8 +59,8 @@ def extract_controls(
         raise locked
     needed = extraction_bytes(source, preset, job.num_frames)
     say_disk(needed, request.output, progress, only_if_short=True)
-    for note in job.notes:
-        progress.message(note)
+    for note in (*source.conversions(), *job.notes):
+        progress.note(note)
     source.write_controls(
         request.output,
         job.num_frames,
@@ -94,7 +94,7 @@ def plan(request: ExtractControlsRequest, progress: Progress | None = None) -> J
     progress.message(f"source: {source.name}")
     inputs = [*source.conversions(), *job.notes]
     for line in inputs:
-        progress.message(line)
+        progress.note(line)
     clips: list[dict[str, Any]] = []
     for spec in specs:
         first = spec.first_frame + spec.skip_frames
