@@ -31,7 +31,11 @@ def _copy_clip(tmp_path: Path, source: str, target: str, *, index: int = 1) -> N
 @pytest.mark.parametrize("delivered", [True, False])
 @pytest.mark.parametrize(
     "other",
-    [("--seed", "5", "-p", "dunes"), ("--seed", "3", "-p", "dunes"), ("--seed", "3", "-p", "hills")],
+    [
+        ("--seed", "5", "-p", "dunes"),
+        ("--seed", "3", "-p", "dunes"),
+        ("--seed", "3", "-p", "hills"),
+    ],
     ids=["seed and prompt", "prompt", "nothing"],
 )
 def test_a_clip_copied_from_another_run_is_made_again(
@@ -70,7 +74,9 @@ def test_a_record_edited_to_fit_is_still_not_of_this_run(longvie, tmp_path: Path
     assert (frames_of(tmp_path / "a.mp4") == wanted).all()
 
 
-def test_a_finished_file_of_another_run_is_not_taken_for_this_one_s(longvie, tmp_path: Path) -> None:
+def test_a_finished_file_of_another_run_is_not_taken_for_this_one_s(
+    longvie, tmp_path: Path
+) -> None:
     command = _run(longvie, "a", "--seed", "3", "-p", "hills")
     _run(longvie, "b", "--seed", "5", "-p", "dunes")
     wanted = (tmp_path / "a.mp4").read_bytes()
