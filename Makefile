@@ -20,14 +20,15 @@ else
 TORCH_WHAT = torch $(TORCH) as PyPI has it, about 2.7 GB on Linux (make CUDA=0: for the CPU, 200 MB)
 TORCH_ARGS = "torch==$(TORCH)"
 endif
-PIP = $(BIN)/python -m pip install $$(test -t 1 || echo --quiet)
+# Progress for people, not for logs.
+PIP = quiet=; test -t 1 || quiet=--quiet; $(BIN)/python -m pip install $$quiet
 
 # torch first and alone: with torch present no later requirement makes pip fetch a CUDA build.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Fetching $(TORCH_WHAT)"
 	$(PIP) $(TORCH_ARGS) $(TORCH_ELSE)
-	@echo "Fetching longvie's other packages, about 300 MB"
+	@echo "Fetching longvie's other packages, about 230 MB"
 	$(PIP) -c constraints.txt -e ".[dev]"
 	touch $@
 

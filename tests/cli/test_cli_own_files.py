@@ -21,7 +21,7 @@ QUICK = ("--seconds", "0.5", "--steps", "1", "--guidance", "1")
 def test_a_list_of_hashes_reaches_no_file_outside_its_folder(tmp_path: Path, name: str) -> None:
     (tmp_path / "victim").write_text("mine")
     (tmp_path / "controls").mkdir()
-    listed = {"files": {name.format(victim=tmp_path / "victim"): "00"}}
+    listed = {"files": {name.format(victim=tmp_path / "victim"): "00"}, "videos": {}}
     (tmp_path / "controls" / HASHES_NAME).write_bytes(sealed_json(listed))
     files = WrittenFiles(tmp_path / "controls")
     assert files.damaged() == []

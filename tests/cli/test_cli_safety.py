@@ -97,16 +97,17 @@ def test_a_line_break_in_a_name_is_refused_before_any_work(
     for arguments, code in (
         ((*flight, "-o", f"a{end}b.mp4"), 2),
         ((*flight, "--run-dir", f"a{end}b", "-o", "out.mp4"), 2),
-        (("extend", name, "-p", "x", "-o", "out.mp4"), 2),
-        (("stitch", name, "-o", "out.mp4"), 5),
+        (("extend", name, "-p", "x", "-o", f"a{end}b.mp4"), 2),
+        (("stitch", name, "-o", f"a{end}b.mp4"), 2),
     ):
         outcome = longvie(*arguments)
         assert outcome.code == code, outcome.err
-        assert "line break cannot be joined" in outcome.err
+        assert "line break cannot be told" in outcome.err
     assert {path.name for path in tmp_path.iterdir()} == {name}
     if end == "\r":
         return
-    # As a source alone it is as good as any.
+    # As an input it is as good as any.
+    assert longvie("stitch", name, name, "-o", "twice.mp4").code == 0
     source = ("--video", name, "-p", "dunes", "--seconds", "0.4", *QUICK)
     outcome = longvie("generate", *source, "-o", "out.mp4")
     assert outcome.code == 0, outcome.err

@@ -15,7 +15,7 @@ from delivered import QUICK, frames_of
 from longvie_cli.media.metadata import read_settings
 from longvie_cli.media.writer import VideoWriter
 from longvie_cli.models.weights.convert import convert_released
-from longvie_cli.models.weights.load import ReleasedFiles
+from longvie_cli.models.weights.sources import ReleasedFiles
 from longvie_cli.run_folder.layout import RunFolder
 from released_checkpoints import (
     random_pipeline,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from longvie_cli.cli import flags as f
 from longvie_cli.cli import options as o
 from longvie_cli.cli.command import command
 
@@ -25,19 +26,28 @@ class Joining:
     ]
     audio: Annotated[
         str | None,
-        o.flag(o.OUTPUT, "Sound of the file.", metavar="none|FILE", values=("none",)),
+        f.flag(
+            f.OUTPUT,
+            "Sound of the file; default that of each input, beside its own frames. source: of the "
+            "video a run was made from, also where the run is silent.",
+            metavar="none|source|FILE",
+            values=("none", "source"),
+        ),
     ]
 
 
 @command(
-    *(Joining, o.Output, o.Replacing, o.EmbeddedSettings),
+    *(Joining, o.Output, o.DryRun, o.Replacing, o.EmbeddedSettings),
     examples=(
         "longvie stitch out.longvie -o out.mp4",
         "longvie stitch first.mp4 second.mp4 --audio music.mp3 -o both.mp4",
     ),
 )
-def stitch(request: StitchRequest, console: Console) -> JobResult:
-    """Join the clips of runs, or single files, into one mp4 without encoding again."""
+def stitch(request: StitchRequest, console: Console, dry_run: bool) -> JobResult:
+    """Join the clips of runs, or single files, into one mp4 without encoding a frame again.
+
+    Their sound goes along, each beside its own frames.
+    """
     from longvie_cli.workflows import stitch as workflow
 
-    return workflow.stitch(request, console)
+    return workflow.plan(request, console) if dry_run else workflow.stitch(request, console)

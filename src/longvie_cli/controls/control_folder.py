@@ -384,8 +384,8 @@ class _FolderMaker:
                 _hold(tracks.points, held),
                 _hold(tracks.visible, held),
             )
-            self._write_video(clips[index].track, pictures)
-            self._written.add([clips[index].depth, clips[index].track])
+            sparse = self._write_video(clips[index].track, pictures)
+            self._written.add([], [dense, sparse])
             self._progress.advance("tracks", detail=f"clip {index + 1} of {len(clips)}")
         self._progress.finish("tracks")
 

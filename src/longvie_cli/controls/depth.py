@@ -16,7 +16,6 @@ from safetensors import SafetensorError
 from longvie_cli.disk.folder_hashes import folder_hashes
 from longvie_cli.disk.hashing import fingerprint
 from longvie_cli.errors import ControlError, MissingResourceError
-from longvie_cli.media.frames import resize_frame
 
 if TYPE_CHECKING:
     import torch
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
 _MODEL_TYPES = ("depth_anything", "dpt")
 _NEAREST_METRES = 1e-3
 _PREPROCESSOR_NAME = "preprocessor_config.json"
-# Pillow's number of the filter, which preprocessors write.
-_BICUBIC = 3
 # Pixels of the network's input estimated at once: two frames of 518 x 896 on a CPU, sixteen on a
 # GPU. More are no faster there, and the finest maps of the head take 60 times their bytes.
 _CPU_BATCH_PIXELS = 1 << 20
@@ -69,12 +66,11 @@ class DepthEstimator(Protocol):
 class TransformersDepthEstimator:
     """Runs a depth model of transformers (Depth Anything V1 and V2, DPT) from a local folder.
 
-    The folder holds `config.json`, `model.safetensors` and `preprocessor_config.json`. Of the last
-    count `size` (height, width), `do_resize`, `resample` (bicubic only), `keep_aspect_ratio`,
-    `ensure_multiple_of`, `image_mean` and `image_std`; without `size` frames keep theirs, rounded
-    to the multiple. The model gets the same picture as from transformers' `DPTImageProcessorPil`,
-    and the estimate is resized back to the frame as by its `post_process_depth_estimation`
-    (bicubic), metres once they have become disparity.
+    The folder holds `config.json`, `model.safetensors` and `preprocessor_config.json`, which
+    transformers' `DPTImageProcessorPil` reads; only where it names no `size`, or says not to
+    resize, frames keep theirs, rounded to `ensure_multiple_of`. The estimate is resized back to the
+    frame as by its `post_process_depth_estimation` (bicubic), metres once they have become
+    disparity.
 
     On a GPU matrix products are float16, which has the precision that depth is stored with; the
     rest, and everything on a CPU, is float32.
@@ -100,38 +96,30 @@ class TransformersDepthEstimator:
             raise MissingResourceError(
                 f"{folder}: no loadable depth model: it has no .safetensors file."
             )
-        from transformers import AutoConfig
+        from transformers import AutoConfig, DPTImageProcessorPil
 
         try:
             settings: dict[str, Any] = json.loads((folder / _PREPROCESSOR_NAME).read_text("utf-8"))
+            self._processor = DPTImageProcessorPil(**settings)
             # Told not to run code of the folder, or transformers would ask on stdin.
             config = AutoConfig.from_pretrained(
                 folder, local_files_only=True, trust_remote_code=False
             )
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError) as error:
             raise MissingResourceError(f"{folder}: no loadable depth model: {error}") from error
         if config.model_type not in _MODEL_TYPES:
             raise ControlError(
                 f"{folder}: a depth model of type {config.model_type} is not supported.",
                 hint=f"Use one of {', '.join(_MODEL_TYPES)}.",
             )
-        resample = settings.get("resample", _BICUBIC)
-        if resample != _BICUBIC or settings.get("do_pad"):
-            raise ControlError(
-                f"{folder / _PREPROCESSOR_NAME}: resample {resample} or do_pad is not supported."
-            )
+        if settings.get("do_pad"):
+            raise ControlError(f"{folder / _PREPROCESSOR_NAME}: do_pad is not supported.")
         self._folder = folder
         self._device = device
         self._half = device.startswith("cuda")
         self._batch_size = batch_size
         self._metric = getattr(config, "depth_estimation_type", "relative") == "metric"
-        self._mean = settings.get("image_mean", [0.485, 0.456, 0.406])
-        self._std = settings.get("image_std", [0.229, 0.224, 0.225])
-        self._size: dict[str, int] | None = settings.get("size")
-        if not settings.get("do_resize", True):
-            self._size = None
-        self._keep_aspect_ratio = bool(settings.get("keep_aspect_ratio", False))
-        self._multiple = int(settings.get("ensure_multiple_of") or 1)
+        self._keeps_size = "size" not in settings or not settings.get("do_resize", True)
         precision = "-float16" if self._half else ""
         self.name = f"{config.model_type}-{fingerprint(folder_hashes(folder))[:16]}{precision}"
 
@@ -174,41 +162,37 @@ class TransformersDepthEstimator:
     def _frames_at_once(self, height: int, width: int) -> int:
         if self._batch_size is not None:
             return self._batch_size
-        rows, columns = self._input_size(height, width)
+        (picture,) = self._pictures(np.zeros((1, height, width, 3), dtype=np.uint8))
+        rows, columns = map(int, picture.shape[-2:])
         pixels = _GPU_BATCH_PIXELS if self._half else _CPU_BATCH_PIXELS
         return max(1, min(16, pixels // (rows * columns)))
+
+    def _pictures(self, frames: NDArray[np.uint8]) -> torch.Tensor:
+        """Return what the network is shown of the frames, [T, 3, rows, columns]."""
+        height, width = frames.shape[1:3]
+        own_size = {"do_resize": True, "size": {"height": height, "width": width}}
+        shown: torch.Tensor = self._processor(
+            images=list(frames),
+            input_data_format="channels_last",
+            return_tensors="pt",
+            **(own_size if self._keeps_size else {}),
+        ).pixel_values
+        return shown
 
     def _estimate_batch(self, frames: NDArray[np.uint8]) -> torch.Tensor:
         import torch
         from torch.nn import functional
 
         height, width = frames.shape[1:3]
-        rows, columns = self._input_size(height, width)
-        resized = [resize_frame(frame, rows, columns, "stretch") for frame in frames]
-        pixels = torch.from_numpy(np.stack(resized)).to(self._device)
-        pixels = pixels.permute(0, 3, 1, 2).float()
-        mean = torch.tensor(self._mean, device=pixels.device).view(1, 3, 1, 1)
-        std = torch.tensor(self._std, device=pixels.device).view(1, 3, 1, 1)
+        pixels = self._pictures(frames).to(self._device)
         with torch.autocast("cuda", dtype=torch.float16, enabled=self._half):
-            output = self._model(pixel_values=(pixels / 255 - mean) / std)
+            output = self._model(pixel_values=pixels)
         depth: torch.Tensor = output.predicted_depth.float()
         if self._metric:
             depth = depth.clamp(min=_NEAREST_METRES).reciprocal()
         if depth.shape[1:] == (height, width):
             return depth
         return functional.interpolate(depth[:, None], (height, width), mode="bicubic")[:, 0]
-
-    def _input_size(self, height: int, width: int) -> tuple[int, int]:
-        scale_y = scale_x = 1.0
-        if self._size is not None:
-            scale_y, scale_x = self._size["height"] / height, self._size["width"] / width
-            if self._keep_aspect_ratio:
-                # transformers' DPT rule: both sides take the scale that is nearer to 1.
-                scale_y = scale_x = min(scale_y, scale_x, key=lambda scale: abs(1 - scale))
-        return (
-            max(1, round(scale_y * height / self._multiple)) * self._multiple,
-            max(1, round(scale_x * width / self._multiple)) * self._multiple,
-        )
 
 
 @contextmanager

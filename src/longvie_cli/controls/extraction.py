@@ -25,6 +25,9 @@ from longvie_cli.progress import Progress
 
 MIN_FRAMES = 5
 
+# Frames of a video that are kept from pass to pass: two minutes at 192x112, seconds at 832x480.
+_KEPT_BYTES = 128 << 20
+
 Smoothing = Literal["none", "flow"]
 
 
@@ -134,6 +137,7 @@ class _VideoSource:
         self._num_frames = num_frames
         self._text = text
         self._reader = _ForwardReader(self)
+        self._kept: list[NDArray[np.uint8]] | None = None
 
     def settings(self) -> dict[str, Any]:
         """Return what decides depth and tracks."""
@@ -211,7 +215,9 @@ class _VideoSource:
         return self._text
 
     def frames(self, start_frame: int) -> Iterator[NDArray[np.uint8]]:
-        """Yield the frames used, from one of them on."""
+        """Yield the frames used, from one of them on; those of a short video are decoded once."""
+        if self._kept is not None:
+            return iter(self._kept[start_frame:])
         frames = read_frames(
             self._video,
             fps=self._layout.geometry.fps,
@@ -220,9 +226,23 @@ class _VideoSource:
             fit=self._fit,
             start_frame=self._start_frame + start_frame,
         )
-        if self._num_frames is None:
-            return frames
-        return islice(frames, self._num_frames - start_frame)
+        if self._num_frames is not None:
+            frames = islice(frames, self._num_frames - start_frame)
+        return self._keeping(frames) if start_frame == 0 else frames
+
+    def _keeping(self, frames: Iterator[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
+        """Yield frames, and keep them if they are the whole of a short video."""
+        kept: list[NDArray[np.uint8]] = []
+        for frame in frames:
+            if (len(kept) + 1) * frame.nbytes <= _KEPT_BYTES:
+                kept.append(frame)
+                yield frame
+                continue
+            kept.clear()
+            yield frame
+            yield from frames
+            return
+        self._kept = kept
 
 
 class _ForwardReader:

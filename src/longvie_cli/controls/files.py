@@ -17,6 +17,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from longvie_cli.controls.written_files import WrittenFiles
 from longvie_cli.disk.checksums import open_sealed_json
 from longvie_cli.disk.containment import is_inside
 from longvie_cli.disk.documents import MAX_JSON_BYTES, briefly, parse_json, read_document
@@ -24,7 +25,7 @@ from longvie_cli.disk.durable import write_atomic
 from longvie_cli.errors import ControlError
 from longvie_cli.media.frames import Fit
 from longvie_cli.media.probe import SourceVideo, probe_video
-from longvie_cli.media.reader import count_frames, read_frames
+from longvie_cli.media.reader import count_frames, read_pairs
 from longvie_cli.progress import Progress, SilentProgress
 from longvie_cli.timeline import ClipGeometry
 
@@ -107,7 +108,7 @@ def load_control_clips(
     """Return the controls in a folder, or in a `cond.json`, after checking every file.
 
     Every file is decoded once to count its frames, so that nothing is found out after a model has
-    been loaded.
+    been loaded; not so those that are, by their hashes, as they were written.
 
     Args:
         path: The folder or the json.
@@ -126,7 +127,7 @@ def load_control_clips(
             hint="Make one with `longvie extract-controls VIDEO -o DIR`.",
         )
     clips = read_conditions(conditions)
-    videos, frame_counts = _check_videos(clips)
+    videos, frame_counts = _check_videos(clips, WrittenFiles(conditions.parent))
     first = videos[clips[0].depth]
     total = sum(frame_counts) - (len(frame_counts) - 1)
     total = _recorded_num_frames(conditions.parent, total)
@@ -272,9 +273,25 @@ class ControlClips:
         """
         if not 0 <= first_frame < self._timeline_length:
             raise IndexError(f"frame {first_frame} of {self._timeline_length}")
-        size = (height, width, fit)
-        dense = self._read("depth", first_frame, num_frames, *size, begins=begins)
-        sparse = self._read("track", first_frame, num_frames, *size, begins=begins)
+        dense = np.empty((num_frames, height, width, 3), dtype=np.uint8)
+        sparse = np.empty_like(dense)
+        filled = 0
+        while filled < num_frames and first_frame + filled < self._timeline_length:
+            file_index, local = self._locate(first_frame + filled, begins=begins and filled == 0)
+            clip, end = self.clips[file_index], self.ranges[file_index].end
+            pairs = read_pairs(
+                self.videos[clip.depth],
+                self.videos[clip.track],
+                height=height,
+                width=width,
+                fit=fit,
+                start_frame=local,
+                num_frames=min(num_frames - filled, end - first_frame - filled),
+            )
+            for depth, track in pairs:
+                dense[filled], sparse[filled] = depth, track
+                filled += 1
+        dense[filled:], sparse[filled:] = dense[filled - 1], sparse[filled - 1]
         return ClipControls(dense, sparse)
 
     @property
@@ -298,36 +315,6 @@ class ControlClips:
             if frame < shown.end and not (begins and shared):
                 return file_index, frame - shown.start
         raise IndexError(f"frame {frame} of {self._timeline_length}")
-
-    def _read(
-        self,
-        kind: str,
-        start: int,
-        num_frames: int,
-        height: int,
-        width: int,
-        fit: Fit,
-        *,
-        begins: bool,
-    ) -> NDArray[np.uint8]:
-        frames = np.empty((num_frames, height, width, 3), dtype=np.uint8)
-        filled = 0
-        while filled < num_frames and start + filled < self._timeline_length:
-            file_index, local = self._locate(start + filled, begins=begins and filled == 0)
-            reader = read_frames(
-                self.videos[getattr(self.clips[file_index], kind)],
-                fps=None,
-                height=height,
-                width=width,
-                fit=fit,
-                start_frame=local,
-                num_frames=min(num_frames - filled, self.ranges[file_index].end - start - filled),
-            )
-            for frame in reader:
-                frames[filled] = frame
-                filled += 1
-        frames[filled:] = frames[filled - 1]
-        return frames
 
 
 def _read_entry(path: Path, index: int, entry: object) -> ControlFiles:
@@ -376,7 +363,7 @@ def _quoted(name: str) -> str:
 
 
 def _check_videos(
-    clips: Sequence[ControlFiles],
+    clips: Sequence[ControlFiles], written: WrittenFiles
 ) -> tuple[dict[Path, SourceVideo], list[int]]:
     """Return what every file holds, and the frames of each clip."""
     videos: dict[Path, SourceVideo] = {}
@@ -385,14 +372,15 @@ def _check_videos(
     for index, clip in enumerate(clips):
         counts: dict[Path, int] = {}
         for path in (clip.depth, clip.track):
-            video = videos[path] = probe_video(path)
+            own = written.video(path)
+            video = videos[path] = own or probe_video(path)
             size = size or (video.height, video.width)
             if (video.height, video.width) != size:
                 raise ControlError(
                     f"{path}: it is {video.width}x{video.height}, but {clips[0].depth.name} is "
                     f"{size[1]}x{size[0]}. All control files must have one size."
                 )
-            counts[path] = count_frames(video, fps=None)
+            counts[path] = own.num_frames if own else count_frames(video, fps=None)
         depth_count, track_count = counts[clip.depth], counts[clip.track]
         if depth_count != track_count:
             raise ControlError(

@@ -13,7 +13,7 @@ from longvie_cli.controls.files import ControlClips
 from longvie_cli.controls.written_files import WrittenFiles
 from longvie_cli.disk.durable import write_atomic
 from longvie_cli.media.frames import png_bytes
-from longvie_cli.media.reader import read_frames
+from longvie_cli.media.reader import read_pairs
 from longvie_cli.media.writer import VideoWriter
 from longvie_cli.progress import Progress
 
@@ -73,23 +73,23 @@ def _side_by_side(
     controls: ControlClips, pictures: Iterator[NDArray[np.uint8]]
 ) -> Iterator[NDArray[np.uint8]]:
     """Yield [height, 3 * width, 3] for every frame that shows something."""
-    streams = (pictures, _stored(controls, "depth"), _stored(controls, "track"))
-    for parts in islice(zip(*streams, strict=False), controls.num_frames):
-        yield np.concatenate(parts, axis=1)
+    both = zip(pictures, _stored(controls), strict=False)
+    for picture, (depth, track) in islice(both, controls.num_frames):
+        yield np.concatenate((picture, depth, track), axis=1)
 
 
-def _stored(controls: ControlClips, kind: str) -> Iterator[NDArray[np.uint8]]:
+def _stored(controls: ControlClips) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
+    """Yield depth and track of every frame that shows something."""
     size = {"height": controls.height, "width": controls.width}
     next_frame = 0
     for clip, shown in zip(controls.clips, controls.ranges, strict=True):
         repeated = next_frame - shown.start
-        frames = read_frames(
-            controls.videos[getattr(clip, kind)],
-            fps=None,
+        yield from read_pairs(
+            controls.videos[clip.depth],
+            controls.videos[clip.track],
             **size,
             fit="native",
             start_frame=repeated,
             num_frames=shown.end - next_frame,
         )
-        yield from frames
         next_frame = shown.end

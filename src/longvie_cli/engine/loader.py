@@ -25,13 +25,8 @@ from longvie_cli.errors import MissingResourceError
 from longvie_cli.kernels.causal_conv3d import use_stacked_causal_convolutions
 from longvie_cli.models.lora import add_loras
 from longvie_cli.models.pipeline import LongViePipeline
-from longvie_cli.models.weights.load import (
-    ReleasedFiles,
-    find_weights,
-    load_converted_pipeline,
-    load_released_pipeline,
-    load_text_encoder,
-)
+from longvie_cli.models.weights.load import load_text_encoder, load_weights
+from longvie_cli.models.weights.sources import find_weights
 from longvie_cli.settings.presets import Preset
 from longvie_cli.settings.sampling import Sampling
 
@@ -71,15 +66,9 @@ def load_pipeline(
     # What is quantized or offloaded next starts in host memory; anything else goes where it stays.
     target = device if offload == "none" and sampling.quantize == "none" else "cpu"
     with without_progress_bars():
-        source = find_weights(preset, weights)
-        if isinstance(source, ReleasedFiles):
-            pipeline = load_released_pipeline(
-                source, dtype=dtype, device=target, text_encoder=text_encoder
-            )
-        else:
-            pipeline = load_converted_pipeline(
-                source, dtype=dtype, device=target, text_encoder=text_encoder
-            )
+        pipeline = load_weights(
+            find_weights(preset, weights), dtype=dtype, device=target, text_encoder=text_encoder
+        )
     text_tokens = pipeline.transformer.config.text_tokens
     if text_tokens != preset.max_text_tokens:
         raise MissingResourceError(
@@ -92,7 +81,9 @@ def load_pipeline(
     )
     pipeline.register_to_config(timestep_dtype=preset.timestep_dtype)
     # Before the move, so that the adapters are placed as the layers they belong to.
-    add_loras(pipeline, [(lora.path, lora.scale) for lora in sampling.loras], warn)
+    loras = [(lora.path, lora.scale) for lora in sampling.loras]
+    for notice in add_loras(pipeline, loras):
+        warn(notice)
     if torch.device(device).type == "cpu":
         use_stacked_causal_convolutions(pipeline.vae)
     quantize_transformer(pipeline, sampling.quantize, device)

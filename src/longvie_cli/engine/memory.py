@@ -29,7 +29,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModel, UMT5Config, UMT5Enco
 from longvie_cli.kernels.causal_conv3d import use_stacked_causal_convolutions
 from longvie_cli.kernels.quantized_linear import quantize_linears
 from longvie_cli.models.longvie import LongVieTransformer3DModel
-from longvie_cli.models.weights.load import is_converted
+from longvie_cli.models.weights.sources import is_converted
 from longvie_cli.settings.presets import Preset, preset_folder
 from longvie_cli.settings.sampling import Offload, Quantize
 

@@ -127,7 +127,7 @@ def fitting_clips(clips: Sequence[Path], *, fps: Fraction | int | None = None) -
         if difference == _OTHER_ENCODER:
             difference = _encoder_difference(clip, clips[0])
         if difference is not None:
-            raise _unlike(clip, difference)
+            raise _unlike(clip, clips[0], difference)
     return FittingClips(tuple(clips), packets, rate)
 
 
@@ -142,7 +142,7 @@ def check_shown_alike(clips: Sequence[tuple[Path, Stream]]) -> None:
     """
     for clip, stream in clips:
         if (difference := _shown_otherwise(stream, *clips[0])) is not None:
-            raise _unlike(clip, difference)
+            raise _unlike(clip, clips[0][0], difference)
 
 
 def _shown_otherwise(stream: Stream, first: Path, reference: Stream) -> str | None:
@@ -167,9 +167,10 @@ def _encoder_difference(clip: Path, first: Path) -> str:
     return shown or f"its encoder parameters are others than those of {first.name}"
 
 
-def _unlike(clip: Path, difference: str) -> MediaError:
+def _unlike(clip: Path, first: Path, difference: str) -> MediaError:
+    beside = "" if clip == first else f" to {first.name}"
     return MediaError(
-        f"{clip}: cannot be joined without encoding it again: {difference}.",
+        f"{clip}: cannot be joined{beside} without encoding it again: {difference}.",
         hint="Write the clips alike first, with one program and the same size, constant frame "
         "rate, codec and quality; or leave this one out.",
     )
@@ -341,8 +342,8 @@ def _join_arguments(
     options += ["-map_metadata", "-1" if metadata is None else "1"]
     if sound:
         number = 1 if metadata is None else 2
-        if (copied := _copied_sound(sound)) is not None:
-            source, place = copied
+        if is_copied(sound):
+            source, place = _copied_sound(sound[0])
         else:
             file = files.enter_context(sound_file(sound, output))
             inherited.append(file.fileno())
@@ -352,18 +353,22 @@ def _join_arguments(
     return [*inputs, *options], inherited
 
 
-def _copied_sound(parts: Sequence[SoundPart]) -> tuple[list[str], int] | None:
-    """Return how to read sound that need not be encoded again, None where it has to be."""
-    part = parts[0]
-    if len(parts) > 1 or part.sound is None or part.start:
-        return None
-    sound = part.sound
-    if sound.codec != "aac" or not sound.is_steady:
-        return None
+def is_copied(parts: Sequence[SoundPart]) -> bool:
+    """Return whether sound of these parts goes along as it is stored."""
+    (part, *more) = parts
+    if more or part.sound is None or part.start:
+        return False
+    return part.sound.codec == "aac" and part.sound.is_steady
+
+
+def _copied_sound(part: SoundPart) -> tuple[list[str], int]:
+    """Return the arguments that read sound to be copied, and its place in what is read."""
+    assert part.sound is not None, "it can be copied"
     # Even 0 would cut off the frame that primes an AAC decoder.
-    begin = ["-ss", f"{sound.picture_start:.6f}"] if sound.picture_start else []
+    start = part.sound.picture_start
+    begin = ["-ss", f"{start:.6f}"] if start else []
     lasts = ["-t", f"{float(part.duration):.6f}"]
-    return [*begin, *lasts, *input_arguments(sound.path)], sound.place
+    return [*begin, *lasts, *input_arguments(part.sound.path)], part.sound.place
 
 
 def _feed(clips: FittingClips, joined: IO[bytes]) -> None:
@@ -377,18 +382,10 @@ def _feed(clips: FittingClips, joined: IO[bytes]) -> None:
             f"setts=pts={shown}:dts=({done}+N)*{ticks}:duration={ticks}"
             f":time_base=1/{timescale}:prescale=1"
         )
-        taken = [
-            "-map",
-            f"0:{packets.stream}",
-            "-c",
-            "copy",
-            "-map_metadata",
-            "-1",
-            "-map_chapters",
-            "-1",
-        ]
-        taken += ["-bsf:v", retime, "-video_track_timescale", str(timescale), *_PIECES]
-        with running_ffmpeg([*input_arguments(clip), *taken, "-f", "mp4", "pipe:1"]) as process:
+        taken = [*input_arguments(clip), "-map", f"0:{packets.stream}", "-c", "copy"]
+        taken += ["-bsf:v", retime, "-map_metadata", "-1", "-map_chapters", "-1"]
+        pieces = ["-video_track_timescale", str(timescale), *_PIECES, "-f", "mp4", "pipe:1"]
+        with running_ffmpeg([*taken, *pieces]) as process:
             for kind, header, length in _boxes(process.stdout):
                 # Of what comes before the pieces once is enough: it is the same for all.
                 wanted = done == 0 or kind in _PIECE_BOXES

@@ -87,6 +87,69 @@ def read_frames(
     return _resized_frames(source, fps, height, width, fit, start_frame, num_frames)
 
 
+def read_pairs(
+    first: SourceVideo,
+    second: SourceVideo,
+    *,
+    height: int,
+    width: int,
+    fit: Fit,
+    start_frame: int = 0,
+    num_frames: int,
+) -> Iterator[tuple[Frame, Frame]]:
+    """Yield the frames of two videos, as stored, two by two; both from one ffmpeg where it can be.
+
+    Args:
+        first: One video.
+        second: The other.
+        height: Rows of the result.
+        width: Columns of the result.
+        fit: As for `read_frames`.
+        start_frame: First frame to yield, of both.
+        num_frames: How many of each.
+
+    Raises:
+        MediaError: As `read_frames`.
+    """
+    size = _handed_over_size(first, height, width, fit)
+    if size != _handed_over_size(second, height, width, fit):
+        how: dict[str, Any] = {"fps": None, "height": height, "width": width, "fit": fit}
+        how |= {"start_frame": start_frame, "num_frames": num_frames}
+        yield from zip(read_frames(first, **how), read_frames(second, **how), strict=True)
+        return
+    inputs: list[str] = []
+    graph: list[str] = []
+    for place, source in enumerate((first, second)):
+        inputs += _input_arguments(source)
+        filters = [
+            *_timing_filters(source, None),
+            "settb=1/1000,setpts=N",  # two by two, whatever their times
+            *_range_filters(start_frame, num_frames),
+            *_pixel_filters(source, *size),
+        ]
+        graph.append(f"[{place}:{source.stream}]{','.join(filters)}[part{place}]")
+    graph.append("[part0][part1]vstack=shortest=1[both]")
+    output = ("-map", "[both]", "-fps_mode", "passthrough", "-f", "rawvideo", "pipe:1")
+    num_bytes = 2 * math.prod(size) * 3
+    num_read = 0
+    with running_ffmpeg([*inputs, "-filter_complex", ";".join(graph), *output]) as process:
+        while num_read < num_frames and len(data := process.stdout.read(num_bytes)) == num_bytes:
+            num_read += 1
+            pair = np.frombuffer(data, np.uint8).reshape(2, *size, 3)
+            shown = [
+                _shown(frame, source, height, width, fit)
+                for frame, source in zip(pair, (first, second), strict=True)
+            ]
+            yield shown[0], shown[1]
+    if num_read < num_frames:
+        for source in (first, second):
+            # Says which of the two it is, and what is wrong with it.
+            end = start_frame + num_frames
+            if count_frames(source, fps=None) < end:
+                raise _too_short(source, None, start_frame + num_read, end)
+        raise MediaError(f"{first.path}: cannot be read beside {second.path}.")
+
+
 def read_small_frames(
     source: SourceVideo,
     *,
@@ -237,10 +300,15 @@ def _timing_filters(source: SourceVideo, fps: int | None) -> list[str]:
     # A video shorter than the lateness would be over before it began.
     late = _LATENESS / fps if source.duration_seconds * fps >= 1 else 0.0
     microseconds = round(late * 1_000_000)
+    end: list[str] = []
+    if source.not_believed_seconds is not None:
+        # ffmpeg would show the last frame for as long as it claims to last.
+        end = [f"trim=end_frame={max(1, math.ceil((source.duration_seconds - late) * fps))}"]
     return [
         *whole,
         f"settb=1/1000000,setpts=PTS-STARTPTS-{microseconds}",
         f"fps={fps}:round=up",
+        *end,
     ]
 
 
@@ -320,11 +388,15 @@ def _missing_tags(source: SourceVideo) -> list[str]:
 
 
 def _decoding_arguments(source: SourceVideo, filters: list[str]) -> list[str]:
-    decoder = ["-c:v", source.picture.decoder] if source.picture.decoder else []
-    # Without -reinit_filter 0 a stream that changes its size half-way would begin to count anew.
     stream = f"0:{source.stream}"
     frames = ("-map", stream, "-fps_mode", "passthrough", "-vf", ",".join(filters))
-    return ["-reinit_filter", "0", *decoder, *input_arguments(source.path), *frames]
+    return [*_input_arguments(source), *frames]
+
+
+def _input_arguments(source: SourceVideo) -> list[str]:
+    decoder = ["-c:v", source.picture.decoder] if source.picture.decoder else []
+    # Without -reinit_filter 0 a stream that changes its size half-way would begin to count anew.
+    return ["-reinit_filter", "0", *decoder, *input_arguments(source.path)]
 
 
 def _resized_frames(
@@ -337,11 +409,16 @@ def _resized_frames(
     num_frames: int | None,
 ) -> Iterator[Frame]:
     size = _handed_over_size(source, height, width, fit)
+    for frame in _decoded_frames(source, fps, start_frame, num_frames, size):
+        yield _shown(frame, source, height, width, fit)
+
+
+def _shown(frame: Frame, source: SourceVideo, height: int, width: int, fit: Fit) -> Frame:
+    """Return a decoded frame at the size asked for."""
     # A native read of non-square pixels still has to make them square.
     resize_fit: Fit = "stretch" if fit == "native" else fit
     pixel_aspect = SQUARE if fit == "native" else source.pixel_aspect
-    for frame in _decoded_frames(source, fps, start_frame, num_frames, size):
-        yield resize_frame(frame, height, width, resize_fit, pixel_aspect=pixel_aspect)
+    return resize_frame(frame, height, width, resize_fit, pixel_aspect=pixel_aspect)
 
 
 def _grey_frames(
@@ -390,11 +467,14 @@ def _decoded_frames(
             num_read += 1
             yield np.frombuffer(data, dtype).reshape(shape)
     if num_frames is not None and num_read < num_frames:
-        rate = f" at {fps} fps" if fps is not None else ""
-        raise MediaError(
-            f"{source.path}: the video ends after {start_frame + num_read} frames{rate}, "
-            f"but {start_frame + num_frames} are needed."
-        )
+        raise _too_short(source, fps, start_frame + num_read, start_frame + num_frames)
+
+
+def _too_short(source: SourceVideo, fps: int | None, found: int, needed: int) -> MediaError:
+    rate = f" at {fps} fps" if fps is not None else ""
+    return MediaError(
+        f"{source.path}: the video ends after {found} frames{rate}, but {needed} are needed."
+    )
 
 
 def _check_decoded(

@@ -88,7 +88,7 @@ class SoundPart:
     """
 
     sound: SoundStream | None
-    start: float
+    start: Fraction | float
     duration: Fraction | float
 
 
@@ -196,8 +196,8 @@ def _spans(report: Iterable[str]) -> list[_Span]:
             elif name == "tb":
                 span.tick = Fraction(value.strip())
             continue
-        number, decoded_at, shown_at, lasts = (int(field) for field in line.split(",")[:4])
-        span = spans[number]
+        stream, decoded_at, shown_at, lasts = (int(field) for field in line.split(",")[:4])
+        span = spans[stream]
         at = (decoded_at if shown_at == NO_TIMESTAMP else shown_at) * span.tick
         span.begins = at if span.begins is None else min(span.begins, at)
         span.ends = max(span.ends, at + lasts * span.tick)

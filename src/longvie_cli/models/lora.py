@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +24,8 @@ import torch
 from diffusers.loaders import WanLoraLoaderMixin
 from torch import Tensor, nn
 
-from longvie_cli.models.lora_files import (
-    LoraTensors,
-    located,
-    named_parameter,
-    read_tensors,
-    require_peft,
-    translate_lora,
-)
+from longvie_cli.models.lora_files import located, read_tensors, require_peft
+from longvie_cli.models.lora_layers import LoraTensors, named_parameter, translate_lora
 
 logger = logging.getLogger(__name__)
 
@@ -217,25 +211,21 @@ class _LoraState:
                 parameter.copy_(self._originals.pop(name))
 
 
-def add_loras(
-    pipeline: LongVieLoraMixin, loras: Sequence[tuple[Path, float]], warn: Callable[[str], None]
-) -> None:
-    """Add LoRA files to a pipeline, all active at their scales.
+def add_loras(pipeline: LongVieLoraMixin, loras: Sequence[tuple[Path, float]]) -> list[str]:
+    """Add LoRA files to a pipeline, all active at their scales; return what the user should know.
 
     Args:
         pipeline: What they are added to.
         loras: File and scale of each.
-        warn: Told what could not be applied.
 
     Raises:
         InputError, MissingResourceError: see `LongVieLoraMixin.load_lora_weights`.
     """
     names = [f"lora_{index}" for index in range(len(loras))]
+    notices: list[str] = []
     for adapter_name, (path, _) in zip(names, loras, strict=True):
         tensors, metadata = read_tensors(path)
-        for notice in pipeline.add_lora(
-            tensors, metadata, name=path.name, adapter_name=adapter_name
-        ):
-            warn(notice)
+        notices += pipeline.add_lora(tensors, metadata, name=path.name, adapter_name=adapter_name)
     if loras:
         pipeline.set_adapters(names, [scale for _, scale in loras])
+    return notices

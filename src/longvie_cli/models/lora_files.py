@@ -1,91 +1,81 @@
-"""LoRA files: what is in them, and whether it fits."""
+"""LoRA files as they lie on disk: judged by their header, and read."""
 
 from __future__ import annotations
 
 import importlib.util
-import json
-import math
-import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from longvie_cli.disk.documents import reason_of
+from longvie_cli.disk.documents import MAX_YAML_BYTES, parse_json, read_document, reason_of
 from longvie_cli.errors import InputError, MissingResourceError
-from longvie_cli.models.weights.names import CONTROL_NAMES, DIT_NAMES, WeightNameError
+from longvie_cli.models.lora_layers import translate_lora
 
-_ADAPTER = r"(?:\.default)?"
-
-
-_KINDS = tuple(
-    (kind, re.compile(pattern))
-    for kind, pattern in (
-        ("down", rf"\.(?:lora_A|lora_down|lora\.down){_ADAPTER}\.weight$"),
-        ("up", rf"\.(?:lora_B|lora_up|lora\.up){_ADAPTER}\.weight$"),
-        ("up_bias", rf"\.lora_B{_ADAPTER}\.bias$"),
-        ("alpha", r"\.alpha$"),
-        ("weight", r"\.diff$"),
-        ("bias", r"\.diff_b$"),
-        ("modulation", r"\.diff_m$"),
-    )
+# What is multiplied; anything else is numbers of a quantized file, or no weights at all.
+_FLOATS = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+}
+_ALPHA = ".alpha"
+_METADATA_KEY = "lora_adapter_metadata"
+_CONFIG_NAME = "adapter_config.json"
+# What other files that go by the name of a LoRA begin with.
+_OTHER_FILES = (
+    (b"PK\x03\x04", "a PyTorch file (.pt, .ckpt, .bin), which may run code when it is read"),
+    (b"\x80", "a Python pickle (.pt, .ckpt), which may run code when it is read"),
+    (b"version https://git-lfs", "a pointer of Git LFS in place of the file; run `git lfs pull`"),
+    (b"GGUF", "a GGUF file"),
+    (b"<", "a web page in place of the file, as a download without login gives it"),
 )
 
 
-_PREFIX = re.compile(r"^(?:base_model\.model\.|diffusion_model\.|transformer\.|model\.)+")
+def judge_lora(path: Path, transformer: nn.Module) -> tuple[str, ...]:
+    """Return what the user should know of a LoRA file, before anything is made with it.
 
-
-_MUSUBI_PREFIX = "lora_unet_"
-
-
-_NAMED_AS_OURS = re.compile(r"\.attn[12]\.|condition_embedder\.|_blocks\.\d+\.|proj_out\b")
-
-
-# How many tensors a message names.
-_SHOWN = 3
-
-
-@dataclass
-class _Entry:
-    """What a file says of one layer: tensors by kind, with the keys they had in the file."""
-
-    tensors: dict[str, Tensor] = field(default_factory=dict)
-    keys: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class LoraTensors:
-    """A LoRA file in our names, checked against a transformer.
+    Names, shapes, types, alphas and metadata are judged by the file's header, as `read_tensors`
+    and `translate_lora` do when it is loaded; and that all its values are numbers, one tensor at a
+    time.
 
     Args:
-        pairs: (A [rank, in], B [out, rank]) of each linear layer; alpha is in A already.
-        deltas: What is added to parameters at scale 1, by parameter.
-        notices: What the user should know, one sentence each.
-    """
-
-    pairs: Mapping[str, tuple[Tensor, Tensor]]
-    deltas: Mapping[str, Tensor]
-    notices: tuple[str, ...]
-
-
-def check_lora(path: Path) -> None:
-    """Check that a file is a LoRA and can be used here, without reading its tensors.
+        path: The file.
+        transformer: What it shall be added to; may be on the meta device.
 
     Raises:
-        InputError: no such file, no safetensors file, or nothing of a LoRA in it.
+        InputError: It is no LoRA file, or none for this transformer.
         MissingResourceError: peft is not installed.
     """
     require_peft()
+    tensors: dict[str, Tensor] = {}
     with _opened(path) as file:
-        keys = list(file.keys())
-    if not any(_kind_of(key)[0] for key in keys):
-        raise InputError(
-            f"{path.name}: not a LoRA this program knows; its tensors are named like "
-            f"{', '.join(keys[:_SHOWN])}."
-        )
+        for key, shape, dtype in _listing(path, file):
+            values = file.get_tensor(key)
+            _check_values(path, key, values)
+            kept = key.endswith(_ALPHA)
+            tensors[key] = values if kept else torch.empty(shape, dtype=dtype, device="meta")
+        metadata = _metadata(path, file)
+    return translate_lora(tensors, metadata, transformer, name=path.name).notices
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors of a file, and the adapter config within or beside it.
+
+    Raises:
+        InputError: It is no safetensors file, or holds something else than weights.
+    """
+    with _opened(path) as file:
+        tensors = {key: file.get_tensor(key) for key, _, _ in _listing(path, file)}
+        return tensors, _metadata(path, file)
 
 
 def require_peft() -> None:
@@ -96,231 +86,8 @@ def require_peft() -> None:
         )
 
 
-def translate_lora(
-    tensors: Mapping[str, Tensor],
-    metadata: Mapping[str, Any],
-    transformer: nn.Module,
-    *,
-    name: str,
-) -> LoraTensors:
-    """Return the tensors of a LoRA file by our layers, checked against a transformer.
-
-    Args:
-        tensors: By their names in the file.
-        metadata: Of a peft adapter config, for files without `.alpha`; may be empty.
-        transformer: Whose layers they are for; not changed.
-        name: What messages call the file.
-
-    Raises:
-        InputError: the file is for a model of other sizes, or nothing of it can be applied.
-    """
-    parameters = _parameters(transformer)
-    entries, unapplied = _entries(tensors, parameters)
-    fitting = _Fitting(parameters, unapplied)
-    for layer, entry in entries.items():
-        fitting.take(layer, entry, metadata)
-    notices = _notices(name, len(tensors), fitting)
-    return LoraTensors(fitting.pairs, fitting.deltas, notices)
-
-
-class _Fitting:
-    """Fits the layers of a file to the parameters of a transformer, one after another.
-
-    Args:
-        parameters: Of the transformer, by name.
-        unapplied: Keys of the file that belong to no layer; those that fit nothing are added.
-    """
-
-    def __init__(self, parameters: Mapping[str, Tensor], unapplied: list[str]) -> None:
-        self.parameters = parameters
-        self.unapplied = unapplied
-        self.misfits: list[str] = []
-        self.pairs: dict[str, tuple[Tensor, Tensor]] = {}
-        self.deltas: dict[str, Tensor] = {}
-
-    def take(self, layer: str, entry: _Entry, metadata: Mapping[str, Any]) -> None:
-        """Fit what the file says of one layer."""
-        found, keys = entry.tensors, entry.keys
-        scale = 1.0
-        if "down" in found and "up" in found:
-            rank = found["down"].shape[0]
-            scale = _alpha_scale(layer, rank, found.get("alpha"), metadata)
-            self._take_pair(layer, entry, scale)
-        else:
-            self.unapplied += [keys[kind] for kind in ("down", "up", "alpha") if kind in keys]
-        if "up_bias" in found:
-            self._add(f"{layer}.bias", found["up_bias"].float() * scale, keys["up_bias"])
-        for kind, leaf in (("bias", ".bias"), ("weight", ".weight"), ("modulation", "")):
-            if kind in found:
-                # A modulation is a parameter itself; some files call its change `.diff` too.
-                parameter = layer if layer in self.parameters else layer + leaf
-                self._add(parameter, found[kind], keys[kind])
-
-    def _take_pair(self, layer: str, entry: _Entry, scale: float) -> None:
-        (down, up), keys = (entry.tensors[kind] for kind in ("down", "up")), entry.keys
-        weight = self.parameters.get(f"{layer}.weight")
-        if weight is None:
-            self.unapplied += [keys["down"], keys["up"]]
-        elif down.shape[1:] != weight.shape[1:]:
-            self._misfit(keys["down"], down, (down.shape[0], *weight.shape[1:]))
-        elif up.shape[:2] != (weight.shape[0], down.shape[0]):
-            self._misfit(keys["up"], up, (weight.shape[0], down.shape[0]))
-        elif weight.ndim == 2:
-            self.pairs[layer] = (down if scale == 1 else down.float() * scale, up)
-        else:
-            product = up.float().flatten(1) @ down.float().flatten(1)
-            self._add(f"{layer}.weight", product * scale, keys["down"])
-
-    def _add(self, parameter: str, delta: Tensor, key: str) -> None:
-        wanted = self.parameters.get(parameter)
-        if wanted is None:
-            self.unapplied.append(key)
-        elif delta.numel() != wanted.numel():
-            self._misfit(key, delta, wanted.shape)
-        else:
-            delta = delta.reshape(wanted.shape)
-            before = self.deltas.get(parameter)
-            self.deltas[parameter] = delta if before is None else before + delta
-
-    def _misfit(self, key: str, tensor: Tensor, wanted: Sequence[int]) -> None:
-        self.misfits.append(f"{key} is {list(tensor.shape)}, not {list(wanted)}")
-
-
-def _notices(name: str, total: int, fitting: _Fitting) -> tuple[str, ...]:
-    """Return what the user should know; raises InputError for a file of another model."""
-    # The patch embedding of a text-to-video model has fewer channels; the rest of its file fits.
-    pairs, misfits, unapplied = fitting.pairs, fitting.misfits, fitting.unapplied
-    first_layer = [line for line in misfits if "patch_embedding" in line]
-    if len(misfits) > len(first_layer) or not (pairs or fitting.deltas):
-        wrong = "; ".join(misfits[:_SHOWN]) or f"no layer of this model in {_listed(unapplied)}"
-        raise InputError(
-            f"{name}: this LoRA was made for another model: {wrong}.",
-            hint="Pass a LoRA for this preset's model (longvie2: Wan2.1-I2V-14B).",
-        )
-    notices = []
-    looks_at_text = any("attn2.to_k" in layer for layer in pairs)
-    looks_at_images = any("add_k_proj" in layer for layer in pairs)
-    if (
-        looks_at_text
-        and not looks_at_images
-        and any("add_k_proj" in key for key in fitting.parameters)
-    ):
-        notices.append(
-            f"{name}: a LoRA for a text-to-video model (it has nothing like "
-            "blocks.0.cross_attn.k_img); the image projections stay as they are."
-        )
-    if first_layer:
-        notices.append(f"{name}: not applied: {'; '.join(first_layer)}.")
-    if unapplied:
-        notices.append(
-            f"{name}: {len(unapplied)} of {total} tensors are not applied: {_listed(unapplied)}."
-        )
-    return tuple(notices)
-
-
-def _entries(
-    tensors: Mapping[str, Tensor], parameters: Mapping[str, Tensor]
-) -> tuple[dict[str, _Entry], list[str]]:
-    """Return the tensors by our layer and by kind, and the keys that belong to no layer."""
-    layer_of = _layer_names(tensors, parameters)
-    entries: dict[str, _Entry] = {}
-    unapplied: list[str] = []
-    for key, tensor in tensors.items():
-        kind, module = _kind_of(key)
-        layer = layer_of(f"{module}.modulation" if kind == "modulation" else module)
-        if kind is None or layer is None:
-            unapplied.append(key)
-            continue
-        entry = entries.setdefault(layer, _Entry())
-        entry.tensors[kind] = tensor
-        entry.keys[kind] = key
-    return entries, unapplied
-
-
-def _layer_names(
-    keys: Mapping[str, Tensor], parameters: Mapping[str, Tensor]
-) -> Callable[[str], str | None]:
-    """Return the function from a layer's name in a file to ours, None where we have none."""
-    layers = {name.rpartition(".")[0] for name in parameters} | {
-        name for name in parameters if name.endswith("scale_shift_table")
-    }
-    flat: dict[str, str] = {}
-    for layer in layers:
-        flat[layer.replace(".", "_")] = layer
-        for names in (DIT_NAMES, CONTROL_NAMES):
-            if names.owns(layer):
-                flat[names.to_released(layer).replace(".", "_")] = layer
-    named_as_ours = any(_NAMED_AS_OURS.search(_PREFIX.sub("", key)) for key in keys)
-
-    def layer_of(name: str) -> str | None:
-        if name.startswith(_MUSUBI_PREFIX):
-            return flat.get(name.removeprefix(_MUSUBI_PREFIX))
-        name = _PREFIX.sub("", name)
-        # The norms' numbers mean different layers in the two namings (see weight_names.py).
-        candidates = [name] if named_as_ours else [*_released(name), name]
-        return next((candidate for candidate in candidates if candidate in layers), None)
-
-    return layer_of
-
-
-def _released(name: str) -> list[str]:
-    found = []
-    for names in (DIT_NAMES, CONTROL_NAMES):
-        try:
-            found.append(names.to_ours(name))
-        except WeightNameError:
-            continue
-    return found
-
-
-def _kind_of(key: str) -> tuple[str | None, str]:
-    """Return what a tensor is to its layer (None if nothing known) and the layer's name."""
-    for kind, pattern in _KINDS:
-        if match := pattern.search(key):
-            return kind, key[: match.start()]
-    return None, key
-
-
-def _alpha_scale(layer: str, rank: int, alpha: Tensor | None, metadata: Mapping[str, Any]) -> float:
-    """Return what B A is multiplied by at adapter scale 1: alpha / rank, 1 where there is none."""
-    value: float | None = None if alpha is None else float(alpha)
-    if value is None:
-        patterns = metadata.get("alpha_pattern") or {}
-        value = next(
-            (
-                alpha
-                for pattern, alpha in patterns.items()
-                if re.search(rf"(?:^|\.){pattern.lstrip('^')}$", layer)
-            ),
-            metadata.get("lora_alpha"),
-        )
-    if value is None:
-        return 1.0
-    return value / (math.sqrt(rank) if metadata.get("use_rslora") else rank)
-
-
-def _parameters(transformer: nn.Module) -> dict[str, Tensor]:
-    """Return the transformer's own parameters by name, adapters left out."""
-    return {
-        name.replace(".base_layer.", "."): parameter
-        for name, parameter in transformer.named_parameters()
-        if ".lora_" not in name
-    }
-
-
-def named_parameter(transformer: nn.Module, name: str) -> Tensor:
-    owner, _, leaf = name.rpartition(".")
-    module = transformer.get_submodule(owner)
-    parameter: Tensor = getattr(getattr(module, "base_layer", module), leaf)
-    return parameter
-
-
-def _listed(keys: Sequence[str]) -> str:
-    more = f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
-    return ", ".join(keys[:_SHOWN]) + more
-
-
 def located(source: str | Path, weight_name: str | None, download: Mapping[str, Any]) -> Path:
+    """Return a LoRA file of a folder, or fetched from a repository of the hub."""
     path = Path(source)
     if path.is_dir() and weight_name is not None:
         return path / weight_name
@@ -331,22 +98,85 @@ def located(source: str | Path, weight_name: str | None, download: Mapping[str, 
     return Path(hf_hub_download(str(source), weight_name, **download))
 
 
-def _opened(path: Path) -> Any:
-    if not path.is_file():
-        raise InputError(f"{path}: there is no such LoRA file.")
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    _check_file(path)
     try:
-        return safe_open(path, "pt")
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{path.name}: no safetensors file ({reason_of(error)}).") from error
+        with safe_open(path, "pt") as file:
+            yield file
+    except SafetensorError as error:
+        raise _wrong_file(path, error) from error
+    except OSError as error:
+        raise InputError(f"{path.name}: cannot be read ({reason_of(error)}).") from error
 
 
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the tensors of a file, and the adapter config within or beside it."""
-    with _opened(path) as file:
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        stored = json.loads((file.metadata() or {}).get("lora_adapter_metadata", "{}"))
-    metadata = {key.removeprefix("transformer."): value for key, value in stored.items()}
-    beside = path.with_name("adapter_config.json")
-    if not metadata and path.name.startswith("adapter_model") and beside.is_file():
-        metadata = json.loads(beside.read_text("utf-8"))
-    return tensors, metadata
+def _check_file(path: Path) -> None:
+    """Do nothing if there is a file here that may be a safetensors file."""
+    try:
+        found = os.stat(path)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: there is no such LoRA file.") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}).") from error
+    if stat.S_ISDIR(found.st_mode):
+        inside = next(iter(sorted(path.glob("*.safetensors"))), path / "NAME.safetensors")
+        raise InputError(f"{path}: a folder, not a LoRA file.", hint=f"Pass --lora {inside}.")
+    if not stat.S_ISREG(found.st_mode):
+        raise InputError(f"{path}: no regular file.")
+    if found.st_size == 0:
+        raise InputError(f"{path.name}: an empty file.")
+
+
+def _wrong_file(path: Path, error: SafetensorError) -> InputError:
+    """Return what a file is that is no safetensors file."""
+    with open(path, "rb") as file:
+        begin = file.read(64).lstrip()
+    for magic, words in _OTHER_FILES:
+        # Looked at only now: a safetensors file begins with a number, which may be any of these.
+        if begin.startswith(magic):
+            return InputError(
+                f"{path.name}: no safetensors file, but {words}.",
+                hint="Pass the LoRA as a .safetensors file.",
+            )
+    reason = reason_of(error)
+    if "incomplete" in reason.lower() or "too small" in reason.lower():
+        reason = "it is cut off; fetch it again"
+    return InputError(f"{path.name}: no safetensors file ({reason}).")
+
+
+def _listing(path: Path, file: Any) -> Iterator[tuple[str, list[int], torch.dtype]]:
+    """Yield name, shape and type of each tensor, as the header says them."""
+    for key in file.keys():  # noqa: SIM118 - no mapping, and it cannot be iterated over
+        header = file.get_slice(key)
+        kind = header.get_dtype()
+        if kind not in _FLOATS and not key.endswith(_ALPHA):
+            raise InputError(
+                f"{path.name}: {key} holds numbers of type {kind}, not the weights of a LoRA."
+            )
+        yield key, header.get_shape(), _FLOATS.get(kind, torch.float32)
+
+
+def _check_values(path: Path, key: str, values: Tensor) -> None:
+    if values.is_floating_point() and values.numel():
+        if values.dtype.itemsize == 1:
+            values = values.float()
+        # Not a number stays in both, as infinity does.
+        smallest, largest = values.aminmax()
+        if not (smallest.isfinite() and largest.isfinite()):
+            raise InputError(f"{path.name}: {key} holds values that are no numbers.")
+
+
+def _metadata(path: Path, file: Any) -> dict[str, Any]:
+    """Return the adapter config in a file's header, or beside it where peft wrote both."""
+    stored, where = (file.metadata() or {}).get(_METADATA_KEY), f"{path.name}: {_METADATA_KEY}"
+    beside = path.with_name(_CONFIG_NAME)
+    try:
+        if stored is None and path.name.startswith("adapter_model") and beside.is_file():
+            where = f"{path.name}: {_CONFIG_NAME} beside it"
+            stored = read_document(beside, MAX_YAML_BYTES)
+        metadata = {} if stored is None else parse_json(stored)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{where}: cannot be read ({reason_of(error)}).") from error
+    if not isinstance(metadata, dict):
+        raise InputError(f"{where}: no mapping of settings.")
+    return {key.removeprefix("transformer."): value for key, value in metadata.items()}

@@ -12,6 +12,7 @@ posterior mean, normalised per channel. Behaviour: spec 1.2-1.4, 3 and 4.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -39,6 +40,9 @@ from longvie_cli.models.long_video import generate_clips
 from longvie_cli.models.longvie import LongVieTransformer3DModel
 from longvie_cli.models.lora import LongVieLoraMixin
 from longvie_cli.models.prompt_embeds import encode_prompts
+from longvie_cli.models.prompt_tokens import clean_prompt, cut_by
+
+logger = logging.getLogger(__name__)
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -350,17 +354,24 @@ class LongViePipeline(DiffusionPipeline, LongVieLoraMixin):
         return torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed))
 
     def encode_prompt(self, prompts: Sequence[str]) -> Tensor:
-        """Return [prompt, text_tokens, text_dim]; rows past a prompt's end are zero (spec 1.3)."""
+        """Return [prompt, text_tokens, text_dim]; rows past a prompt's end are zero (spec 1.3).
+
+        A prompt that is longer than what is read of it is logged as a warning.
+        """
         if self.text_encoder is None or self.tokenizer is None:
             raise InputError(
                 "This pipeline was loaded without its text encoder, so it cannot read a prompt; "
                 "pass prompt_embeds."
             )
+        text_tokens = self.transformer.config.text_tokens
+        for prompt in prompts:
+            if cut := cut_by(self.tokenizer, clean_prompt(prompt), text_tokens):
+                logger.warning("%.40r: %s", prompt, cut.words)
         return encode_prompts(
             self.tokenizer,
             self.text_encoder,
             prompts,
-            text_tokens=self.transformer.config.text_tokens,
+            text_tokens=text_tokens,
             device=self._execution_device,
         )
 

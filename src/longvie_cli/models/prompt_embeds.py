@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import html
-import logging
 from collections.abc import Sequence
 
-import ftfy
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 
-logger = logging.getLogger(__name__)
-
-
-def clean_prompt(prompt: str) -> str:
-    """Return the prompt with Unicode mended, HTML unescaped and single spaces (spec 1.3)."""
-    return " ".join(html.unescape(html.unescape(ftfy.fix_text(prompt))).split())
+from longvie_cli.models.prompt_tokens import clean_prompt
 
 
 def encode_prompts(
@@ -32,7 +24,7 @@ def encode_prompts(
     Args:
         tokenizer: Of the text encoder.
         text_encoder: UMT5 encoder.
-        prompts: Texts; longer ones than the model reads are cut, with a warning.
+        prompts: Texts; longer ones than the model reads are cut (`cut_prompt` says where).
         text_tokens: Text tokens of every prompt, padding included.
         device: Where the encoder computes.
     """
@@ -45,15 +37,6 @@ def encode_prompts(
         return_attention_mask=True,
         return_tensors="pt",
     )
-    for prompt in cleaned:
-        length = len(tokenizer(prompt).input_ids)
-        if length > text_tokens:
-            logger.warning(
-                "The prompt has %d tokens; the model reads the first %d: %.60s...",
-                length,
-                text_tokens,
-                prompt,
-            )
     mask = tokens.attention_mask.to(device)
     embeds = text_encoder(tokens.input_ids.to(device), mask).last_hidden_state
     return embeds * mask.unsqueeze(-1)

@@ -12,6 +12,7 @@ from longvie_cli.planning.deciding import deciding_settings
 from longvie_cli.planning.job import Choice, Job, Start
 from longvie_cli.planning.length import frames_to_make
 from longvie_cli.planning.paths import Input, check_inputs_stay
+from longvie_cli.planning.prompt_notes import clip_seconds, prompts_in_words, say_of_prompts
 from longvie_cli.progress import Progress
 from longvie_cli.run_folder.layout import RunFolder
 from longvie_cli.settings.presets import Preset
@@ -21,6 +22,7 @@ from longvie_cli.settings.prompts import (
     TimedPrompt,
     check_clips_fit,
     check_prompts_fit,
+    is_blank,
     prompt_at,
     prompt_of_clip,
     seed_of_clip,
@@ -77,6 +79,16 @@ def decided_job(choice: Choice, progress: Progress, *, to_run: bool) -> Job:
     specs = plan_clips(preset.geometry, num_frames, continues=continues, cuts=cuts)
     prompt = _prompt(choice)
     prompts = clip_prompts(specs, prompt, request.prompts, source, preset.fps)
+    if request.prompt is None and not request.prompts:
+        notes.append(f"No --prompt given; used: {prompts_in_words(prompts)}.")
+    say_of_prompts(
+        progress,
+        preset=preset,
+        specs=specs,
+        prompts=prompts,
+        given=request.prompts,
+        negative_prompt=choice.sampling.negative_prompt_read,
+    )
     seeds = clip_seeds(specs, choice.sampling, request.prompts)
     check_scene_pictures(specs, source, start)
     inputs = _inputs(choice)
@@ -108,6 +120,7 @@ def decided_sampling(
     asked: SamplingSettings,
     preset: Preset,
     loras: tuple[LoraFile, ...],
+    progress: Progress,
     *,
     before: FrameSettings | None = None,
 ) -> Sampling:
@@ -132,7 +145,7 @@ def decided_sampling(
     placed = {"device": device, "dtype": dtype, "attention": attention, "offload": asked.offload}
     sampling = Sampling.of(preset, **said | placed, loras=loras)
     check_control_range(sampling.control_start, sampling.control_end)
-    check_loras(loras)
+    judge_loras(loras, preset, progress)
     return sampling
 
 
@@ -184,16 +197,11 @@ def clip_prompts(
     if timed:
         total = sum(spec.added_frames for spec in specs)
         check_prompts_fit(timed, total / fps, "--prompt-file")
-        # Counted from the first frame that this run adds.
-        origin = specs[0].first_frame + specs[0].skip_frames
-        middles = (
-            spec.first_frame + spec.skip_frames + spec.added_frames / 2 - origin for spec in specs
-        )
-        return tuple(prompt_at(timed, middle / fps) for middle in middles)
+        return tuple(prompt_at(timed, (start + end) / 2) for start, end in clip_seconds(specs, fps))
     if prompt:
         return (prompt,) * len(specs)
     captions = tuple(source.caption(spec) for spec in specs)
-    if not all(captions):
+    if any(map(is_blank, captions)):
         raise UsageError("--prompt: say what the video shall show.", hint='Pass --prompt "...".')
     return captions
 
@@ -213,18 +221,22 @@ def _by_clip(given: Prompts) -> tuple[ClipPrompt, ...]:
     return tuple(prompt for prompt in given if isinstance(prompt, ClipPrompt))
 
 
-def check_loras(loras: Sequence[LoraFile]) -> None:
-    """Check that every LoRA file can be used, before any model is loaded.
+def judge_loras(loras: Sequence[LoraFile], preset: Preset, progress: Progress) -> None:
+    """Judge every LoRA file as it will be loaded, before anything is made; say what to know.
 
     Raises:
-        InputError: A file is missing or no LoRA.
+        InputError: A file is missing, no LoRA, or none for the preset's model.
         MissingResourceError: peft is not installed.
     """
-    if loras:
-        from longvie_cli.models.lora_files import check_lora
+    if not loras:
+        return
+    from longvie_cli.models.lora_files import judge_lora
+    from longvie_cli.models.weights.components import transformer_of
 
-        for lora in loras:
-            check_lora(lora.path)
+    transformer = transformer_of(preset)
+    for lora in loras:
+        for notice in judge_lora(lora.path, transformer):
+            progress.warning(notice)
 
 
 def check_scene_pictures(specs: Sequence[ClipSpec], source: Source, start: Start) -> None:

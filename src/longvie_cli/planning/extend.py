@@ -52,7 +52,7 @@ def decide(request: ExtendRequest, progress: Progress, *, to_run: bool = False) 
     say_changed(earlier, notes)
     asked = completed(request, earlier, preset)
     fit: Fit = request.fit or earlier.settings.fit or preset.fit
-    sampling = sampling_of(request, earlier, preset)
+    sampling = sampling_of(request, earlier, preset, progress)
     start = _start(asked, earlier, preset, fit, notes)
     before = earlier_video(earlier, request, preset, fit, notes)
     source = source_to_go_on_with(asked, earlier, preset, fit, sampling, start, progress, notes)
@@ -110,14 +110,16 @@ def preset_of(request: ExtendRequest, earlier: Earlier) -> Preset:
     )
     weights = request.weights or (earlier.weights if same else None)
     if weights is not None:
-        from longvie_cli.models.weights.load import find_weights
+        from longvie_cli.models.weights.sources import find_weights
 
         preset = preset.model_copy(update={"weights": weights})
         find_weights(preset)
     return preset
 
 
-def sampling_of(request: ExtendRequest, earlier: Earlier, preset: Preset) -> Sampling:
+def sampling_of(
+    request: ExtendRequest, earlier: Earlier, preset: Preset, progress: Progress
+) -> Sampling:
     """Return how the model is run: as asked, else as it was for the earlier video.
 
     Raises:
@@ -131,7 +133,7 @@ def sampling_of(request: ExtendRequest, earlier: Earlier, preset: Preset) -> Sam
         seed = (before.seed or 0) + earlier.about.clips
         before = before.model_copy(update={"seed": seed})
     loras = earlier.loras() if request.lora is None else request.lora
-    return decided_sampling(request, preset, loras, before=before)
+    return decided_sampling(request, preset, loras, progress, before=before)
 
 
 def _start(

@@ -37,7 +37,7 @@ def decide(request: GenerateRequest, progress: Progress, *, to_run: bool = False
         LongVieError: See `longvie_cli.errors`.
     """
     preset = _preset(request)
-    sampling = decided_sampling(request, preset, request.lora or ())
+    sampling = decided_sampling(request, preset, request.lora or (), progress)
     if request.first_frame == "prompt":
         check_first_frame(preset, request.first_frame_model)
     fit = usual_fit(request, preset)
@@ -74,7 +74,7 @@ def decide(request: GenerateRequest, progress: Progress, *, to_run: bool = False
 
 
 def _preset(request: GenerateRequest) -> Preset:
-    from longvie_cli.models.weights.load import find_weights
+    from longvie_cli.models.weights.sources import find_weights
 
     preset = with_track_grid(
         with_size(load_preset(request.preset), request.size), request.track_grid

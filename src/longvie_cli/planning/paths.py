@@ -181,14 +181,14 @@ def _is_live_video(path: Path) -> bool:
 
 
 def check_name(path: Path | None) -> None:
-    """Do nothing if clips that lie under this name can be joined.
+    """Do nothing if a result of this name can be told.
 
     Raises:
-        UsageError: It holds a line break, which ends an entry of ffmpeg's list of clips.
+        UsageError: It holds a line break, and a result is one line on stdout.
     """
     if path is not None and {"\n", "\r"} & {*str(path.absolute())}:
         raise UsageError(
-            f"{briefly(path)}: clips under a name with a line break cannot be joined.",
+            f"{briefly(path)}: a result whose name has a line break cannot be told as one line.",
             hint="Choose a file or folder without one.",
         )
 

@@ -279,5 +279,10 @@ def _load_generator(making: _Making) -> ClipGenerator:
         sampling,
         model_hashes=making.run.manifest.model_hashes,
     )
-    pipeline = load_pipeline(job.preset, sampling, text_encoder=False, warn=progress.warning)
+    pipeline = load_pipeline(
+        job.preset,
+        sampling,
+        text_encoder=False,
+        warn=lambda notice: None,  # Said when the job was decided.
+    )
     return ClipGenerator(pipeline, job.preset, sampling, prompt_embeds=embeds, progress=progress)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from longvie_cli.disk.documents import one_line
 from longvie_cli.hub.installed import EntryStatus, gigabytes, preset_status
 from longvie_cli.planning.disk import free_bytes, run_bytes, say_disk, unwritable
 from longvie_cli.planning.expected_time import expected_time
@@ -55,7 +56,7 @@ def describe(job: Job, progress: Progress) -> JobResult:
     for clip in clips:
         progress.message(
             f"  clip {clip['index']}: {clip['from_seconds']:.2f} s to {clip['to_seconds']:.2f} s, "
-            f"{clip['frames']} frames: {clip['prompt']}"
+            f"{clip['frames']} frames: {one_line(clip['prompt'])}"
         )
     _describe_weights(job, weights, progress)
     models = say_models(job.source.models(), progress)

@@ -11,6 +11,7 @@ from longvie_cli.hub.installed import go_offline
 from longvie_cli.planning.deciding import model_hashes
 from longvie_cli.planning.job import Job
 from longvie_cli.planning.paths import check_places
+from longvie_cli.planning.prompt_notes import say_of_prompts
 from longvie_cli.progress import Progress
 from longvie_cli.result import JobResult
 from longvie_cli.run_folder.layout import RunFolder
@@ -46,7 +47,7 @@ def run_through(request: _Asked, decide: Decide[_Asked], progress: Progress) -> 
         return JobResult("skipped", request.output)
     if request.offline:
         go_offline()
-    if finished := _finished_before(request):
+    if finished := _finished_before(request, progress):
         progress.message(f"{request.output}: this run is finished already.")
         return finished
     return carry_out(decide(request, progress, to_run=True), progress)
@@ -64,11 +65,14 @@ def look_through(request: _Asked, decide: Decide[_Asked], progress: Progress) ->
     return describe(decide(request, progress), progress)
 
 
-def _finished_before(request: GenerateRequest | ExtendRequest) -> JobResult | None:
+def _finished_before(
+    request: GenerateRequest | ExtendRequest, progress: Progress
+) -> JobResult | None:
     """Return the result of this very request if it was finished before, with the same inputs.
 
     Found out from hashes alone, before a source is read through or a model is loaded. Whenever
-    anything is unclear this is None, and the job is decided and compared as a whole.
+    anything is unclear this is None, and the job is decided and compared as a whole. What is said
+    of prompts is said again.
     """
     folder = RunFolder.of(request.output, request.run_dir)
     if not folder.is_begun or request.from_clip is not None:
@@ -88,6 +92,17 @@ def _finished_before(request: GenerateRequest | ExtendRequest) -> JobResult | No
         preset = load_preset(manifest.preset).model_copy(update={"weights": weights})
         if model_hashes(preset) != manifest.model_hashes:
             return None
-        return finished_run(run, request.output, keeps_clips=request.keep_clips)
-    except (LongVieError, OSError):
+        finished = finished_run(run, request.output, keeps_clips=request.keep_clips)
+        if finished is not None:
+            settings = manifest.settings
+            say_of_prompts(
+                progress,
+                preset=preset,
+                specs=manifest.plan,
+                prompts=manifest.clip_prompts,
+                given=request.prompts,
+                negative_prompt="" if settings["guidance"] == 1 else settings["negative_prompt"],
+            )
+        return finished
+    except (LongVieError, OSError, KeyError):
         return None

@@ -229,10 +229,13 @@ class ExtendRequest(
 
 
 class StitchRequest(OutputRequest):
-    """What `stitch` was asked: runs, folders of clips or mp4 files, joined in this order."""
+    """What `stitch` was asked: runs, folders of clips or mp4 files, joined in this order.
+
+    Without `audio` the sound of the inputs goes along.
+    """
 
     inputs: tuple[Path, ...] = Field(min_length=1)
-    audio: str = "none"
+    audio: str | None = None
     overwrite: bool = False
     no_clobber: bool = False
     embed_metadata: bool = True

@@ -151,6 +151,11 @@ class Sampling:
             )
         }
 
+    @property
+    def negative_prompt_read(self) -> str:
+        """What is read of the negative prompt: without guidance nothing."""
+        return "" if self.guidance_scale == 1 else self.negative_prompt
+
     def deciding(self) -> dict[str, Any]:
         """Return what decides frames, as JSON values by the names of the flags; LoRA not."""
         fields = FrameSettings.model_fields.items()

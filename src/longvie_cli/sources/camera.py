@@ -145,14 +145,16 @@ class CameraSource(MadeSource):
         return [self.depth.state(self.preset)] if self.has_picture else []
 
     def conversions(self) -> list[str]:
-        if self.image is None:
+        if not self.has_picture:
             return []
+        remarks = self.depth.remarks(self.name, self.preset)
+        if self.image is None:
+            return remarks
         from longvie_cli.media.reader import image_size
         from longvie_cli.sources.conversions import describe_fit
 
-        return describe_fit(
-            self.image.name, image_size(self.image), self.preset.control_size, self.fit
-        )
+        size = image_size(self.image)
+        return describe_fit(self.image.name, size, self.preset.control_size, self.fit) + remarks
 
     def picture(self, frame: int) -> NDArray[np.uint8] | None:
         if not self.has_picture:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from longvie_cli.disk.folder_hashes import folder_hashes
 from longvie_cli.disk.hashing import fingerprint, hash_file
 from longvie_cli.errors import MissingResourceError
-from longvie_cli.hub.installed import entry_folder
+from longvie_cli.hub.installed import entry_folder, gigabytes
 from longvie_cli.hub.licences import settle_licences
 from longvie_cli.hub.registry import entry_named
 from longvie_cli.media.ffmpeg import check_readable
@@ -176,6 +176,25 @@ class DepthChoice:
         except MissingResourceError as missing:
             return ModelState("depth", name, missing)
         return ModelState("depth", name)
+
+    def remarks(self, name: str, preset: Preset) -> list[str]:
+        """Return in a line that a guess stands for depth of what the estimator never saw, if so.
+
+        Args:
+            name: What the depth is of.
+            preset: Its own estimator is used where none is named.
+        """
+        if self.video is not None or self._model_folder is not None:
+            return []
+        if self._named(preset) != "embedded":
+            return []
+        better = entry_named("depth-anything-v2-small")
+        return [
+            f"{name}: depth is estimated by the embedded model, which knows landscapes: of "
+            "streets, rooms or people it gives little more than bottom near, top far. For those "
+            f"pass --depth-model small (longvie models pull {better.name}: "
+            f"{gigabytes(better.approximate_bytes)}, {better.licence})."
+        ]
 
     def check_length(self, num_frames: int, *, fps: int, needed_by: str) -> None:
         """Do nothing if ready depth, where there is any, lasts for so many frames at `fps`.

@@ -128,9 +128,10 @@ class VideoSource(MadeSource):
         from longvie_cli.sources.conversions import describe_conversion
 
         height, width = self.preset.control_size
-        return describe_conversion(
+        lines = describe_conversion(
             self.video, height=height, width=width, fps=self.preset.fps, fit=self.fit
         )
+        return lines + self.depth.remarks(self.name, self.preset)
 
     def picture(self, frame: int) -> NDArray[np.uint8]:
         from longvie_cli.media.reader import read_frames

@@ -393,7 +393,7 @@ def _weights(name: str, entries: tuple[ModelEntry, ...]) -> str:
     )
 
 
-def _table(checks: list[Check], *, can_run: bool) -> str:
+def _table(checks: list[Check], *, can_run: bool) -> list[str]:
     width = max(len(check.name) for check in checks)
     lines: list[str] = []
     for check in checks:
@@ -402,4 +402,4 @@ def _table(checks: list[Check], *, can_run: bool) -> str:
         if check.fix:
             lines.append(f"{'':<{width + 11}}{check.fix}")
     verdict = "can run" if can_run else "cannot run"
-    return "\n".join([*lines, "", f"{DEFAULT_PRESET} {verdict} here."])
+    return [*lines, "", f"{DEFAULT_PRESET} {verdict} here."]

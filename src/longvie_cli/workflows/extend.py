@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from longvie_cli.planning.extend import decide
-from longvie_cli.planning.paths import check_name
 from longvie_cli.progress import Progress, SilentProgress
 from longvie_cli.result import JobResult
 from longvie_cli.running.whole import look_through, run_through
@@ -16,7 +15,6 @@ def extend(request: ExtendRequest, progress: Progress | None = None) -> JobResul
     Raises:
         LongVieError: See `longvie_cli.errors`; everything made so far is saved.
     """
-    check_name(request.previous)
     return run_through(request, decide, progress or SilentProgress())
 
 
@@ -26,5 +24,4 @@ def plan(request: ExtendRequest, progress: Progress | None = None) -> JobResult:
     Raises:
         LongVieError: What `extend` would raise before its first clip.
     """
-    check_name(request.previous)
     return look_through(request, decide, progress or SilentProgress())

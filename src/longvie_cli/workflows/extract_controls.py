@@ -12,6 +12,7 @@ from longvie_cli.planning.cuts import cuts_to_honour
 from longvie_cli.planning.disk import extraction_bytes, free_bytes, say_disk, unwritable
 from longvie_cli.planning.length import frames_to_make
 from longvie_cli.planning.paths import check_control_folder
+from longvie_cli.planning.prompt_notes import say_of_texts
 from longvie_cli.progress import Progress, SilentProgress
 from longvie_cli.result import JobResult
 from longvie_cli.settings.presets import Preset, load_preset, with_size
@@ -58,8 +59,8 @@ def extract_controls(
         raise locked
     needed = extraction_bytes(source, preset, job.num_frames)
     say_disk(needed, request.output, progress, only_if_short=True)
-    for note in job.notes:
-        progress.message(note)
+    for note in (*source.conversions(), *job.notes):
+        progress.note(note)
     source.write_controls(
         request.output,
         job.num_frames,
@@ -93,7 +94,7 @@ def plan(request: ExtractControlsRequest, progress: Progress | None = None) -> J
     progress.message(f"source: {source.name}")
     inputs = [*source.conversions(), *job.notes]
     for line in inputs:
-        progress.message(line)
+        progress.note(line)
     clips: list[dict[str, Any]] = []
     for spec in specs:
         first = spec.first_frame + spec.skip_frames
@@ -148,6 +149,8 @@ def _decide(request: ExtractControlsRequest, progress: Progress, *, to_run: bool
         go_offline()
     preset = with_size(load_preset(request.preset), request.size)
     preset = with_track_grid(preset, request.track_grid)
+    if request.prompt is not None:
+        say_of_texts(progress, preset, {request.prompt: "--prompt"})
     source = made_source(request, preset, resolve_device(request.device), progress)
     if to_run:
         # Before a long video is read through.

@@ -167,7 +167,7 @@ def convert_models(request: ConvertModelsRequest, progress: Progress | None = No
     import torch
 
     from longvie_cli.models.weights.convert import convert_released
-    from longvie_cli.models.weights.load import find_released_files
+    from longvie_cli.models.weights.sources import find_released_files
 
     dtype = None if request.dtype == "auto" else getattr(torch, request.dtype)
     files = find_released_files(request.inputs)

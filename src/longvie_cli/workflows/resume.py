@@ -11,6 +11,7 @@ from longvie_cli.hub.installed import go_offline, locate_weights
 from longvie_cli.planning.deciding import model_hashes
 from longvie_cli.planning.job import Job
 from longvie_cli.planning.paths import check_places
+from longvie_cli.planning.prompt_notes import say_of_texts
 from longvie_cli.progress import Progress, SilentProgress, command_line
 from longvie_cli.result import JobResult
 from longvie_cli.run_folder.find import find_run, output_of
@@ -78,6 +79,7 @@ def redo(request: RedoRequest, progress: Progress | None = None) -> JobResult:
     if request.new_prompt is None and request.new_seed is None:
         progress.message("The same prompt and seed give the same frames on the same machine.")
     changed = redone(job, [ordered])
+    _say_of_new_prompts(job, changed, progress)
     return carry_out(changed, progress, change=Change(job, ordered), resuming=True)
 
 
@@ -107,10 +109,17 @@ def _job(run: Run, progress: Progress) -> Job:
     check_places(request)
     if request.offline:
         go_offline()
-    job = redone(_decide(request, progress), manifest.redos)
+    begun = _decide(request, progress)
+    job = redone(begun, manifest.redos)
+    _say_of_new_prompts(begun, job, progress)
     locate_weights(job.preset)
     _check_inputs(job, run, again)
     return job
+
+
+def _say_of_new_prompts(before: Job, after: Job, progress: Progress) -> None:
+    new = {text: "the new prompt" for text in after.prompts if text not in before.prompts}
+    say_of_texts(progress, after.preset, new)
 
 
 def _is_where_it_began(folder: RunFolder, stored: Mapping[str, Any]) -> bool:

@@ -13,6 +13,7 @@ import torch
 
 from longvie_cli.controls.depth import TransformersDepthEstimator
 from longvie_cli.errors import ControlError, MissingResourceError
+from longvie_cli.media.frames import resize_frame
 from longvie_cli.worlds import EVALUATION_SEED_START, Flight
 
 
@@ -66,6 +67,33 @@ def test_depth_is_what_transformers_makes_of_it(
     ours = TransformersDepthEstimator(folder).estimate(frames)
     # The same pictures go in; float32 sums.
     np.testing.assert_allclose(ours, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "rows", "columns"), [(48, 80, 48, 80), (45, 61, 48, 64)]
+)
+def test_without_a_size_the_network_sees_the_frame_at_its_own(
+    estimator: TransformersDepthEstimator,
+    flight_frames: np.ndarray,
+    height: int,
+    width: int,
+    rows: int,
+    columns: int,
+) -> None:
+    frames = flight_frames[:3, :height, :width]
+    seen: list[torch.Tensor] = []
+    hook = estimator._model.register_forward_pre_hook(
+        lambda _model, _args, given: seen.append(given["pixel_values"]), with_kwargs=True
+    )
+    try:
+        estimator.estimate(frames)
+    finally:
+        hook.remove()
+    resized = np.stack([resize_frame(frame, rows, columns, "stretch") for frame in frames])
+    mean, std = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
+    expected = (resized.astype(np.float32) / 255 - mean) / std
+    # To the bit: depth of the embedded model decides frames.
+    assert np.array_equal(torch.cat(seen).permute(0, 2, 3, 1).numpy(), expected)
 
 
 def test_the_input_size_follows_the_preprocessor(

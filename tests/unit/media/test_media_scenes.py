@@ -18,7 +18,6 @@ from longvie_cli.media.scenes import (
     SMALL_HEIGHT,
     SMALL_WIDTH,
     CutDetector,
-    SceneChange,
     SceneDetector,
     SceneScan,
     scan_scenes,

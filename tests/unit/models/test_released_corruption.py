@@ -17,12 +17,8 @@ from longvie_cli.engine.loader import load_pipeline
 from longvie_cli.errors import MissingResourceError
 from longvie_cli.models.pipeline import LongViePipeline
 from longvie_cli.models.weights.convert import convert_released
-from longvie_cli.models.weights.load import (
-    ReleasedFiles,
-    find_released_files,
-    load_converted_pipeline,
-    load_released_pipeline,
-)
+from longvie_cli.models.weights.load import load_weights
+from longvie_cli.models.weights.sources import ReleasedFiles, find_released_files
 from longvie_cli.settings.presets import load_preset
 from released_checkpoints import (
     IMAGE_FILE,
@@ -67,7 +63,7 @@ def folder(pristine: Path, tmp_path: Path) -> Path:
 def refusal(folder: Path, base: str = "wan") -> str:
     """Return why the files are refused; before anything is read, as far as the headers tell."""
     with pytest.raises(MissingResourceError) as refused:
-        load_released_pipeline(
+        load_weights(
             ReleasedFiles(
                 folder / base,
                 folder / "LongVie2" / "control.safetensors",
@@ -198,7 +194,7 @@ def test_an_archive_older_than_zip_files_is_read(folder: Path, source: LongViePi
     path = folder / "wan" / VAE_FILE
     torch.save(torch.load(path, weights_only=True), path, _use_new_zipfile_serialization=False)
     files = find_released_files([folder / "wan", folder / "LongVie2"], configs=folder / "configs")
-    vae = load_released_pipeline(files, dtype=torch.float32).vae.state_dict()
+    vae = load_weights(files, dtype=torch.float32).vae.state_dict()
     for name, value in source.vae.state_dict().items():
         assert torch.equal(vae[name], value)
 
@@ -331,13 +327,13 @@ def test_our_own_folder_is_as_strict(component: str, folder: Path) -> None:
     (file,) = (ours / component).glob("*.safetensors")
     change(file, lambda tensors: tensors.pop(used(tensors)))
     with pytest.raises(MissingResourceError, match="1 missing"):
-        load_converted_pipeline(ours)
+        load_weights(ours)
     file.unlink()
     with pytest.raises(MissingResourceError, match=f"missing {component}/"):
-        load_converted_pipeline(ours)
+        load_weights(ours)
     shutil.rmtree(ours / component)
     with pytest.raises(MissingResourceError, match="configs are missing"):
-        load_converted_pipeline(ours)
+        load_weights(ours)
 
 
 def test_a_refused_conversion_leaves_no_model(folder: Path) -> None:

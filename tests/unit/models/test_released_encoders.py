@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from longvie_cli.models.pipeline import LongViePipeline
-from longvie_cli.models.weights.load import _plan_component
+from longvie_cli.models.weights.components import plan_component
 from longvie_cli.models.weights.plan import fill_module, without_weights
 from longvie_cli.settings.presets import preset_folder
 from small_models import small_transformer
@@ -229,7 +229,7 @@ def published(name: str, **sizes: int) -> dict[str, object]:
 
 
 def filled(name: str, module: nn.Module, weights: Weights) -> nn.Module:
-    plan = _plan_component(name, module, weights, is_original=True)
+    plan = plan_component(name, module, weights, is_original=True)
     fill_module(module, [plan], dtype=torch.float32, device="cpu")
     return module
 

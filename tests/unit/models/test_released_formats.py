@@ -14,12 +14,8 @@ from longvie_cli.engine.loader import load_pipeline
 from longvie_cli.errors import OutputConflictError
 from longvie_cli.models.pipeline import LongViePipeline
 from longvie_cli.models.weights.convert import convert_released, export_released
-from longvie_cli.models.weights.load import (
-    ReleasedFiles,
-    find_released_files,
-    load_converted_pipeline,
-    load_released_pipeline,
-)
+from longvie_cli.models.weights.load import load_weights
+from longvie_cli.models.weights.sources import ReleasedFiles, find_released_files
 from longvie_cli.settings.presets import load_preset
 from released_checkpoints import (
     random_pipeline,
@@ -109,7 +105,7 @@ def test_every_base_loads_to_the_same_model(
     base = write_base(source, tmp_path / "wan")
     longvie2 = write_longvie2(source, tmp_path / "elsewhere" / "LongVie2")
     files = find_released_files([base, longvie2], configs=configs)
-    assert_same(load_released_pipeline(files, dtype=torch.float32), source)
+    assert_same(load_weights(files, dtype=torch.float32), source)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +121,7 @@ def test_prefixes_of_trainers_are_removed(
         tmp_path / "dit.safetensors",
         original.configs,
     )
-    loaded = load_released_pipeline(files, dtype=torch.float32).transformer.state_dict()
+    loaded = load_weights(files, dtype=torch.float32).transformer.state_dict()
     for name, value in source.transformer.state_dict().items():
         assert torch.equal(loaded[name], value), name
 
@@ -148,7 +144,7 @@ def test_types_are_those_of_from_pretrained(
     dtype: torch.dtype, original: ReleasedFiles, tmp_path: Path
 ) -> None:
     convert_released(original, tmp_path)
-    ours = load_released_pipeline(original, dtype=dtype)
+    ours = load_weights(original, dtype=dtype)
     theirs = LongViePipeline.from_pretrained(
         tmp_path,
         dtype={"default": dtype, "vae": torch.float32, "image_encoder": torch.float32},
@@ -176,7 +172,7 @@ def test_converted_folder_loads_both_ways(
     if max_shard_bytes > 1:
         assert all(path.stat().st_size < max_shard_bytes + 10_000 for path in shards)
     assert not list(tmp_path.rglob("*.part"))
-    assert_same(load_converted_pipeline(tmp_path, dtype=torch.float32), source)
+    assert_same(load_weights(tmp_path, dtype=torch.float32), source)
     stock = LongViePipeline.from_pretrained(tmp_path, dtype=torch.float32, local_files_only=True)
     # Its parameters lie in the mapped files, where some begin at odd addresses: the CPU's kernels
     # then sum in another order. 1e-5 was seen, on values of up to 3.
@@ -187,7 +183,7 @@ def test_converting_to_a_type_rounds_what_loading_would(
     original: ReleasedFiles, tmp_path: Path
 ) -> None:
     convert_released(original, tmp_path, dtype=torch.bfloat16)
-    loaded = load_released_pipeline(original, dtype=torch.bfloat16)
+    loaded = load_weights(original, dtype=torch.bfloat16)
     for name, dtype in (("transformer", None), ("vae", torch.float32)):
         (file,) = (tmp_path / name).glob("*.safetensors")
         for key, value in load_file(file).items():
@@ -222,7 +218,7 @@ def test_the_engine_loads_a_preset_from_released_and_converted_folders(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("longvie_cli.engine.loader.preset_folder", lambda _name: configs)
+    monkeypatch.setattr("longvie_cli.models.weights.sources.preset_folder", lambda _name: configs)
     preset = load_preset("longvie2").model_copy(update={"max_text_tokens": 20})
     convert_released(original, tmp_path)
     for weights in (original.base.parent, tmp_path):

@@ -54,8 +54,9 @@ def measure(way: str, folder: Path) -> int:
 
     from longvie_cli.models.longvie import LongVieTransformer3DModel
     from longvie_cli.models.weights.convert import convert_released
-    from longvie_cli.models.weights.load import find_released_files, load_released_pipeline
+    from longvie_cli.models.weights.load import load_weights
     from longvie_cli.models.weights.names import DIT_NAMES
+    from longvie_cli.models.weights.sources import find_released_files
 
     def run(name: str) -> object:
         files = find_released_files(
@@ -73,7 +74,7 @@ def measure(way: str, folder: Path) -> int:
             model = LongVieTransformer3DModel.from_config(config)
             model.load_state_dict(state, strict=False)
             return model
-        return load_released_pipeline(files, dtype=getattr(torch, way))
+        return load_weights(files, dtype=getattr(torch, way))
 
     # The first run imports and allocates what every run needs.
     run("small")

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from longvie_cli.models.weights.load import empty_modules
+from longvie_cli.models.weights.components import empty_modules
 from longvie_cli.models.weights.names import (
     CONTROL_NAMES,
     DIT_NAMES,

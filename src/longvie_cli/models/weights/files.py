@@ -1,4 +1,4 @@
-"""Weight files on disk: tensors read one at a time, and written one at a time.
+"""Weight files on disk: tensors read one at a time, and written file by file.
 
 Reads safetensors files and shards and PyTorch archives (`.pth`, tensors only: a file that carries
 code is refused). Nothing here knows what the tensors are for.
@@ -6,12 +6,12 @@ code is refused). Nothing here knows what the tensors are for.
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
 import re
+import shutil
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,11 @@ from typing import Any
 import torch
 import xxhash
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from longvie_cli.disk.documents import MAX_JSON_BYTES, parse_json, read_document, reason_of
-from longvie_cli.disk.durable import commit_file, part_path, storage_error
+from longvie_cli.disk.durable import begin_part, commit_file, part_path, storage_error
 from longvie_cli.errors import LongVieError, MissingResourceError
 
 FETCH_HINT = "Fetch the files again: longvie models pull longvie2"
@@ -45,7 +46,6 @@ _DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
-_DTYPE_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,6 @@ class TensorInfo:
 
     shape: tuple[int, ...]
     dtype: torch.dtype
-
-    @property
-    def num_bytes(self) -> int:
-        """Size of its values."""
-        return torch.Size(self.shape).numel() * self.dtype.itemsize
 
 
 def tensor_info(tensors: Mapping[str, Tensor], name: str) -> TensorInfo:
@@ -171,62 +166,62 @@ def _is_plain(name: str) -> bool:
     return name not in ("", "..") and "\0" not in name and Path(name).name == name
 
 
-def write_safetensors(
-    path: Path, infos: Mapping[str, TensorInfo], read: Callable[[str], Tensor]
-) -> None:
-    """Write a safetensors file tensor by tensor, read it back, and let it appear under its name.
-
-    The library's own writer wants all tensors in memory at once; this one needs a single tensor.
+def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors as a safetensors file, read it back, and let it appear under its name.
 
     Args:
-        path: Written beside and renamed when complete and verified.
-        infos: What the header announces, in the order of the values.
-        read: Returns the tensor of a name, of the shape and type announced.
+        path: Written beside and renamed when complete and verified; its folder is made.
+        tensors: On the CPU. Views on mapped files cost no memory here.
 
     Raises:
         ResumableError: the disk is full.
         OutputConflictError: the folder cannot be written.
         LongVieError: a tensor reads back differently.
     """
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
-    offset = 0
-    for name, info in infos.items():
-        header[name] = {
-            "dtype": _DTYPE_NAMES[info.dtype],
-            "shape": list(info.shape),
-            "data_offsets": [offset, offset + info.num_bytes],
-        }
-        offset += info.num_bytes
-    encoded = json.dumps(header, separators=(",", ":")).encode()
-    # The values begin at a multiple of 8 bytes, so that they can be mapped.
-    encoded += b" " * (-len(encoded) % 8)
-    part, hashes = part_path(path), {}
+    tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    # A folder: the library writes under a name of its own first, which a kill would leave behind.
+    beside = part_path(path)
+    part = beside / path.name
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(part, "wb") as file:
-            file.write(len(encoded).to_bytes(8, "little") + encoded)
-            for name, info in infos.items():
-                tensor = read(name)
-                assert (tuple(tensor.shape), tensor.dtype) == (info.shape, info.dtype), name
-                values = _bytes(tensor)
-                hashes[name] = xxhash.xxh3_64_intdigest(values)
-                file.write(values)
-    except OSError as reason:
-        raise storage_error(path, reason) from reason
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
+        begin_part(part)
+        mode = part.stat().st_mode
+        save_file(tensors, part, metadata={"format": "pt"})
+        # The library's files are for their owner alone.
+        part.chmod(mode)
+        _check_written(part, tensors)
+        commit_file(part, path)
+    except (OSError, SafetensorError) as reason:
+        raise storage_error(path, _as_os_error(reason)) from reason
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _as_os_error(reason: OSError | SafetensorError) -> OSError:
+    """Return the error of the system that the library passes on in words."""
+    if isinstance(reason, OSError):
+        return reason
+    code = re.search(r"\(os error (\d+)\)", str(reason))
+    return (
+        OSError(str(reason)) if code is None else OSError(int(code[1]), os.strerror(int(code[1])))
+    )
+
+
+def _check_written(part: Path, tensors: Mapping[str, Tensor]) -> None:
     written = TensorFiles([part])
-    for name, expected in hashes.items():
-        if xxhash.xxh3_64_intdigest(_bytes(written[name])) != expected:
+    for name, tensor in tensors.items():
+        if _digest(written[name]) != _digest(tensor):
             raise LongVieError(
                 f"{part}: {name} reads back other than it was written.",
                 hint="Check the disk, or write to another one.",
             )
     written.close()
-    commit_file(part, path)
 
 
-def _bytes(tensor: Tensor) -> memoryview:
-    values: Any = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
-    return memoryview(values)
+def _digest(tensor: Tensor) -> int:
+    values: Any = tensor.reshape(-1).view(torch.uint8).numpy()
+    return xxhash.xxh3_64_intdigest(values)
 
 
 def _infos(path: Path, handle: Any) -> Iterator[tuple[str, TensorInfo]]:

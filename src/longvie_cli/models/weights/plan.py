@@ -45,13 +45,25 @@ class WeightPlan:
         Raises:
             MissingResourceError: two copies of one tensor hold different values.
         """
+        self.check_twins()
+        for ours, theirs in self.copies:
+            yield ours, self.names.take(ours, self.tensors[theirs])
+        self.close()
+
+    def check_twins(self) -> None:
+        """Do nothing if tensors that should be the same are.
+
+        Raises:
+            MissingResourceError: two copies of one tensor hold different values.
+        """
         for first, second in self.twins:
             if not torch.equal(self.tensors[first], self.tensors[second]):
                 raise MissingResourceError(
                     f"{self.tensors}: {first} and {second} should be the same.", hint=FETCH_HINT
                 )
-        for ours, theirs in self.copies:
-            yield ours, self.names.take(ours, self.tensors[theirs])
+
+    def close(self) -> None:
+        """Unmap what files are mapped."""
         if isinstance(self.tensors, TensorFiles):
             self.tensors.close()
 
