@@ -68,7 +68,7 @@ def test_restart_plans_a_clip_for_each_scene_and_ignore_goes_on(longvie, cut_vid
     assert restart["settings"]["cuts"] == [CUT]
     ignore = planned("ignore")
     assert [clip["frames"] for clip in ignore["clips"]] == [9, 7]
-    assert "cuts" not in ignore["settings"]
+    assert ignore["settings"]["cuts"] == [] and ignore["settings"]["at_cut"] is None
 
 
 def test_back_and_forth_over_a_cut_is_refused(longvie, cut_video: Path) -> None:

@@ -300,10 +300,15 @@ def _timing_filters(source: SourceVideo, fps: int | None) -> list[str]:
     # A video shorter than the lateness would be over before it began.
     late = _LATENESS / fps if source.duration_seconds * fps >= 1 else 0.0
     microseconds = round(late * 1_000_000)
+    end: list[str] = []
+    if source.not_believed_seconds is not None:
+        # ffmpeg would show the last frame for as long as it claims to last.
+        end = [f"trim=end_frame={max(1, math.ceil((source.duration_seconds - late) * fps))}"]
     return [
         *whole,
         f"settb=1/1000000,setpts=PTS-STARTPTS-{microseconds}",
         f"fps={fps}:round=up",
+        *end,
     ]
 
 

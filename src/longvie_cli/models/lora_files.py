@@ -105,10 +105,7 @@ def _opened(path: Path) -> Iterator[Any]:
         with safe_open(path, "pt") as file:
             yield file
     except SafetensorError as error:
-        reason = reason_of(error)
-        if "incomplete" in reason.lower() or "too small" in reason.lower():
-            reason = "it is cut off; fetch it again"
-        raise InputError(f"{path.name}: no safetensors file ({reason}).") from error
+        raise _wrong_file(path, error) from error
     except OSError as error:
         raise InputError(f"{path.name}: cannot be read ({reason_of(error)}).") from error
 
@@ -128,17 +125,23 @@ def _check_file(path: Path) -> None:
         raise InputError(f"{path}: no regular file.")
     if found.st_size == 0:
         raise InputError(f"{path.name}: an empty file.")
-    try:
-        with open(path, "rb") as file:
-            begin = file.read(64).lstrip()
-    except OSError as error:
-        raise InputError(f"{path.name}: cannot be read ({error.strerror}).") from error
+
+
+def _wrong_file(path: Path, error: SafetensorError) -> InputError:
+    """Return what a file is that is no safetensors file."""
+    with open(path, "rb") as file:
+        begin = file.read(64).lstrip()
     for magic, words in _OTHER_FILES:
+        # Looked at only now: a safetensors file begins with a number, which may be any of these.
         if begin.startswith(magic):
-            raise InputError(
+            return InputError(
                 f"{path.name}: no safetensors file, but {words}.",
                 hint="Pass the LoRA as a .safetensors file.",
             )
+    reason = reason_of(error)
+    if "incomplete" in reason.lower() or "too small" in reason.lower():
+        reason = "it is cut off; fetch it again"
+    return InputError(f"{path.name}: no safetensors file ({reason}).")
 
 
 def _listing(path: Path, file: Any) -> Iterator[tuple[str, list[int], torch.dtype]]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from longvie_cli.controls.control_folder import ControlLayout, ControlSource
     from longvie_cli.controls.files import ClipControls, ControlClips
     from longvie_cli.controls.normalization import DepthRange
+    from longvie_cli.media.scenes import SceneChange
 
 Kind = Literal["video", "controls", "camera", "flight", "none"]
 
@@ -177,8 +178,8 @@ class Source(ABC):
         """
         return None
 
-    def scene_cuts(self, num_frames: int, progress: Progress) -> tuple[int, ...]:
-        """Return the frames, counted from `first_frame`, with which scenes begin, ascending.
+    def scene_changes(self, num_frames: int, progress: Progress) -> tuple[SceneChange, ...]:
+        """Return where scenes go over into the next, counted from `first_frame`, ascending.
 
         Of the next `num_frames`, or where it is played back and forth of all, counted from 0.
         """

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from longvie_cli.controls.control_folder import ControlSource
     from longvie_cli.controls.normalization import DepthRange
     from longvie_cli.media.probe import SourceVideo
-    from longvie_cli.media.scenes import SceneScan
+    from longvie_cli.media.scenes import SceneChange, SceneScan
 
 
 # A container's duration may be this many frames off what its frames give once resampled.
@@ -177,10 +177,11 @@ class VideoSource(MadeSource):
         progress.finish(stage)
         return self._scans[num_frames]
 
-    def scene_cuts(self, num_frames: int, progress: Progress) -> tuple[int, ...]:
+    def scene_changes(self, num_frames: int, progress: Progress) -> tuple[SceneChange, ...]:
         if self.pingpong:
-            return self._scan(None, progress).cuts
-        return tuple(cut for cut in self._scan(num_frames, progress).cuts if cut < num_frames)
+            return self._scan(None, progress).changes
+        changes = self._scan(num_frames, progress).changes
+        return tuple(change for change in changes if change.frame < num_frames)
 
     def caption(self, spec: ClipSpec) -> str:
         return ""
@@ -189,7 +190,8 @@ class VideoSource(MadeSource):
         from longvie_cli.controls.extraction import VideoControls
         from longvie_cli.sources.tracker_choice import make_tracker
 
-        cuts = self.scene_cuts(num_frames, progress) if self.at_cut == "restart" else ()
+        changes = self.scene_changes(num_frames, progress) if self.at_cut == "restart" else ()
+        cuts = tuple(change.frame for change in changes)
         return VideoControls(
             self.video,
             control_layout(self.preset, self.depth_range, cuts),
