@@ -151,11 +151,12 @@ class CameraSource(MadeSource):
         remarks = self.depth.remarks(self.name, self.preset)
         if self.image is None:
             return remarks
-        from longvie_cli.media.image import image_size
+        from longvie_cli.media.image import describe_image, image_size
         from longvie_cli.sources.conversions import describe_fit
 
         size = image_size(self.image)
-        return describe_fit(self.image.name, size, self.preset.control_size, self.fit) + remarks
+        fitted = describe_fit(self.image.name, size, self.preset.control_size, self.fit)
+        return [*describe_image(self.image), *fitted, *remarks]
 
     def picture(self, frame: int) -> NDArray[np.uint8] | None:
         if not self.has_picture:

@@ -340,7 +340,7 @@ def test_timestamps_that_span_days_are_refused(ffmpeg, numbered_video):
     steady = numbered_video("steady.mp4", num_frames=3, fps="16")
     path = steady.with_name("days.mkv")
     ffmpeg("-itsscale", "1000000", "-i", steady, "-c", "copy", path)
-    with pytest.raises(MediaError, match="more than 24 hours is refused"):
+    with pytest.raises(MediaError, match="timestamps are damaged: frame 0"):
         probe_video(path)
 
 
