@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from longvie_cli.disk.durable import scarcity_error
 from longvie_cli.progress import printable
 
 if TYPE_CHECKING:
@@ -41,10 +42,16 @@ def read_document(path: Path, max_bytes: int) -> bytes:
 
     Raises:
         OSError: It cannot be read.
+        ResumableError: The machine has no file left to open, or no memory.
         ValueError: It is larger than `max_bytes`, or its name holds a NUL character.
     """
-    with open(path, "rb") as file:
-        data = file.read(max_bytes + 1)
+    try:
+        with open(path, "rb") as file:
+            data = file.read(max_bytes + 1)
+    except OSError as reason:
+        if (scarce := scarcity_error(f"{path}: cannot be read", reason)) is not None:
+            raise scarce from reason
+        raise
     if len(data) > max_bytes:
         raise ValueError(f"it is larger than {max_bytes >> 20} MiB")
     return data

@@ -15,6 +15,15 @@ _DISK_FAILED = frozenset(
     for name in ("EIO", "ESTALE", "ETIMEDOUT", "ENOTCONN", "EHOSTDOWN", "EREMOTEIO", "ENODEV")
     if (code := getattr(errno, name, None)) is not None
 )
+# The machine, or what this process may use of it, is at its end; a file has nothing to do with it.
+_SCARCE = {
+    errno.EMFILE: "Let it open more files (`ulimit -n 1024`), then run the same command again.",
+    errno.ENFILE: "Close other programs, then run the same command again.",
+    errno.ENOMEM: "Close other programs, or let it use more memory, then run the same command "
+    "again.",
+    errno.EAGAIN: "Close other programs, or let it start more processes (`ulimit -u`), then run "
+    "the same command again.",
+}
 _NOT_PERMITTED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _IN_THE_WAY = frozenset({errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP, errno.ENOTEMPTY})
 # Windows has none of these.
@@ -34,7 +43,12 @@ def storage_error(path: Path | str, reason: OSError) -> LongVieError:
 
 
 def known_storage_error(path: Path | str, reason: OSError) -> LongVieError | None:
-    """Return the error for a full, failed or forbidden disk; None if `reason` is something else."""
+    """Return the error for a full, failed or forbidden disk, or for what the machine lacks.
+
+    None if `reason` is something else.
+    """
+    if (scarce := scarcity_error(f"{path}: cannot be opened", reason)) is not None:
+        return scarce
     if reason.errno in _DISK_FULL:
         return disk_full_error(path)
     if reason.errno in _DISK_FAILED:
@@ -54,12 +68,24 @@ def known_storage_error(path: Path | str, reason: OSError) -> LongVieError | Non
     return None
 
 
+def scarcity_error(trouble: str, reason: OSError) -> ResumableError | None:
+    """Return the error where the machine lacks open files, memory or processes; else None.
+
+    Args:
+        trouble: What cannot be done, beginning with the file.
+        reason: Why.
+    """
+    hint = _SCARCE.get(reason.errno or 0)
+    return None if hint is None else ResumableError(f"{trouble} ({reason.strerror}).", hint=hint)
+
+
 def is_passing(reason: OSError) -> bool:
     """Return whether a file that cannot be read may well be sound all the same.
 
-    Its disk has failed, or reading it is forbidden: no reason to make it again.
+    Its disk has failed, reading it is forbidden, or the machine is at its end: no reason to make it
+    again.
     """
-    return reason.errno in _DISK_FAILED | _NOT_PERMITTED
+    return reason.errno in _DISK_FAILED | _NOT_PERMITTED | _SCARCE.keys()
 
 
 def disk_full_error(path: Path | str) -> ResumableError:

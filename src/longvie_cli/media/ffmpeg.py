@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shutil
 import signal
 import stat
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -15,11 +17,14 @@ from functools import cache
 from pathlib import Path
 from typing import IO
 
-from longvie_cli.disk.durable import disk_full_error, storage_error
+from longvie_cli.disk.durable import disk_full_error, scarcity_error, storage_error
 from longvie_cli.errors import LongVieError, MediaError, MissingResourceError, ResumableError
+from longvie_cli.media.formats import FORMATS, other_file_error
 
 # Only local files and our own pipes: a playlist or a crafted container must not reach the network.
 _PROTOCOLS = ("-protocol_whitelist", "file,pipe")
+_NAMED_BY = "IMAGEIO_FFMPEG_EXE"
+_CONDA_FOLDERS = (("bin",), ("Library", "bin"))
 _KEPT_ERROR_BYTES = 65_536
 _KEPT_REMARK_BYTES = 1 << 20  # tags of any length among them
 _LOG_PREFIX = re.compile(r"^(\[[^\]]* @ 0x[0-9a-f]+\] )+")
@@ -32,9 +37,6 @@ MAX_PIXELS = 1 << 26
 # Nor anything else more at once than such a picture with four channels of 16 bits takes: a header
 # of a few bytes can claim billions of frames, each with an entry in a table.
 _MAX_BLOCK_BYTES = MAX_PIXELS * 8 + (1 << 26)
-
-# Names that ffmpeg's image reader would take for a numbered sequence if they hold a '%'.
-_NUMBERED_SUFFIXES = (".bmp", ".exr", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 # What ffmpeg says, with exit status 0, when a file ends in the middle or frames are lost.
 _CUT_OFF_SIGNS = ("partial file", "File ended prematurely")
@@ -49,6 +51,9 @@ _DAMAGE_SIGNS = (
     "exceeds containing master element",  # Matroska: packets are skipped
     "invalid as first byte of an EBML number",
 )
+
+# What ffmpeg says where it lacks files to open.
+_SCARCITY_ERRORS = {os.strerror(code): code for code in (errno.EMFILE, errno.ENFILE)}
 
 # What ffmpeg says where a file cannot be written.
 _STORAGE_ERRORS = {
@@ -78,25 +83,33 @@ def ffmpeg_executable() -> str:
     """
     import imageio_ffmpeg
 
-    try:
-        return str(imageio_ffmpeg.get_ffmpeg_exe())
-    except RuntimeError as reason:
-        raise MissingResourceError("ffmpeg was not found.", hint=mending_command()) from reason
+    if named := os.environ.get(_NAMED_BY):
+        return named
+    # Not asked of the package: that would start what it finds, and take any error of starting it
+    # (too many open files, no memory) for a program that is not there.
+    bundled = Path(imageio_ffmpeg.__file__).parent / "binaries"
+    conda = os.pathsep.join(str(Path(sys.prefix, *folder)) for folder in _CONDA_FOLDERS)
+    found = (
+        next(map(str, sorted(bundled.glob("ffmpeg-*"))), None)
+        or shutil.which("ffmpeg", path=conda)
+        or shutil.which("ffmpeg")
+    )
+    if found is None:
+        raise MissingResourceError("ffmpeg was not found.", hint=mending_command())
+    return found
 
 
 def mending_command() -> str:
     """Return the command after which there is an ffmpeg again."""
-    if "IMAGEIO_FFMPEG_EXE" in os.environ:
-        return "unset IMAGEIO_FFMPEG_EXE"
+    if _NAMED_BY in os.environ:
+        return f"unset {_NAMED_BY}"
     return "pip install --force-reinstall imageio-ffmpeg"
 
 
 def input_arguments(path: Path) -> list[str]:
     """Return the arguments that make ffmpeg read exactly the file `path`, whatever its name."""
-    single_image: list[str] = []
-    if "%" in str(path) and path.suffix.lower() in _NUMBERED_SUFFIXES:
-        single_image = ["-f", "image2", "-pattern_type", "none"]
-    return [*_PROTOCOLS, "-max_pixels", str(MAX_PIXELS), *single_image, "-i", f"file:{path}"]
+    bounds = ("-format_whitelist", ",".join(FORMATS), "-max_pixels", str(MAX_PIXELS))
+    return [*_PROTOCOLS, *bounds, "-i", f"file:{path}"]
 
 
 @contextmanager
@@ -150,6 +163,8 @@ def check_readable(path: Path) -> None:
     except FileNotFoundError as reason:
         raise MediaError(f"{path}: there is no such file.") from reason
     except OSError as reason:
+        if (scarce := scarcity_error(f"{path}: cannot be read", reason)) is not None:
+            raise scarce from reason
         raise MediaError(f"{path}: cannot be read ({reason.strerror or reason}).") from reason
 
 
@@ -215,10 +230,34 @@ class FfmpegProcess:
 
 def _no_temp_file(reason: OSError) -> LongVieError:
     try:
+        # Where no file can be opened, tempfile says that no folder is writable.
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as scarce:
+        reason = scarce
+    try:
         folder = tempfile.gettempdir()
     except OSError:
         folder = "the temp folder"  # no candidate can be written
     return storage_error(f"{folder} (TMPDIR)", reason)
+
+
+def _start_error(program: str, reason: OSError) -> LongVieError:
+    """Return the error for a program that could not be started, each reason in its own words."""
+    if reason.errno == errno.ENOSPC:
+        return disk_full_error(program)
+    if (scarce := scarcity_error(f"{program}: cannot be started", reason)) is not None:
+        return scarce
+    if reason.errno == errno.ENOENT and Path(program).exists():
+        why = "is there, but what it needs to run is not on this machine"
+    elif reason.errno == errno.ENOENT:
+        why = "there is no such program"
+    elif reason.errno in (errno.EACCES, errno.EPERM):
+        why = "may not be run (its permissions, or its disk's)"
+    elif reason.errno == errno.ENOEXEC:
+        why = "is no program of this machine"
+    else:
+        why = "cannot be started"
+    return MissingResourceError(f"{program}: {why} ({reason.strerror}).", hint=mending_command())
 
 
 @contextmanager
@@ -241,8 +280,9 @@ def running_ffmpeg(
         inherited: Open descriptors that it reads by number (`pipe:N`).
 
     Raises:
-        MissingResourceError: ffmpeg is missing or cannot be started.
-        ResumableError: The disk of the temp folder is full or failed.
+        MissingResourceError: ffmpeg is missing or cannot be run.
+        ResumableError: The disk of the temp folder is full or failed, or the machine lacks what it
+            takes to start a program.
     """
     level = ("level+info", "-nostats") if informative else ("error",)
     bounds = ("-max_alloc", str(_MAX_BLOCK_BYTES))
@@ -258,9 +298,7 @@ def running_ffmpeg(
                 pass_fds=inherited,
             )
         except OSError as reason:
-            raise MissingResourceError(
-                f"{command[0]}: cannot be started ({reason.strerror}).", hint=mending_command()
-            ) from reason
+            raise _start_error(command[0], reason) from reason
         process = FfmpegProcess(started, errors, informative=informative)
         try:
             yield process
@@ -313,6 +351,13 @@ def check_read_to_the_end(path: Path, process: FfmpegProcess, *, decoded: bool =
         raise CutOffError(
             f"{path}: the file is cut off ({said}).", hint="Copy or download it again."
         )
+    if said := _line_with(tuple(_SCARCITY_ERRORS), complaints):
+        code = next(code for text, code in _SCARCITY_ERRORS.items() if text in said)
+        scarce = scarcity_error(f"{path}: ffmpeg cannot read it", OSError(code, os.strerror(code)))
+        assert scarce is not None, "chosen for that"
+        raise scarce
+    if status != 0 and (what := other_file_error(path, complaints)) is not None:
+        raise what
     if said := _line_with(_NO_INDEX_SIGNS, complaints):
         # A file of something else, named so, looks the same.
         raise MediaError(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
+from statistics import median_low
 from typing import IO
 
 from longvie_cli.errors import MediaError
@@ -22,6 +23,7 @@ from longvie_cli.media.ffmpeg import (
 from longvie_cli.timeline import MAX_SECONDS, timecode
 
 NO_TIMESTAMP = -(1 << 63)
+_MAX_HEADER_LINES = 1000
 _DISCARD_FLAG = 4
 _STREAM = re.compile(r"Stream #0:(?P<number>\d+).*?: (?P<kind>[A-Z]\w+): (?P<rest>.*)")
 _MAPPED = re.compile(r"Stream #0:(?P<number>\d+) -> #0:(?P<place>\d+) ")
@@ -46,6 +48,7 @@ class VideoPackets:
         first_shown: Place, in the order they are shown, of the frame that is stored first.
         hidden_frames: Frames that are stored and not shown, as an edit list wants it.
         end: Tick at which the last frame ends.
+        usual_duration: Ticks that frames claim to last, the median.
         extradata: Size and checksum of the codec's parameter sets; equal for streams that one
             decoder set-up can play.
         audio_codec: Codec of the first sound stream beside it, None without sound.
@@ -62,6 +65,7 @@ class VideoPackets:
     first_shown: int
     hidden_frames: int
     end: int
+    usual_duration: int
     extradata: str
     audio_codec: str | None
 
@@ -111,7 +115,7 @@ def packets_of(video: bytes) -> VideoPackets:
     """Return the packets of a small video in memory, in a format that needs no seeking."""
     with unnamed_file(video) as file:
         pipe = file.fileno()
-        look = _look(Path("a video in memory"), ["-i", f"pipe:{pipe}"], (), [pipe])
+        look = _look(Path("a video in memory"), ["-i", f"pipe:{pipe}"], (), len(video), [pipe])
         return main_stream(look.streams)
 
 
@@ -129,6 +133,23 @@ def main_stream(streams: Sequence[VideoPackets]) -> VideoPackets:
     return max(moving, key=rank)
 
 
+def why_main(streams: Sequence[VideoPackets]) -> str:
+    """Return in words why `main_stream` takes the one it does; empty where there is only one."""
+    main = main_stream(streams)
+    others = [stream for stream in streams if stream != main]
+    rivals = [stream for stream in others if len(stream.timestamps) > 1]
+    if not others:
+        return ""
+    if not rivals:
+        return "the only one with more than one picture"
+    if main.is_default and not any(stream.is_default for stream in rivals):
+        return "its default"
+    if all(main.duration - stream.duration >= Fraction(1, 10) for stream in rivals):
+        return "the longest"
+    area = main.height * main.width
+    return "the largest" if all(area > s.height * s.width for s in rivals) else "the first"
+
+
 def look_at(path: Path, *, picture: Sequence[str] = ()) -> Look:
     """Return what a file holds; reads it once.
 
@@ -141,24 +162,28 @@ def look_at(path: Path, *, picture: Sequence[str] = ()) -> Look:
         MediaError: As `read_packets`.
     """
     check_readable(path)
-    return _look(path, input_arguments(path), picture)
+    return _look(path, input_arguments(path), picture, path.stat().st_size)
 
 
 def _look(
-    path: Path, source: list[str], picture: Sequence[str], inherited: Sequence[int] = ()
+    path: Path,
+    source: list[str],
+    picture: Sequence[str],
+    num_bytes: int,
+    inherited: Sequence[int] = (),
 ) -> Look:
     packets = ("-map", "0:V?", "-map", "0:a:0?", "-sn", "-dn", "-c", "copy", "-f", "framecrc")
     with running_ffmpeg(
         [*source, *packets, "pipe:1", *picture], informative=True, inherited=inherited
     ) as process:
-        header, listed = _parse(_bounded_lines(path, process.stdout))
+        header, listed = _parse(_bounded_lines(path, process.stdout, num_bytes))
         status = process.wait()
         remarks = process.remarks()
         about = _StreamLines.of(remarks)
         if not about.videos and about.num_streams:
             raise _no_picture(path, about)
         if status > 0 and picture and len(about.videos) > 1:
-            return _look(path, source, (), inherited)
+            return _look(path, source, (), num_bytes, inherited)
         try:
             check_read_to_the_end(path, process, decoded=False)
         except CutOffError as error:
@@ -170,8 +195,6 @@ def _look(
     )
     if not streams:
         raise MediaError(f"{path}: there is no picture in this video.")
-    if streams[0].codec == "ansi":  # ffmpeg draws plain text files as terminal screens
-        raise MediaError(f"{path}: this is a text file, not a video.")
     return Look(streams, tuple(remarks))
 
 
@@ -200,6 +223,7 @@ def _stream(
         first_shown=places[shown[0]],
         hidden_frames=int(header.get(f"hidden {place}", 0)),
         end=max(shown_at + lasts for shown_at, lasts in packets),
+        usual_duration=median_low(lasts for _, lasts in packets),
         extradata=header.get(f"extradata {place}", ""),
         audio_codec=next(audio, None),
     )
@@ -258,7 +282,7 @@ def _cut_off(path: Path, error: CutOffError) -> CutOffError:
     strict = ("-xerror", "-err_detect", "explode", *input_arguments(path))
     small = ("-map", "0:V:0", "-fps_mode", "passthrough", "-vf", "scale=16:16")
     with running_ffmpeg([*strict, *small, "-f", "framecrc", "pipe:1"]) as process:
-        header, listed = _parse(_bounded_lines(path, process.stdout))
+        header, listed = _parse(_bounded_lines(path, process.stdout, path.stat().st_size))
     frames = listed.get(0)
     what = "not one frame can be read"
     if frames:
@@ -272,10 +296,15 @@ def _cut_off(path: Path, error: CutOffError) -> CutOffError:
     )
 
 
-def _bounded_lines(path: Path, report: IO[bytes]) -> Iterator[str]:
+def _bounded_lines(path: Path, report: IO[bytes], num_bytes: int) -> Iterator[str]:
+    most = min(_MAX_PACKETS, num_bytes + _MAX_HEADER_LINES)
     for number, line in enumerate(report):
-        if number > _MAX_PACKETS:
-            raise MediaError(f"{path}: it claims more than {_MAX_PACKETS} packets.")
+        if number > most:
+            raise MediaError(
+                f"{path}: its index is damaged: it names more than {most} packets in "
+                f"{num_bytes} bytes.",
+                hint="Copy or download it again.",
+            )
         yield line.decode(errors="replace")
 
 

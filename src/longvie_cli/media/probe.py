@@ -6,16 +6,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import pairwise
 from pathlib import Path
 
 from longvie_cli.errors import MediaError
 from longvie_cli.media.ffmpeg import input_arguments, run_inspecting
-from longvie_cli.media.packets import VideoPackets, look_at, main_stream
-
-_MAX_HOURS = 24
-# Intervals of a constant rate differ by the rounding of container times, at most a millisecond.
-_ROUNDING_SECONDS = Fraction(2, 1000)
+from longvie_cli.media.packets import VideoPackets, look_at, main_stream, why_main
+from longvie_cli.media.timing import timing_of
 
 _FRAME = re.compile(
     r"^n: +0 .* fmt:(?P<format>\S+) .*sar:(?P<sar>\d+/\d+) s:(?P<size>\d+x\d+) i:(?P<scan>[PTB])\b"
@@ -109,7 +105,11 @@ class SourceVideo:
         pixel_aspect: Width over height of a decoded pixel.
         picture: How its pictures are stored.
         variable_fps: Lowest and highest rate between two frames, None where all are alike.
+        longest_seconds: How long the longest of its frames is shown.
+        not_believed_seconds: How long its last frame claims to last, where that cannot be and the
+            duration leaves it out; else None.
         packets: What is stored of it; None of a video that we have just written ourselves.
+        why_chosen: In words, where the file holds several videos.
     """
 
     path: Path
@@ -126,7 +126,10 @@ class SourceVideo:
     pixel_aspect: Fraction
     picture: Picture = Picture()
     variable_fps: tuple[float, float] | None = None
+    longest_seconds: float = 0.0
+    not_believed_seconds: float | None = None
     packets: VideoPackets | None = None
+    why_chosen: str = ""
 
 
 def probe_video(path: Path) -> SourceVideo:
@@ -135,24 +138,18 @@ def probe_video(path: Path) -> SourceVideo:
     Everything that reads the video takes this, so that a file is looked at once.
 
     Raises:
-        MediaError: The file is missing, empty, cut off, no video, a still picture, or claims to
-            last days.
+        MediaError: The file is missing, empty, cut off, no video, a still picture, or its
+            timestamps cannot be true.
     """
     look = look_at(path, picture=("-map", "0:V:0?", *_FIRST_PICTURE))
     packets = main_stream(look.streams)
-    duration = packets.duration
-    if duration > _MAX_HOURS * 3600:
-        raise MediaError(
-            f"{path}: its timestamps span {float(duration) / 3600:.0f} hours with "
-            f"{len(packets.timestamps)} frames; more than {_MAX_HOURS} hours is refused.",
-            hint="Write it anew with a player or editor that repairs timestamps.",
-        )
     if len(packets.timestamps) == 1 and _is_of_pictures(look.remarks):
         raise MediaError(
             f"{path}: this is a still picture ({packets.codec}), not a video.",
             hint="Pass a video. A picture begins one with `generate --image`; --camera PATH moves "
             "in it.",
         )
+    timing = timing_of(path, packets)
     remarks = list(look.remarks)
     frame = _first_frame(remarks) if packets == look.streams[0] else None
     if frame is None:
@@ -165,13 +162,14 @@ def probe_video(path: Path) -> SourceVideo:
     across, down = (int(number) for number in frame["sar"].split("/"))
     # 0/1 stands for "not said"; every player shows such pixels square.
     pixel_aspect = Fraction(across, down) if across and down else Fraction(1)
-    fps = packets.average_fps or (1 / duration if duration else Fraction(1))
+    lasts = timing.duration
+    fps = packets.average_fps or (1 / lasts if lasts else Fraction(1))
     return SourceVideo(
         path=path,
         stream=packets.stream,
         fps=float(fps),
         num_frames=len(packets.timestamps),
-        duration_seconds=float(duration),
+        duration_seconds=float(timing.duration),
         height=height,
         width=max(1, round(width * pixel_aspect)),
         has_audio=packets.audio_codec is not None,
@@ -180,8 +178,11 @@ def probe_video(path: Path) -> SourceVideo:
         decoded_width=width,
         pixel_aspect=pixel_aspect,
         picture=_described(remarks, frame, packets, len(look.streams)),
-        variable_fps=_variable_fps(packets.timestamps, packets.time_base),
+        variable_fps=timing.variable_fps,
+        longest_seconds=float(timing.longest),
+        not_believed_seconds=None if timing.not_believed is None else float(timing.not_believed),
         packets=packets,
+        why_chosen=why_main(look.streams),
     )
 
 
@@ -197,16 +198,6 @@ def _is_of_pictures(remarks: Sequence[str]) -> bool:
 
 def _first_frame(remarks: Sequence[str]) -> re.Match[str] | None:
     return next(filter(None, map(_FRAME.match, remarks)), None)
-
-
-def _variable_fps(timestamps: tuple[int, ...], time_base: Fraction) -> tuple[float, float] | None:
-    steps = [(later - earlier) for earlier, later in pairwise(timestamps) if later > earlier]
-    if not steps:
-        return None
-    shortest, longest = min(steps) * time_base, max(steps) * time_base
-    if longest - shortest <= max(_ROUNDING_SECONDS, time_base * 2):
-        return None
-    return float(1 / longest), float(1 / shortest)
 
 
 def _described(

@@ -7,7 +7,12 @@ from pathlib import Path
 from longvie_cli.disk.hashing import fingerprint, hash_file
 from longvie_cli.errors import UsageError
 from longvie_cli.hub.installed import locate_weights
-from longvie_cli.media.reader import read_image
+<<<<<<< HEAD
+from longvie_cli.media.gradual import is_blank
+from longvie_cli.media.image import read_image
+=======
+from longvie_cli.media.image import describe_image, read_image
+>>>>>>> media
 from longvie_cli.media.sound import read_sound
 from longvie_cli.planning.decide import (
     check_first_frame,
@@ -46,7 +51,16 @@ def decide(request: GenerateRequest, progress: Progress, *, to_run: bool = False
         # at first: what is wrong with them is wrong whatever is fetched.
         locate_weights(preset)
     notes: list[str] = []
+    if request.image is not None and request.camera is None:
+        # Of a picture that the camera goes through, its source says it.
+        notes += describe_image(request.image)
     sound = _sound(request, source, notes)
+    start = _start(request, preset, fit, source)
+    if request.image is None and start.image is not None and is_blank(start.image):
+        progress.warning(
+            f"{source.name}: its first picture shows one colour only, and the video would begin "
+            "with it. Pass --image FILE, or --first-frame prompt."
+        )
     choice = Choice(
         command="generate",
         request=request,
@@ -54,7 +68,7 @@ def decide(request: GenerateRequest, progress: Progress, *, to_run: bool = False
         preset=preset,
         sampling=sampling,
         source=source,
-        start=_start(request, preset, fit, source),
+        start=start,
         fit=fit,
         at_cut=request.at_cut,
         sound=sound,

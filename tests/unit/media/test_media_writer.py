@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,14 @@ def _described(path: Path) -> str:
 
 
 @pytest.mark.parametrize("crf", [1, 18, 51])
+def test_what_was_written_is_known_without_looking(tmp_path):
+    path = tmp_path / "clip.mp4"
+    with VideoWriter(path, height=48, width=64, fps=16) as writer:
+        for level in range(5):
+            writer.write(np.full((48, 64, 3), 40 * level, np.uint8))
+    assert writer.written == replace(probe_video(path), packets=None)
+
+
 def test_browsers_can_play_it(write_clip, moving_frames, crf):
     path = write_clip("clip.mp4", moving_frames(5), crf=crf, preset="medium")
     said = _described(path)
