@@ -13,12 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Longvie, Outcome
-
 HOSTILE = "snow\x1b]2;owned\x07\x1b[2J\x9b31m\u202egpj\r\nlongvie: all is well [bold]x[/bold]"
 
 
-def assert_harmless(outcome: Outcome) -> None:
+def assert_harmless(outcome) -> None:
     for text in (outcome.out, outcome.err):
         steering = {
             character
@@ -42,7 +40,7 @@ def controls(tmp_path_factory: pytest.TempPathFactory, small_preset: None) -> Pa
     return folder
 
 
-def test_captions_of_received_controls_are_shown_escaped(longvie: Longvie, controls: Path) -> None:
+def test_captions_of_received_controls_are_shown_escaped(longvie, controls: Path) -> None:
     given = ("generate", "--controls", controls, "--steps", "1", "--guidance", "1")
     for more in (("--dry-run",), ("--dry-run", "--json"), (), ("--json", "--overwrite")):
         outcome = longvie(*given, "-o", "out.mp4", *more)
@@ -74,7 +72,7 @@ def test_captions_of_received_controls_are_shown_escaped(longvie: Longvie, contr
         (HOSTILE,),
     ],
 )
-def test_names_and_values_are_shown_escaped(longvie: Longvie, arguments: tuple[str, ...]) -> None:
+def test_names_and_values_are_shown_escaped(longvie, arguments: tuple[str, ...]) -> None:
     for more in ((), ("--json",)):
         outcome = longvie(*arguments, *more)
         if "--debug" not in arguments:
@@ -82,7 +80,7 @@ def test_names_and_values_are_shown_escaped(longvie: Longvie, arguments: tuple[s
         assert_harmless(outcome)
 
 
-def test_files_of_others_are_shown_escaped(longvie: Longvie, tmp_path: Path) -> None:
+def test_files_of_others_are_shown_escaped(longvie, tmp_path: Path) -> None:
     (tmp_path / "longvie.yaml").write_text(json.dumps({HOSTILE: 1}))
     assert_harmless(longvie("generate", "-p", "snow", "-o", "a.mp4"))
     (tmp_path / "longvie.yaml").write_text(json.dumps({"fit": HOSTILE}))
@@ -96,7 +94,7 @@ def test_files_of_others_are_shown_escaped(longvie: Longvie, tmp_path: Path) -> 
     assert_harmless(outcome)
 
 
-def test_a_command_to_go_on_with_can_be_typed(longvie: Longvie) -> None:
+def test_a_command_to_go_on_with_can_be_typed(longvie) -> None:
     run = "r\x1b[2J\u202e.longvie"
     given = ("--seconds", "0.2", "--steps", "1", "--guidance", "1", "--run-dir", run, "-o", "a.mp4")
     assert longvie("generate", "-p", "snow", *given).code == 0
@@ -106,7 +104,7 @@ def test_a_command_to_go_on_with_can_be_typed(longvie: Longvie) -> None:
     assert "longvie resume $'" in other.err
 
 
-def test_a_path_is_data_in_a_pipe_and_shown_on_a_terminal(longvie: Longvie, tmp_path: Path) -> None:
+def test_a_path_is_data_in_a_pipe_and_shown_on_a_terminal(longvie, tmp_path: Path) -> None:
     name = "a\x1b[2J.mp4"
     given = ["generate", "-p", "snow", "--seconds", "0.2", "--steps", "1", "-o", name]
     assert longvie(*given).out == f"{name}\n"
@@ -120,7 +118,7 @@ def test_a_path_is_data_in_a_pipe_and_shown_on_a_terminal(longvie: Longvie, tmp_
     os.close(ours)
 
 
-def test_what_libraries_log_is_escaped(longvie: Longvie, capfd: pytest.CaptureFixture[str]) -> None:
+def test_what_libraries_log_is_escaped(longvie, capfd: pytest.CaptureFixture[str]) -> None:
     longvie("status", "nowhere")
     handler = logging.StreamHandler()
     logger = logging.getLogger("some.library")

@@ -11,7 +11,6 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from conftest import Longvie
 from longvie_cli.cli.interpreter import _without_optimizing
 
 SHORT = ("--seconds", "0.2", "--steps", "1", "--guidance", "1")
@@ -26,9 +25,7 @@ def bad_lora(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_lora_is_refused_before_anything_is_made(
-    longvie: Longvie, tmp_path: Path, bad_lora: Path
-) -> None:
+def test_a_lora_is_refused_before_anything_is_made(longvie, tmp_path: Path, bad_lora: Path) -> None:
     good = longvie("generate", "-p", "snow", *SHORT, "-o", "good.mp4")
     assert good.code == 0
     before = sorted(tmp_path.rglob("*"))
@@ -47,7 +44,7 @@ def test_a_lora_is_refused_before_anything_is_made(
 
 
 def test_a_lora_of_a_run_that_does_not_fit_any_more_is_refused(
-    longvie: Longvie, tmp_path: Path, bad_lora: Path
+    longvie, tmp_path: Path, bad_lora: Path
 ) -> None:
     name = "diffusion_model.blocks.0.self_attn.q"
     pair = {"lora_down": torch.ones(2, 24), "lora_up": torch.ones(24, 2)}
@@ -60,7 +57,7 @@ def test_a_lora_of_a_run_that_does_not_fit_any_more_is_refused(
     assert outcome.fields["error"]["message"].startswith("style.safetensors: ")
 
 
-def test_what_is_cut_of_a_prompt_is_said_each_time(longvie: Longvie, tmp_path: Path) -> None:
+def test_what_is_cut_of_a_prompt_is_said_each_time(longvie, tmp_path: Path) -> None:
     (tmp_path / "long.txt").write_text(f"[0s-end] {'snowy mountains ' * 400}")
     given = ("generate", "--prompt-file", "long.txt", *SHORT, "-o", "out.mp4", "--json")
     for more in (("--dry-run",), (), ()):
@@ -73,9 +70,7 @@ def test_what_is_cut_of_a_prompt_is_said_each_time(longvie: Longvie, tmp_path: P
     assert any(line.startswith("the new prompt: 480") for line in new.fields["warnings"])
 
 
-def test_prompts_that_no_clip_shows_are_said_by_every_command(
-    longvie: Longvie, tmp_path: Path
-) -> None:
+def test_prompts_that_no_clip_shows_are_said_by_every_command(longvie, tmp_path: Path) -> None:
     (tmp_path / "many.txt").write_text("[0s-0.1s] dawn\n[0.1s-0.2s] noon\n[0.2s-end] night")
     given = ("--prompt-file", "many.txt", "--seconds", "0.75", "--steps", "1", "--json")
     made = longvie("generate", *given, "-o", "out.mp4")
@@ -91,7 +86,7 @@ def test_prompts_that_no_clip_shows_are_said_by_every_command(
         assert ["'dawn'" in hidden[0], "'noon'" in hidden[1], len(hidden)] == [True, True, 2]
 
 
-def test_without_a_prompt_the_one_that_is_used_is_said(longvie: Longvie) -> None:
+def test_without_a_prompt_the_one_that_is_used_is_said(longvie) -> None:
     for more in (("--dry-run",), ()):
         outcome = longvie("generate", *SHORT, "-o", "out.mp4", "--json", *more)
         (used,) = [line for line in outcome.fields["warnings"] if line.startswith("No --prompt")]
@@ -100,14 +95,14 @@ def test_without_a_prompt_the_one_that_is_used_is_said(longvie: Longvie) -> None
     assert repr(prompt["clips"][0]["prompt"]) in used
 
 
-def test_an_empty_shell_variable_is_no_prompt(longvie: Longvie, tmp_path: Path) -> None:
+def test_an_empty_shell_variable_is_no_prompt(longvie, tmp_path: Path) -> None:
     for prompt in ("", "  ", "\u200b"):
         outcome = longvie("generate", "-p", prompt, *SHORT, "-o", "out.mp4")
         assert (outcome.code, outcome.err.startswith("longvie: --prompt: ")) == (2, True)
     assert [*tmp_path.iterdir()] == []
 
 
-def test_a_preset_says_what_it_does_not_know(longvie: Longvie) -> None:
+def test_a_preset_says_what_it_does_not_know(longvie) -> None:
     given = ("generate", "-p", "a cat riding a bicycle in Paris", *SHORT, "-o", "out.mp4", "--json")
     for more in (("--dry-run",), ()):
         warnings = longvie(*given, *more).fields["warnings"]
