@@ -27,9 +27,9 @@ from longvie_cli.errors import UsageError
 from longvie_cli.hub.installed import preset_status
 from longvie_cli.hub.record import RECORD_NAME, known_record, repo_folder
 from longvie_cli.hub.registry import REGISTRY
+from longvie_cli.media.image import image_size, read_image
 from longvie_cli.media.metadata import encode_settings, ffmetadata, settings_in
 from longvie_cli.media.probe import SourceVideo
-from longvie_cli.media.reader import image_size, read_image
 from longvie_cli.media.writer import written_video
 from longvie_cli.models.lora_files import check_lora
 from longvie_cli.models.weights.files import TensorFiles, find_shards

@@ -22,33 +22,40 @@ from longvie_cli.media.frames import Frame
 
 _Floats = NDArray[np.floating]
 
-# Steps from the last picture of the old scene to the first of the new one: mixed frames, and one.
-LENGTHS = (4, 5, 6, 7, 9, 11, 13, 17, 21, 25, 33, 41, 49, 65)
-# Frames before and after a dissolve that say how much its scenes change by themselves.
+# Steps of the stretches that are looked at; the dissolve within one may be as short as half of it.
+LENGTHS = (11, 13, 17, 21, 25, 33, 41, 49, 65)
+# Frames before and after a stretch that say how much its scenes change by themselves.
 _CONTEXT = 24
-# Windows that end in as many frames are judged at a time.
+_LEAST_CONTEXT = 10
+# Stretches that end in as many frames are judged at a time.
 _BLOCK = 32
 _HELD = LENGTHS[-1] + 2 * _CONTEXT + _BLOCK
-# Pictures looked at between the ends of a window.
+# Pictures looked at between the ends of a stretch.
 _SAMPLES = 7
+# Cells in which detail and new shapes are seen; larger ones, in which what moves counts less.
 _ROWS, _COLUMNS, _CELL = 8, 12, 4
+_LARGE_ROWS, _LARGE_COLUMNS = 4, 4
 
-# All found by search on flights of ordinary seeds and on other pictures; see docs/experiments.md.
-_LEAST_DIFFERENCE = 0.064
-_MOST_RESIDUE = 0.63
-_MOST_CHANGE_OUTSIDE = 0.80
-_MOST_DRIFT_OUTSIDE = 0.19
-_MOST_BEND = 0.16
-_MOST_JUMP = 2.13
-_LEAST_DIP, _MOST_DIP = 0.45, 1.06
-_LEAST_DEPTH = 0.11
-_LEAST_COVER = 0.6
-_LEAST_NEW = 0.44
+# Found by search on flights of ordinary seeds and on other pictures; see docs/experiments.md.
+# Root mean squares of values in [0, 1], and shares of how far the two ends are apart.
+_LEAST_DIFFERENCE = 0.063
+_MOST_RESIDUE = 0.56
+_MOST_CHANGE_OUTSIDE, _MOST_CHANGE_SEEN = 0.66, 0.85
+_MOST_DRIFT_OUTSIDE = 0.27
+_MOST_BEND = 0.24
+_MOST_JUMP = 3.2
+# Of the depth to which detail of two unlike pictures dips, and of detail itself.
+_LEAST_DIP, _MOST_DIP = 0.45, 1.6
+_LEAST_DEPTH = 0.1
 _LEAST_DETAIL = 0.4
 _MOST_KINSHIP = 0.7
+# Of the cells, of the difference, and of what the scenes change by themselves.
+_LEAST_COVER = 0.4
+_LEAST_NEW = 0.15
+_LEAST_NEW_OF_CHANGE = 0.3
 
 # A picture of one colour: how far its parts are from their mean, in [0, 1].
-_BLANK_CONTRAST = 0.012
+_BLANK_CONTRAST = 0.006
 _NEARLY_BLANK, _NEARLY_BLANK_SHARE = 0.03, 0.15
 _LONGEST_RAMP = 64
 # Shares of the contrast between which a frame counts as faded.
@@ -125,7 +132,7 @@ class DissolveDetector:
 
 
 class _Pictures:
-    """Held pictures, and the windows among them that are dissolves.
+    """Held pictures, and the stretches among them that are dissolves.
 
     Args:
         coarse: [frames, rows, columns, 3] in [0, 1].
@@ -133,40 +140,41 @@ class _Pictures:
     """
 
     def __init__(self, coarse: _Floats, detail: _Floats) -> None:
-        self._count = len(coarse)
-        self._coarse = coarse.reshape(self._count, _ROWS * _COLUMNS, 3)
-        self._detail = detail.reshape(self._count, _ROWS * _COLUMNS, _CELL * _CELL)
+        count, cells = len(coarse), _ROWS * _COLUMNS
+        self._coarse = coarse.reshape(count, cells, 3)
+        self._detail = detail.reshape(count, cells, _CELL * _CELL)
         self._power = np.square(self._detail).mean(axis=2)
+        large = (_ROWS // _LARGE_ROWS, _COLUMNS // _LARGE_COLUMNS)
+        self._large = (
+            coarse.reshape(count, _LARGE_ROWS, large[0], _LARGE_COLUMNS, large[1], 3)
+            .mean(axis=(2, 4))
+            .reshape(count, -1)
+        )
 
     def windows(self, steps: int, first_end: int, end: int) -> list[Window]:
         """Return the dissolves of `steps` steps whose last frame lies in [first_end, end)."""
-        new = np.arange(max(first_end, steps), min(end, self._count))
+        last = min(end, len(self._coarse) - _LEAST_CONTEXT)
+        new = np.arange(max(first_end, steps + _LEAST_CONTEXT), last)
         if not len(new):
             return []
-        line = _Line(self._coarse, new - steps, new)
-        even = line.even() & (line.drift < _MOST_DRIFT_OUTSIDE)
-        if not even.any():
+        line = _Line(self._large, new - steps, new)
+        fault = line.fault()
+        straight = np.isfinite(fault)
+        if not straight.any():
             return []
-        line = line.only(even)
-        step, start = line.step, line.start
-        every = np.square(step).mean(axis=2)
+        line, fault = line.only(straight), fault[straight]
+        start = _mean_pair(self._coarse, line.old - 1, line.old)
+        stop = _mean_pair(self._coarse, line.new, line.new + 1)
+        every = np.square(stop - start).mean(axis=2)
         counted = (every > 0.1 * every.mean(axis=1, keepdims=True)) | (every > 0.05**2)
         weights = (counted / np.maximum(counted.sum(axis=1, keepdims=True), 1)).astype(np.float32)
-        apart = _over(weights, step, step)
-        change = np.maximum(
-            *(_over(weights, moved, moved) for moved in (line.before(), line.after()))
-        )
-        residue = sum(_over(weights, rest, rest) for rest in line.rests()) / (
-            (line.shares * (1 - line.shares)).sum() * apart
-        )
-        fits = (apart > _LEAST_DIFFERENCE**2) & (counted.mean(axis=1) > _LEAST_COVER)
-        fits &= (change < _MOST_CHANGE_OUTSIDE**2 * apart) & (residue < _MOST_RESIDUE)
+        apart = _over(weights, stop - start)
+        change = np.maximum(*(_over(weights, moved) for moved in line.outside(self._coarse)))
+        fits = (counted.mean(axis=1) > _LEAST_COVER) & (change < _MOST_CHANGE_SEEN**2 * apart)
         fits &= self._is_mixed(line, weights)
-        fits &= _is_new(start, start + step, weights, change)
-        fault = line.drift + line.bend + 0.2 * residue
+        fits &= _is_new(start, stop, weights, apart, change)
         return [
-            Window(int(line.old[place]), int(line.new[place]), float(fault[place]))
-            for place in np.flatnonzero(fits)
+            Window(*line.ends(int(place)), float(fault[place])) for place in np.flatnonzero(fits)
         ]
 
     def _is_mixed(self, line: _Line, weights: _Floats) -> NDArray[np.bool_]:
@@ -198,84 +206,100 @@ class _Pictures:
         )
 
 
-def _is_new(start: _Floats, stop: _Floats, weights: _Floats, change: _Floats) -> NDArray[np.bool_]:
+def _is_new(
+    start: _Floats, stop: _Floats, weights: _Floats, apart: _Floats, change: _Floats
+) -> NDArray[np.bool_]:
     """Return whether the second picture is more than the first one in another light.
 
-    What another strength and offset of each colour does not explain has to be of the size of what
-    the scenes change by themselves.
+    What another strength and offset of each colour does not explain has to be a part of the
+    difference, and of the size of what the scenes change by themselves.
     """
-    one, other = (
-        picture - (picture * weights[..., None]).sum(axis=1, keepdims=True)
-        for picture in (start, stop)
-    )
-    power = (one * one * weights[..., None]).sum(axis=1)
-    gain = (one * other * weights[..., None]).sum(axis=1) / (power + 1e-3)
+    weights = weights[..., None]
+    one = start - (start * weights).sum(axis=1, keepdims=True)
+    other = stop - (stop * weights).sum(axis=1, keepdims=True)
+    gain = (one * other * weights).sum(axis=1) / ((one * one * weights).sum(axis=1) + 1e-3)
     rest = other - np.clip(gain, 0, 5)[:, None] * one
-    left = np.sqrt(_over(weights, rest, rest))
-    return np.asarray(left > _LEAST_NEW * (np.sqrt(change) + 0.01))
+    left = np.sqrt(_over(weights[..., 0], rest))
+    enough = left > _LEAST_NEW * np.sqrt(apart)
+    return np.asarray(enough & (left > _LEAST_NEW_OF_CHANGE * (np.sqrt(change) + 0.01)))
 
 
 class _Line:
-    """Windows [windows] of as many steps, and how coarse pictures go from one end to the other.
+    """Stretches of as many steps, and how pictures go from one end to the other.
 
     Args:
-        coarse: Pictures, [frames, cells, 3].
-        old: First frames.
-        new: Last frames.
+        pictures: [frames, values].
+        old: First frames, [stretches].
+        new: Last frames, [stretches].
     """
 
-    def __init__(self, coarse: _Floats, old: NDArray[np.intp], new: NDArray[np.intp]) -> None:
+    def __init__(self, pictures: _Floats, old: NDArray[np.intp], new: NDArray[np.intp]) -> None:
         self.old, self.new = old, new
-        self._coarse = coarse
-        steps = int(new[0] - old[0])
-        self._reach = min(steps, _CONTEXT)
-        count = min(steps - 1, _SAMPLES)
-        places = np.round(np.arange(1, count + 1) * steps / (count + 1)).astype(np.intp)
-        self.offsets = np.unique(places)
-        self.shares = (self.offsets / steps).astype(np.float32)
-        self.start = _mean_pair(coarse, old - 1, old)
-        self.step = _mean_pair(coarse, new, new + 1) - self.start
-        length = np.maximum(_dot(self.step, self.step), 1e-9)
-        self._apart = length / self.step[0].size
-        along = [_dot(coarse[old + k] - self.start, self.step) / length for k in self.offsets]
-        self._places = np.stack(along, axis=1)
-        self.bend = np.abs(self._places - self.shares).max(axis=1)
-        self.drift = np.maximum(
-            *(np.abs(_dot(moved, self.step)) / length for moved in (self.before(), self.after()))
-        )
-
-    def even(self) -> NDArray[np.bool_]:
-        """Return which windows go evenly, without a jump, over some distance."""
-        ends = np.zeros((len(self.old), 1)), np.ones((len(self.old), 1))
-        jumps = np.diff(np.concatenate([ends[0], self._places, ends[1]], axis=1), axis=1)
-        jump = jumps.max(axis=1) * (len(self.offsets) + 1)
-        far = self._apart > (_LEAST_DIFFERENCE / 2) ** 2
-        return np.asarray(far & (self.bend < _MOST_BEND) & (jump < _MOST_JUMP))
+        self._pictures = pictures
+        self._steps = int(new[0] - old[0])
+        count = min(self._steps - 1, _SAMPLES)
+        places = np.round(np.arange(1, count + 1) * self._steps / (count + 1))
+        self.offsets = np.unique(places.astype(np.intp))
+        self.shares = (self.offsets / self._steps).astype(np.float32)
+        self._start = _mean_pair(pictures, old - 1, old)
+        self._step = _mean_pair(pictures, new, new + 1) - self._start
+        self._length = np.maximum(_dot(self._step, self._step), 1e-9)
 
     def only(self, chosen: NDArray[np.bool_]) -> _Line:
-        """Return some of the windows."""
-        return self if chosen.all() else _Line(self._coarse, self.old[chosen], self.new[chosen])
+        """Return some of the stretches."""
+        return _Line(self._pictures, self.old[chosen], self.new[chosen])
 
-    def before(self) -> _Floats:
-        """Return how pictures change up to the window, in as many steps."""
-        earlier = np.maximum(self.old - self._reach, 0)
-        return np.asarray(self._coarse[self.old] - self._coarse[earlier])
+    def fault(self) -> _Floats:
+        """Return how far each is from a straight and even line between two that stand still.
 
-    def after(self) -> _Floats:
-        """Return how pictures change from the window on, in as many steps."""
-        later = np.minimum(self.new + self._reach, len(self._coarse) - 1)
-        return np.asarray(self._coarse[later] - self._coarse[self.new])
+        Infinite where it is too far.
+        """
+        moved = [self._pictures[self.old + k] - self._start for k in self.offsets]
+        places = np.stack([_dot(one, self._step) / self._length for one in moved], axis=1)
+        bend = np.abs(places - self.shares).max(axis=1)
+        ends = np.zeros((len(self.old), 1)), np.ones((len(self.old), 1))
+        jumps = np.diff(np.concatenate([ends[0], places, ends[1]], axis=1), axis=1)
+        rests = [one - share * self._step for one, share in zip(moved, self.shares, strict=True)]
+        residue = sum(_dot(rest, rest) for rest in rests) / (
+            (self.shares * (1 - self.shares)).sum() * self._length
+        )
+        outside = self.outside(self._pictures)
+        change = np.maximum(*(_dot(one, one) for one in outside)) / self._length
+        drift = np.maximum(*(np.abs(_dot(one, self._step)) for one in outside)) / self._length
+        fits = self._length > _LEAST_DIFFERENCE**2 * self._step.shape[1]
+        fits &= (residue < _MOST_RESIDUE) & (change < _MOST_CHANGE_OUTSIDE**2)
+        fits &= (drift < _MOST_DRIFT_OUTSIDE) & (bend < _MOST_BEND)
+        fits &= jumps.max(axis=1) * (len(self.offsets) + 1) < _MOST_JUMP
+        return np.where(fits, drift + bend + 0.2 * residue, np.inf)
 
-    def rests(self) -> list[_Floats]:
-        """Return what is beside the straight line at each sample."""
-        return [
-            self._coarse[self.old + k] - self.start - share * self.step
-            for k, share in zip(self.offsets, self.shares, strict=True)
-        ]
+    def outside(self, pictures: _Floats) -> tuple[_Floats, _Floats]:
+        """Return how pictures change up to each stretch and after it, in as many steps at most."""
+        reach = min(self._steps, _CONTEXT)
+        earlier = np.maximum(self.old - reach, 0)
+        later = np.minimum(self.new + reach, len(pictures) - 1)
+        before, after = pictures[self.old] - pictures[earlier], pictures[later] - pictures[self.new]
+        return np.asarray(before), np.asarray(after)
+
+    def ends(self, place: int) -> tuple[int, int]:
+        """Return the last frame of the old scene and the first of the new one of a stretch.
+
+        The middle of the line is drawn out to both: a stretch may be longer than its dissolve.
+        """
+        old, new = int(self.old[place]), int(self.new[place])
+        moved = self._pictures[old : new + 1] - self._start[place]
+        along = moved @ self._step[place] / self._length[place]
+        inner = np.flatnonzero((along > 0.15) & (along < 0.85))
+        if len(inner) < 2:
+            return old, new
+        slope, offset = np.polyfit(inner, along[inner], 1)
+        if slope <= 0:
+            return old, new
+        first, last = round(-offset / slope), round((1 - offset) / slope)
+        return max(old, old + first), min(new, old + last)
 
 
 def _dot(one: _Floats, other: _Floats) -> _Floats:
-    return np.asarray(np.einsum("nck,nck->n", one, other))
+    return np.asarray(np.einsum("nk,nk->n", one, other))
 
 
 def _mean_pair(values: _Floats, one: NDArray[np.intp], other: NDArray[np.intp]) -> _Floats:
@@ -283,9 +307,9 @@ def _mean_pair(values: _Floats, one: NDArray[np.intp], other: NDArray[np.intp]) 
     return np.asarray((values[np.clip(one, 0, last)] + values[np.clip(other, 0, last)]) / 2)
 
 
-def _over(weights: _Floats, one: _Floats, other: _Floats) -> _Floats:
-    """Return the mean product of two pictures [windows, cells, 3] over the weighed cells."""
-    return np.asarray(((one * other).sum(axis=2) * weights).sum(axis=1) / 3)
+def _over(weights: _Floats, picture: _Floats) -> _Floats:
+    """Return the mean square of pictures [stretches, cells, 3] over the weighed cells."""
+    return np.asarray((np.square(picture).mean(axis=2) * weights).sum(axis=1))
 
 
 @dataclass(frozen=True)
@@ -349,13 +373,13 @@ class FadeDetector:
         return self._end(frame)
 
     def _rises(self, contrast: float) -> bool:
-        return contrast > 1.005 * self._rise[-1] and len(self._rise) < _LONGEST_RAMP
+        return len(self._rise) < _LONGEST_RAMP and _goes_on(self._rise, contrast)
 
     def _begin(self) -> None:
         """Go back from the first blank picture to where contrast began to fall."""
         values = list(self._contrasts)
         place = len(values) - 1
-        while place > 0 and values[place - 1] > 1.005 * values[place]:
+        while place > 0 and _goes_on(values[place:][::-1], values[place - 1]):
             place -= 1
         self._gradual = _is_ramp(values[place:])
         self._old = self._num_frames - len(values) + place, self._frames[place]
@@ -380,6 +404,12 @@ def _contrast(frame: Frame) -> float:
     kept = frame[: height * _ROWS, : width * _COLUMNS].astype(np.float64) / 255
     parts = kept.reshape(_ROWS, height, _COLUMNS, width, 3).mean(axis=(1, 3))
     return float(np.sqrt(np.square(parts - parts.mean(axis=(0, 1))).mean()))
+
+
+def _goes_on(rise: list[float], contrast: float) -> bool:
+    """Return whether contrast grows at about the rate at which it has grown so far."""
+    usual = (rise[-1] - rise[0]) / max(1, len(rise) - 1)
+    return contrast - rise[-1] > max(0.4 * usual, 0.005 * rise[-1])
 
 
 def _is_ramp(contrasts: list[float]) -> bool:

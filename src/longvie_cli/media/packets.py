@@ -133,6 +133,23 @@ def main_stream(streams: Sequence[VideoPackets]) -> VideoPackets:
     return max(moving, key=rank)
 
 
+def why_main(streams: Sequence[VideoPackets]) -> str:
+    """Return in words why `main_stream` takes the one it does; empty where there is only one."""
+    main = main_stream(streams)
+    others = [stream for stream in streams if stream != main]
+    rivals = [stream for stream in others if len(stream.timestamps) > 1]
+    if not others:
+        return ""
+    if not rivals:
+        return "the only one with more than one picture"
+    if main.is_default and not any(stream.is_default for stream in rivals):
+        return "its default"
+    if all(main.duration - stream.duration >= Fraction(1, 10) for stream in rivals):
+        return "the longest"
+    area = main.height * main.width
+    return "the largest" if all(area > s.height * s.width for s in rivals) else "the first"
+
+
 def look_at(path: Path, *, picture: Sequence[str] = ()) -> Look:
     """Return what a file holds; reads it once.
 

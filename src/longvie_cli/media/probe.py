@@ -10,7 +10,7 @@ from pathlib import Path
 
 from longvie_cli.errors import MediaError
 from longvie_cli.media.ffmpeg import input_arguments, run_inspecting
-from longvie_cli.media.packets import VideoPackets, look_at, main_stream
+from longvie_cli.media.packets import VideoPackets, look_at, main_stream, why_main
 from longvie_cli.media.timing import timing_of
 
 _FRAME = re.compile(
@@ -109,6 +109,7 @@ class SourceVideo:
         not_believed_seconds: How long its last frame claims to last, where that cannot be and the
             duration leaves it out; else None.
         packets: What is stored of it; None of a video that we have just written ourselves.
+        why_chosen: In words, where the file holds several videos.
     """
 
     path: Path
@@ -128,6 +129,7 @@ class SourceVideo:
     longest_seconds: float = 0.0
     not_believed_seconds: float | None = None
     packets: VideoPackets | None = None
+    why_chosen: str = ""
 
 
 def probe_video(path: Path) -> SourceVideo:
@@ -180,6 +182,7 @@ def probe_video(path: Path) -> SourceVideo:
         longest_seconds=float(timing.longest),
         not_believed_seconds=None if timing.not_believed is None else float(timing.not_believed),
         packets=packets,
+        why_chosen=why_main(look.streams),
     )
 
 

@@ -32,8 +32,6 @@ _NEIGHBOURS = 6
 _SIDE = 3
 _LEAST_DIFFERENCE = 0.12
 _LEAST_RATIO = 2.5
-# Before and after a fade, where minutes may lie between.
-_LEAST_FADED = 0.1
 
 _GREY_BINS = 16
 _COLOUR_BINS = 6
@@ -132,7 +130,7 @@ class SceneDetector:
         self._dissolved += self._dissolves.add(frame)
         for fade in self._fades.add(frame):
             # A lamp that goes out and on again is no other scene.
-            if _difference(_look(fade.before), _look(fade.after)) > _LEAST_FADED:
+            if _difference(_look(fade.before), _look(fade.after)) > _LEAST_DIFFERENCE:
                 self._faded.append(Window(fade.old, fade.new, 0.0))
 
     def finish(self) -> tuple[SceneChange, ...]:

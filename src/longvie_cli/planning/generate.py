@@ -8,7 +8,7 @@ from longvie_cli.disk.hashing import fingerprint, hash_file
 from longvie_cli.errors import UsageError
 from longvie_cli.hub.installed import locate_weights
 from longvie_cli.media.gradual import is_blank
-from longvie_cli.media.reader import read_image
+from longvie_cli.media.image import read_image
 from longvie_cli.media.sound import read_sound
 from longvie_cli.planning.decide import (
     check_first_frame,

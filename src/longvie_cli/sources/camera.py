@@ -94,7 +94,7 @@ class CameraSource(MadeSource):
     def _scene_picture(self) -> NDArray[np.uint8]:
         """The picture at the size of the controls, [height, width, 3]."""
         from longvie_cli.media.frames import resize_frame
-        from longvie_cli.media.reader import read_image
+        from longvie_cli.media.image import read_image
 
         height, width = self.preset.control_size
         if self.image is not None:
@@ -151,7 +151,7 @@ class CameraSource(MadeSource):
         remarks = self.depth.remarks(self.name, self.preset)
         if self.image is None:
             return remarks
-        from longvie_cli.media.reader import image_size
+        from longvie_cli.media.image import image_size
         from longvie_cli.sources.conversions import describe_fit
 
         size = image_size(self.image)

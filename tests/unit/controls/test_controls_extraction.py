@@ -145,9 +145,7 @@ def test_neighbouring_clips_share_a_frame_and_the_last_one_is_held(extracted: Pa
     assert np.abs(tracks[10] - tracks[12]).mean() < 2
 
 
-def test_every_pass_is_reported(
-    extract: Callable[..., Path], listener, tmp_path: Path
-) -> None:
+def test_every_pass_is_reported(extract: Callable[..., Path], listener, tmp_path: Path) -> None:
     layout = ControlLayout(ClipGeometry(13, 16), 48, 48, 8, 6)
     extract(tmp_path, layout=layout, num_frames=6, progress=listener)
     assert listener.started == {"depth": (6, 0), "steady depth": (6, 0), "tracks": (1, 0)}

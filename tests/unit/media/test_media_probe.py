@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 
 from longvie_cli.errors import MediaError
-from longvie_cli.media.packets import read_packets, read_sound
+from longvie_cli.media.packets import read_packets
 from longvie_cli.media.probe import probe_video
 from longvie_cli.media.reader import count_frames, read_frames
+from longvie_cli.media.sound import read_sound
 
 
 def test_ntsc_rate_length_and_sound(ffmpeg, tmp_path):

@@ -11,8 +11,9 @@ from PIL import Image
 
 from longvie_cli.errors import MediaError
 from longvie_cli.media.frames import resize_frame
+from longvie_cli.media.image import read_image
 from longvie_cli.media.probe import probe_video
-from longvie_cli.media.reader import count_frames, read_frames, read_image, read_last_frames
+from longvie_cli.media.reader import count_frames, read_frames, read_last_frames
 
 
 def _on_screen(times: list[Fraction], second: Fraction) -> int:

@@ -24,6 +24,7 @@ from longvie_cli.media.scenes import (
 )
 from longvie_cli.media.writer import VideoWriter
 from longvie_cli.worlds import EVALUATION_SEED_START, Flight
+from mixed_scenes import dissolve, mix, pictured
 
 NUM_FLIGHTS = 8
 NUM_JOINS = 200
@@ -149,34 +150,6 @@ def test_the_detector_holds_a_few_frames_only() -> None:
     assert len(detector._looks) < 20
 
 
-def mix(one: np.ndarray, other: np.ndarray | float, share: float) -> np.ndarray:
-    return np.rint(one * (1 - share) + other * share).astype(np.uint8)
-
-
-def dissolve(
-    one: list[np.ndarray], other: list[np.ndarray], *, before: int, mixed: int
-) -> list[np.ndarray]:
-    """Go over from one clip to another while both go on."""
-    middle = [
-        mix(one[before + index], other[index], (index + 1) / (mixed + 1)) for index in range(mixed)
-    ]
-    return [*one[:before], *middle, *other[mixed:]]
-
-
-def pictured(seed: int, num_frames: int, *, speed: float = 0.3) -> list[np.ndarray]:
-    """A camera that goes along a wall of colours of many sizes."""
-    rng = np.random.default_rng(seed)
-    wall = sum(
-        np.kron(rng.normal(0, 22, (48 // size, 192 // size, 3)), np.ones((size, size, 1)))
-        for size in (24, 8, 2)
-    )
-    wall = np.clip(wall + rng.uniform(70, 180, 3), 0, 255)
-    places = speed * np.arange(num_frames)
-    whole, part = places.astype(int), (places % 1)[:, None, None, None]
-    views = np.stack([wall[8:40, place : place + 49] for place in whole])
-    return list(np.rint(views[:, :, :-1] * (1 - part) + views[:, :, 1:] * part).astype(np.uint8))
-
-
 def is_about(change: tuple[str, int, int], kind: str, start: int, end: int) -> bool:
     """Whether a range is named to a fifth of its length, or two frames."""
     near = max(2, (end - start) / 5)
@@ -295,10 +268,10 @@ def write(path: Path, frames: list[np.ndarray], fps: int) -> Path:
 def test_a_file_is_scanned_at_the_rate_of_the_run(flights, tmp_path: Path) -> None:
     path = write(tmp_path / "cut.mp4", [*flights[0][:30], *flights[4][:30]], fps=32)
     *counts, scan = scan_scenes(probe_video(path), fps=16)
-    assert scan == SceneScan(count_frames(probe_video(path), fps=16), (15,))
+    assert scan == SceneScan(count_frames(probe_video(path), fps=16), (SceneChange(15, 15),))
     assert scan.num_frames == 30
     assert counts == []
     assert [*scan_scenes(probe_video(path), fps=16, start_frame=10, num_frames=12)] == [
-        SceneScan(12, (5,))
+        SceneScan(12, (SceneChange(5, 5),))
     ]
     assert [*scan_scenes(probe_video(path), fps=16, num_frames=14)] == [SceneScan(14, ())]
