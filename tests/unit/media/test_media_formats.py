@@ -49,7 +49,10 @@ def test_nothing_that_a_playlist_names_is_opened(tmp_path):
     os.mkfifo(tmp_path / "named.mp4")
     path = tmp_path / "list.mp4"
     path.write_text("ffconcat version 1.0\nfile named.mp4\n")
-    code = f"from pathlib import Path; import longvie_cli.media.probe as p; p.probe_video(Path({str(path)!r}))"
+    code = (
+        "from pathlib import Path; from longvie_cli.media.probe import probe_video; "
+        f"probe_video(Path({str(path)!r}))"
+    )
     ended = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, timeout=60, check=False
     )

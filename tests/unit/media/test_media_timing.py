@@ -51,7 +51,7 @@ def test_a_gap_that_no_film_has_is_refused(ffmpeg, steady, suffix):
 
 def test_a_smaller_gap_is_refused_where_it_is_most_of_the_film(ffmpeg, steady):
     path = retimed(ffmpeg, steady, "gap.mkv", "PTS+gte(N\\,16)*33/TB")
-    with pytest.raises(MediaError, match="would stay for 33 s, the others for 0.06"):
+    with pytest.raises(MediaError, match=r"would stay for 33 s, the others for 0\.06"):
         probe_video(path)
 
 
