@@ -76,7 +76,7 @@ def test_the_picture_is_where_its_controls_are(tmp_path: Path, image: Path) -> N
     )
     job = decide(request, SilentProgress())
     shown, start = job.source.picture(0), job.start.image
-    assert request.fit == "crop" and shown is not None and start is not None
+    assert job.source.used_fit == "crop" and shown is not None and start is not None
     assert np.array_equal(shown, start)
 
 

@@ -16,7 +16,6 @@ from longvie_cli.media.ffmpeg import ffmpeg_executable
 from longvie_cli.media.image import read_image
 from longvie_cli.media.metadata import read_settings
 from longvie_cli.media.packets import read_packets
-from longvie_cli.planning.job import Job
 from longvie_cli.run_folder.layout import RunFolder
 from longvie_cli.run_folder.tails import load_tail
 from longvie_cli.running import clip_loop
@@ -65,7 +64,8 @@ def test_no_settings_are_written_when_not_wanted(longvie, tmp_path: Path) -> Non
 
 
 def test_json_is_one_object(longvie, tmp_path: Path) -> None:
-    outcome = longvie("generate", "--clips", "1", "--seed", "5", *QUICK, "--json", "-o", "out.mp4")
+    flight = ("generate", "-p", "green hills", "--clips", "1", "--seed", "5")
+    outcome = longvie(*flight, *QUICK, "--json", "-o", "out.mp4")
     assert outcome.code == 0, outcome.err
     assert outcome.fields == {
         "schema_version": 1,
@@ -200,9 +200,9 @@ def test_the_first_frame_can_come_from_an_image_model(
     model = save_depth_controlnet(tmp_path / "image-model")
     loaded_after: list[bool] = []
 
-    def load_generator(job: Job, folder: RunFolder, *more: Any) -> Any:
-        loaded_after.append(folder.first_picture.is_file())
-        return load(job, folder, *more)
+    def load_generator(making: Any) -> Any:
+        loaded_after.append(making.job.folder.first_picture.is_file())
+        return load(making)
 
     load = clip_loop._load_generator
     monkeypatch.setattr(clip_loop, "_load_generator", load_generator)

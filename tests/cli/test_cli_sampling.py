@@ -15,6 +15,7 @@ from longvie_cli import load_pipeline
 from longvie_cli.controls.files import load_control_clips
 from longvie_cli.media.image import read_image
 from longvie_cli.media.metadata import read_settings
+from longvie_cli.media.writer import VideoWriter
 from longvie_cli.run_folder.layout import RunFolder
 from longvie_cli.run_folder.manifest import read_record
 from longvie_cli.run_folder.tails import load_tail
@@ -24,7 +25,7 @@ from small_preset import SMALL
 SHORT = ("generate", "--seconds", "0.4", *QUICK)
 
 
-def write_lora(path: Path, *, width: int | None = None, strength: float = 0.5) -> Path:
+def write_lora(path: Path, *, width: int | None = None, strength: float = 2.0) -> Path:
     """A LoRA of rank 2 in the original Wan naming for the first block of `tiny`."""
     config = json.loads((preset_folder("tiny") / "transformer" / "config.json").read_text())
     width = width or config["num_attention_heads"] * config["attention_head_dim"]
@@ -184,5 +185,8 @@ def test_generate_of_the_pipeline_makes_the_commands_frames(longvie, tmp_path: P
     assert [len(clip) for clip in clips] == [SMALL.num_frames, SMALL.num_frames - 1]
     for index, frames in enumerate(clips):
         assert np.array_equal(frames[-SMALL.history_frames :], load_tail(run.tail(index)))
-    shown = frames_of(tmp_path / "out.mp4").astype(int)
-    assert np.abs(shown - np.concatenate(clips)).mean() < 3
+        # Untrained models make noise, so the video is compared with these frames once encoded.
+        with VideoWriter(tmp_path / "same.mp4", **size, fps=SMALL.fps) as writer:
+            for frame in frames:
+                writer.write(frame)
+        assert np.array_equal(frames_of(tmp_path / "same.mp4"), frames_of(run.clip_video(index)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from longvie_cli.media.probe import probe_video
 from longvie_cli.media.reader import read_frames
 from longvie_cli.media.writer import VideoWriter
 from longvie_cli.worlds import Flight
+from mixed_scenes import dissolve, mix, pictured
 from small_preset import SMALL
 
 CUT = 7
@@ -69,7 +71,7 @@ def test_restart_plans_a_clip_for_each_scene_and_ignore_goes_on(longvie, cut_vid
     assert restart["settings"]["cuts"] == [CUT]
     ignore = planned("ignore")
     assert [clip["frames"] for clip in ignore["clips"]] == [9, 7]
-    assert "cuts" not in ignore["settings"]
+    assert ignore["settings"]["cuts"] == [] and ignore["settings"]["at_cut"] is None
 
 
 def test_back_and_forth_over_a_cut_is_refused(longvie, cut_video: Path) -> None:
@@ -135,3 +137,81 @@ def test_controls_cut_up_by_scenes_are_seen_and_honoured(
     assert "the clip after each begins anew" in made.err
     clips = [tmp_path / "out.longvie" / "clips" / f"000{index}.mp4" for index in range(2)]
     assert [len(frames_of(clip)) for clip in clips] == [CUT, NUM_FRAMES - CUT]
+
+
+def written(path: Path, frames: list[np.ndarray]) -> Path:
+    with VideoWriter(path, height=64, width=96, fps=16) as writer:
+        for frame in frames:
+            writer.write(np.kron(frame, np.ones((2, 2, 1), np.uint8)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def gradual(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A dissolve from frame 32 to 48 and a fade through black from 32 to 56, at 16 fps."""
+    folder = tmp_path_factory.mktemp("gradual")
+    one, other = pictured(1, 80, speed=0.2), pictured(2, 80, speed=0.2)
+    dark = [
+        *one[:32],
+        *(mix(frame, 0, (index + 1) / 11) for index, frame in enumerate(one[32:42])),
+        *[np.zeros_like(one[0])] * 4,
+        *(mix(frame, 0, 1 - (index + 1) / 11) for index, frame in enumerate(other[:10])),
+        *other[10:40],
+    ]
+    return {
+        "dissolve": written(folder / "dissolve.mp4", dissolve(one, other, before=32, mixed=16)),
+        "fade": written(folder / "fade.mp4", dark),
+    }
+
+
+def times_of(text: str, kind: str) -> tuple[float, float]:
+    found = re.search(rf"a {kind} from 0:(\S+) to 0:([0-9.]+)", text)
+    assert found is not None, text
+    return float(found[1]), float(found[2])
+
+
+@pytest.mark.parametrize(("kind", "start", "end"), [("dissolve", 2.0, 3.0), ("fade", 2.0, 3.5)])
+def test_what_is_gradual_is_refused_with_its_range_in_every_command(
+    longvie, tmp_path: Path, gradual: dict[str, Path], kind: str, start: float, end: float
+) -> None:
+    video = gradual[kind]
+    begin = ("--video", video, "-p", "hills", "--seconds", "0.5", *QUICK, "-o", "begun.mp4")
+    assert longvie("generate", *begin).code == 0
+    there = contents(tmp_path)
+    for command in (
+        ("generate", "--video", video, "-p", "hills", "-o", "out.mp4"),
+        ("extract-controls", video, "-o", "controls"),
+        ("extend", "begun.mp4", "-o", "longer.mp4"),
+    ):
+        outcome = longvie(*command, "--dry-run", "--json")
+        assert outcome.code == 5, outcome.err
+        assert times_of(outcome.err, kind) == pytest.approx((start, end), abs=0.2)
+        assert "--at-cut restart" in outcome.err
+        ignored = longvie(*command, "--at-cut", "ignore", "--dry-run")
+        assert ignored.code == 0, ignored.err
+        times_of(ignored.err + ignored.out, kind)
+    assert contents(tmp_path) == there
+
+
+def test_after_a_dissolve_a_clip_begins_with_the_new_scene_alone(
+    longvie, gradual: dict[str, Path]
+) -> None:
+    arguments = ("--video", gradual["dissolve"], "-p", "hills", "--at-cut", "restart")
+    outcome = longvie("generate", *arguments, "--dry-run", "--json", "-o", "out.mp4")
+    assert outcome.code == 0, outcome.err
+    plan = outcome.fields["plan"]
+    (cut,) = plan["settings"]["cuts"]
+    assert abs(cut - 48) <= 3
+    assert sum(clip["frames"] for clip in plan["clips"]) == 96
+
+
+def test_a_video_that_begins_black_is_warned_of(longvie, tmp_path: Path) -> None:
+    frames = [mix(frame, 0, max(0, 1 - k / 10)) for k, frame in enumerate(pictured(1, 30))]
+    video = written(tmp_path / "from_black.mp4", frames)
+    arguments = ("generate", "--video", video, "-p", "hills", "--dry-run", "--json")
+    outcome = longvie(*arguments, "-o", "out.mp4")
+    assert outcome.code == 0, outcome.err
+    (warning,) = [line for line in outcome.fields["warnings"] if "one colour" in line]
+    assert "--first-frame prompt" in warning
+    outcome = longvie(*arguments, "--first-frame", "prompt", "-o", "out.mp4")
+    assert not any("one colour" in line for line in outcome.fields["warnings"])

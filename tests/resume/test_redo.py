@@ -43,7 +43,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     redone = folder / "redone"
     redone.mkdir()
     run = copy_run(folder, redone).root
-    redo(RedoRequest(run=run, clip=1, prompt="hills in snow"))
+    redo(RedoRequest(run=run, clip=1, new_prompt="hills in snow"))
     return folder
 
 

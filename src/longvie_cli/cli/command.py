@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 from typer.models import OptionInfo
 
+from longvie_cli.cli import flags as f
 from longvie_cli.cli import options as o
 from longvie_cli.cli.boundary import execute
 from longvie_cli.cli.help import HelpfulCommand, epilog
@@ -91,7 +92,7 @@ class Command:
             kind, info = get_args(flags[key])
             if key in common and isinstance(info, OptionInfo):
                 info = copy(info)
-                info.rich_help_panel = o.COMMON
+                info.rich_help_panel = f.COMMON
             parameters.append(
                 inspect.Parameter(
                     key,
@@ -134,4 +135,4 @@ def _default_of(kind: Any) -> Any:
 
 def _panel(parameter: inspect.Parameter) -> int:
     _, info = get_args(parameter.annotation)
-    return o.PANELS.index(info.rich_help_panel or o.ARGUMENTS)
+    return f.PANELS.index(info.rich_help_panel or f.ARGUMENTS)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from longvie_cli.cli import flags as f
 from longvie_cli.cli import options as o
 from longvie_cli.cli.command import command
 
@@ -22,16 +23,16 @@ class Continuing:
     previous: Annotated[Path, typer.Argument(metavar="PREVIOUS.mp4", help="The video to continue.")]
     first_frame: Annotated[
         Literal["video", "prompt"] | None,
-        o.flag(
-            o.INPUT,
+        f.flag(
+            f.INPUT,
             "Where a scene begins anew (--at-cut restart): with the source's picture, or one made "
             "from the prompt; default as in the earlier video.",
         ),
     ]
     audio: Annotated[
         str | None,
-        o.flag(
-            o.OUTPUT,
+        f.flag(
+            f.OUTPUT,
             "Sound of what is added: source, of the video it goes on with; FILE, of the whole "
             "video, gone on with from here. none: no sound at all. Default as in the earlier "
             "video, which keeps its own.",

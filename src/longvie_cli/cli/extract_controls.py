@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from longvie_cli.cli import flags as f
 from longvie_cli.cli import options as o
 from longvie_cli.cli.command import command
 
@@ -20,37 +21,37 @@ class Extracting:
     """What controls are taken from and where they go."""
 
     output: Annotated[
-        Path, o.flag(o.OUTPUT, "The folder to make.", "-o", "--output", metavar="DIR")
+        Path, f.flag(f.OUTPUT, "The folder to make.", "-o", "--output", metavar="DIR")
     ]
     video: Annotated[
         Path | None, typer.Argument(metavar="VIDEO", help="The video to take controls from.")
     ]
     image: Annotated[
         Path | None,
-        o.flag(o.INPUT, "Picture that --camera goes through, in place of a video.", metavar="FILE"),
+        f.flag(f.INPUT, "Picture that --camera goes through, in place of a video.", metavar="FILE"),
     ]
     seed: Annotated[
         int | None,
-        o.flag(
-            o.LOOK,
+        f.flag(
+            f.LOOK,
             "Of the landscape: all there is to fly over, or what lies beyond the picture.",
             metavar="N",
         ),
     ]
     prompt: Annotated[
-        str | None, o.flag(o.LOOK, "Text for cond.json.", "-p", "--prompt", metavar="TEXT")
+        str | None, f.flag(f.LOOK, "Text for cond.json.", "-p", "--prompt", metavar="TEXT")
     ]
     preview: Annotated[
         bool | None,
-        o.flag(
-            o.OUTPUT,
+        f.flag(
+            f.OUTPUT,
             "Also write preview.mp4 (source, depth and tracks side by side) and contact_sheet.png.",
             "--preview",
         ),
     ]
     overwrite: Annotated[
         bool | None,
-        o.flag(o.OUTPUT, "Replace controls in the folder that were made otherwise.", "--overwrite"),
+        f.flag(f.OUTPUT, "Replace controls in the folder that were made otherwise.", "--overwrite"),
     ]
 
 

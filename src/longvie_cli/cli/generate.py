@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from longvie_cli.cli import flags as f
 from longvie_cli.cli import options as o
 from longvie_cli.cli.command import command
 
@@ -17,11 +18,11 @@ if TYPE_CHECKING:
 class FirstFrame:
     """Flags of the first frame."""
 
-    image: Annotated[Path | None, o.flag(o.INPUT, "Picture to begin with.", metavar="FILE")]
+    image: Annotated[Path | None, f.flag(f.INPUT, "Picture to begin with.", metavar="FILE")]
     first_frame: Annotated[
         Literal["video", "prompt"] | None,
-        o.flag(
-            o.INPUT,
+        f.flag(
+            f.INPUT,
             "The first frame: of the source, or made from the prompt and the source's geometry.",
         ),
     ]

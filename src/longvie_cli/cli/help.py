@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from longvie_cli.cli import options as o
+from longvie_cli.cli import flags as f
 
 EXIT_CODES = (
     "Exit codes: 0 done; 1 failure; 2 usage; 3 weights or an optional dependency missing; "
@@ -50,15 +50,15 @@ class _Sections:
             formatter.write(_filled(paragraph, formatter.width) + "\n")
 
     def format_options(self: Any, ctx: Any, formatter: Any) -> None:
-        sections: dict[str, list[tuple[str, str]]] = {panel: [] for panel in o.PANELS}
+        sections: dict[str, list[tuple[str, str]]] = {panel: [] for panel in f.PANELS}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
             if record is None:
                 continue
             names, text = record
-            panel = parameter.rich_help_panel or o.CONSOLE
+            panel = parameter.rich_help_panel or f.CONSOLE
             if parameter.param_type_name == "argument":
-                panel, names = o.ARGUMENTS, parameter.metavar
+                panel, names = f.ARGUMENTS, parameter.metavar
             sections[panel].append((names, text))
         for panel, rows in sections.items():
             if rows:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from longvie_cli.cli import flags as f
 from longvie_cli.cli import options as o
 from longvie_cli.cli.command import command
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 HELP = "Fetch, check and find the weights that presets stand on."
 EXAMPLES = ("longvie models list", "longvie models pull longvie2")
 
-_offer_names = o.completed_with(o.model_names)
+_offer_names = f.completed_with(o.model_names)
 
 
 class Names:
@@ -48,8 +49,8 @@ class Licences:
 
     accept_noncommercial: Annotated[
         bool | None,
-        o.flag(
-            o.INPUT,
+        f.flag(
+            f.INPUT,
             "Accept licences that forbid commercial use; remembered.",
             "--accept-noncommercial",
         ),
@@ -63,12 +64,12 @@ class Converting:
         list[Path], typer.Argument(metavar="FOLDER", help="Folders with the released files.")
     ]
     output: Annotated[
-        Path, o.flag(o.OUTPUT, "The folder to make.", "-o", "--output", metavar="OUT")
+        Path, f.flag(f.OUTPUT, "The folder to make.", "-o", "--output", metavar="OUT")
     ]
     dtype: Annotated[
         Literal["auto", "bfloat16", "float32", "float16"] | None,
-        o.flag(
-            o.OUTPUT,
+        f.flag(
+            f.OUTPUT,
             "Number format of transformer and text encoder; auto keeps each tensor's own.",
         ),
     ]

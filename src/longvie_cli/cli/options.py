@@ -5,70 +5,19 @@ default is None or off: what a flag leaves out is looked up in variables, settin
 preset (`settings/resolve.py`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
-# The headings of a help.
-ARGUMENTS = "Arguments"
-COMMON = "Most used"
-INPUT = "Input"
-LENGTH = "Length"
-LOOK = "Look"
-MODEL = "Model"
-OUTPUT = "Output"
-MACHINE = "Machine"
-CONSOLE = "Console"
-PANELS = (ARGUMENTS, COMMON, INPUT, LENGTH, LOOK, MODEL, OUTPUT, MACHINE, CONSOLE)
+from longvie_cli.cli import flags as f
 
 # What a person needs first, shown first where a command has most of them.
 MOST_USED = (
     *("prompt", "video", "image", "camera", "seconds", "minutes"),
     *("output", "preset", "seed", "dry_run"),
 )
-
-
-def flag(
-    panel: str,
-    text: str,
-    *names: str,
-    metavar: str | None = None,
-    values: Sequence[str] | Callable[[], Sequence[str]] = (),
-    **others: Any,
-) -> Any:
-    """Return how a flag is typed and described.
-
-    Args:
-        panel: Heading of the help that it stands under.
-        text: What it does.
-        names: As they are typed, where they are not `--` and the name of its setting.
-        metavar: What stands for the value in the help.
-        values: What a shell offers to complete the value with, where it is not a `Literal`.
-        others: As `typer.Option` takes them.
-    """
-    return typer.Option(
-        *names,
-        help=text,
-        metavar=metavar,
-        rich_help_panel=panel,
-        autocompletion=completed_with(values) if values else None,
-        show_envvar=False,
-        **others,
-    )
-
-
-def completed_with(
-    values: Sequence[str] | Callable[[], Sequence[str]],
-) -> Callable[[str], list[str]]:
-    """Return the function that a shell's completion asks for the values that begin so."""
-
-    def complete(incomplete: str) -> list[str]:
-        known = values() if callable(values) else values
-        return [value for value in known if value.startswith(incomplete)]
-
-    return complete
 
 
 def model_names() -> Sequence[str]:
@@ -90,21 +39,22 @@ def show_version(value: bool) -> None:
 
 Version = Annotated[
     bool,
-    flag(CONSOLE, "Show the version.", "-V", "--version", callback=show_version, is_eager=True),
+    f.flag(f.CONSOLE, "Show the version.", "-V", "--version", callback=show_version, is_eager=True),
 ]
 
 
 class Console:
     json: Annotated[
-        bool, flag(CONSOLE, "Print one JSON object on stdout.", "--json", envvar="LONGVIE_JSON")
+        bool, f.flag(f.CONSOLE, "Print one JSON object on stdout.", "--json", envvar="LONGVIE_JSON")
     ]
     quiet: Annotated[
-        bool, flag(CONSOLE, "Only warnings and errors.", "-q", "--quiet", envvar="LONGVIE_QUIET")
+        bool,
+        f.flag(f.CONSOLE, "Only warnings and errors.", "-q", "--quiet", envvar="LONGVIE_QUIET"),
     ]
     verbose: Annotated[
         int | None,
-        flag(
-            CONSOLE,
+        f.flag(
+            f.CONSOLE,
             "Log more; twice for details.",
             *("-v", "--verbose"),
             count=True,
@@ -112,7 +62,7 @@ class Console:
         ),
     ]
     debug: Annotated[
-        bool, flag(CONSOLE, "Show tracebacks of errors.", "--debug", envvar="LONGVIE_DEBUG")
+        bool, f.flag(f.CONSOLE, "Show tracebacks of errors.", "--debug", envvar="LONGVIE_DEBUG")
     ]
     version: Version
 
@@ -120,8 +70,8 @@ class Console:
 class Config:
     config: Annotated[
         Path | None,
-        flag(
-            CONSOLE,
+        f.flag(
+            f.CONSOLE,
             "Settings file in place of ./longvie.yaml: flag names as keys. LONGVIE_NAME, as in "
             "LONGVIE_SEED=7, sets them too.",
             metavar="FILE",
@@ -131,18 +81,22 @@ class Config:
 
 
 class DryRun:
-    dry_run: Annotated[bool, flag(OUTPUT, "Say what would be done; write nothing.", "--dry-run")]
+    dry_run: Annotated[
+        bool, f.flag(f.OUTPUT, "Say what would be done; write nothing.", "--dry-run")
+    ]
 
 
 class Output:
-    output: Annotated[Path, flag(OUTPUT, "The file to make.", "-o", "--output", metavar="OUT.mp4")]
+    output: Annotated[
+        Path, f.flag(f.OUTPUT, "The file to make.", "-o", "--output", metavar="OUT.mp4")
+    ]
 
 
 class Audio:
     audio: Annotated[
         str | None,
-        flag(
-            OUTPUT,
+        f.flag(
+            f.OUTPUT,
             "Sound of the file.",
             metavar="none|source|FILE",
             values=("none", "source"),
@@ -153,44 +107,44 @@ class Audio:
 class Replacing:
     overwrite: Annotated[
         bool | None,
-        flag(OUTPUT, "Replace the output, once the new one is done.", "--overwrite"),
+        f.flag(f.OUTPUT, "Replace the output, once the new one is done.", "--overwrite"),
     ]
     no_clobber: Annotated[
         bool | None,
-        flag(OUTPUT, "Do nothing, successfully, if the output exists.", "--no-clobber"),
+        f.flag(f.OUTPUT, "Do nothing, successfully, if the output exists.", "--no-clobber"),
     ]
 
 
 class EmbeddedSettings:
     embed_metadata: Annotated[
-        bool | None, flag(OUTPUT, "Write the settings into the file's comment tag.")
+        bool | None, f.flag(f.OUTPUT, "Write the settings into the file's comment tag.")
     ]
 
 
 class Delivery:
     crf: Annotated[
         int | None,
-        flag(OUTPUT, "H.264 quality, 1 to 51, smaller is better; default 18.", metavar="N"),
+        f.flag(f.OUTPUT, "H.264 quality, 1 to 51, smaller is better; default 18.", metavar="N"),
     ]
     keep_clips: Annotated[
-        bool | None, flag(OUTPUT, "Keep the single clips in the run folder, as by default.")
+        bool | None, f.flag(f.OUTPUT, "Keep the single clips in the run folder, as by default.")
     ]
     run_dir: Annotated[
         Path | None,
-        flag(OUTPUT, "Run folder; default OUT.longvie beside the output.", metavar="DIR"),
+        f.flag(f.OUTPUT, "Run folder; default OUT.longvie beside the output.", metavar="DIR"),
     ]
     live: Annotated[
         Path | None,
-        flag(
-            OUTPUT,
+        f.flag(
+            f.OUTPUT,
             "Also keep what is finished in this file, without sound, to watch it.",
             metavar="FILE.mp4",
         ),
     ]
     retries: Annotated[
         int | None,
-        flag(
-            OUTPUT,
+        f.flag(
+            f.OUTPUT,
             "How often a clip that looks wrong (frozen, flat, a jump at its start) is made again "
             "with another seed; default 0: it is only said.",
             metavar="N",
@@ -198,8 +152,8 @@ class Delivery:
     ]
     from_clip: Annotated[
         int | None,
-        flag(
-            OUTPUT,
+        f.flag(
+            f.OUTPUT,
             "Change the settings of a run that was begun: keep the clips before K, make the rest "
             "anew.",
             metavar="K",
@@ -209,12 +163,12 @@ class Delivery:
 
 class Prompts:
     prompt: Annotated[
-        str | None, flag(LOOK, "What the video shows.", "-p", "--prompt", metavar="TEXT")
+        str | None, f.flag(f.LOOK, "What the video shows.", "-p", "--prompt", metavar="TEXT")
     ]
     prompt_file: Annotated[
         Path | None,
-        flag(
-            LOOK,
+        f.flag(
+            f.LOOK,
             "Prompts over time or a clip: lines `[0s-20s] text` or `[clip 0-3] text`, or YAML.",
             metavar="FILE",
         ),
@@ -224,16 +178,16 @@ class Prompts:
 class Source:
     video: Annotated[
         Path | None,
-        flag(
-            INPUT,
+        f.flag(
+            f.INPUT,
             "Video to take depth and tracks from; any size, rate and rotation.",
             metavar="FILE",
         ),
     ]
     controls: Annotated[
         Path | None,
-        flag(
-            INPUT,
+        f.flag(
+            f.INPUT,
             "Controls made before: a folder of extract-controls, or a cond.json of the release.",
             metavar="DIR|FILE",
         ),
@@ -243,8 +197,8 @@ class Source:
 class Camera:
     camera: Annotated[
         str | None,
-        flag(
-            INPUT,
+        f.flag(
+            f.INPUT,
             "Path through the picture or landscape: 'forward 2, turn 30 in 10s + up 1, orbit', or "
             "a YAML file of keyframes. Moves: forward, back, left, right, up, down, turn, tilt, "
             "orbit, hold; 1 is the median depth of the first frame.",
@@ -253,8 +207,8 @@ class Camera:
     ]
     fov: Annotated[
         float | None,
-        flag(
-            INPUT,
+        f.flag(
+            f.INPUT,
             "Horizontal field of view of the picture, in degrees; default 55.",
             metavar="DEGREES",
         ),
@@ -264,8 +218,8 @@ class Camera:
 class FirstFrameModel:
     first_frame_model: Annotated[
         Path | None,
-        flag(
-            INPUT,
+        f.flag(
+            f.INPUT,
             "Depth-conditioned text-to-image pipeline (diffusers) for --first-frame prompt; "
             "longvie2 needs one.",
             metavar="DIR",
@@ -274,23 +228,23 @@ class FirstFrameModel:
 
 
 class Length:
-    seconds: Annotated[float | None, flag(LENGTH, "Length in seconds.", metavar="S")]
-    minutes: Annotated[float | None, flag(LENGTH, "Length in minutes.", metavar="M")]
-    clips: Annotated[int | None, flag(LENGTH, "Length in clips of the model.", metavar="N")]
+    seconds: Annotated[float | None, f.flag(f.LENGTH, "Length in seconds.", metavar="S")]
+    minutes: Annotated[float | None, f.flag(f.LENGTH, "Length in minutes.", metavar="M")]
+    clips: Annotated[int | None, f.flag(f.LENGTH, "Length in clips of the model.", metavar="N")]
 
 
 class Repeat:
     repeat: Annotated[
         Literal["pingpong"] | None,
-        flag(LENGTH, "Go back and forth through a source that is too short."),
+        f.flag(f.LENGTH, "Go back and forth through a source that is too short."),
     ]
 
 
 class Cuts:
     at_cut: Annotated[
         Literal["refuse", "restart", "ignore"] | None,
-        flag(
-            INPUT,
+        f.flag(
+            f.INPUT,
             "Where the source cuts to another scene: refuse (default), restart with the new scene, "
             "or ignore the cut.",
         ),
@@ -300,8 +254,8 @@ class Cuts:
 class Size:
     size: Annotated[
         str | None,
-        flag(
-            OUTPUT,
+        f.flag(
+            f.OUTPUT,
             "Size of the video, multiples of 16; default what the preset was trained at: tiny "
             "192x112, longvie2 640x352.",
             metavar="WIDTHxHEIGHT",
@@ -309,15 +263,15 @@ class Size:
     ]
     fit: Annotated[
         Literal["crop", "pad", "stretch"] | None,
-        flag(INPUT, "How another aspect ratio is made to fit; default the preset's."),
+        f.flag(f.INPUT, "How another aspect ratio is made to fit; default the preset's."),
     ]
 
 
 class Tracking:
     tracker: Annotated[
         str | None,
-        flag(
-            INPUT,
+        f.flag(
+            f.INPUT,
             "Point tracker of --video: lk (default, Lucas-Kanade), or CoTracker3, whose code and "
             "weights are not for commercial use; path: its code in a folder.",
             metavar="lk|cotracker3|cotracker3-online|path:DIR",
@@ -326,12 +280,12 @@ class Tracking:
     ]
     track_grid: Annotated[
         str | None,
-        flag(INPUT, "Points tracked in a clip; default the preset's.", metavar="COLUMNSxROWS"),
+        f.flag(f.INPUT, "Points tracked in a clip; default the preset's.", metavar="COLUMNSxROWS"),
     ]
     accept_noncommercial: Annotated[
         bool | None,
-        flag(
-            INPUT,
+        f.flag(
+            f.INPUT,
             "Accept licences that forbid commercial use (CoTracker3: CC-BY-NC-4.0).",
             "--accept-noncommercial",
         ),
@@ -341,20 +295,20 @@ class Tracking:
 class Depth:
     depth: Annotated[
         Path | None,
-        flag(
-            INPUT,
+        f.flag(
+            f.INPUT,
             "Ready depth of the video, a grey video of 8 or 16 bit, in place of estimates.",
             metavar="FILE",
         ),
     ]
     depth_polarity: Annotated[
         Literal["near-white", "near-black", "auto"] | None,
-        flag(INPUT, "What is near in --depth; auto looks and says what it found."),
+        f.flag(f.INPUT, "What is near in --depth; auto looks and says what it found."),
     ]
     depth_model: Annotated[
         str | None,
-        flag(
-            INPUT,
+        f.flag(
+            f.INPUT,
             "embedded, small, base or large (Depth Anything V2; the last two non-commercial), or "
             "the folder of a transformers depth model or of Video-Depth-Anything; default the "
             "preset's.",
@@ -364,8 +318,8 @@ class Depth:
     ]
     depth_smoothing: Annotated[
         Literal["none", "flow"] | None,
-        flag(
-            INPUT,
+        f.flag(
+            f.INPUT,
             "Steady the depth along the motion; default flow, with --depth none.",
         ),
     ]
@@ -374,8 +328,8 @@ class Depth:
 class Preset:
     preset: Annotated[
         str | None,
-        flag(
-            MODEL,
+        f.flag(
+            f.MODEL,
             "The model: tiny (default) or longvie2.",
             metavar="NAME",
             values=("tiny", "longvie2"),
@@ -385,15 +339,15 @@ class Preset:
 
 class Seed:
     seed: Annotated[
-        int | None, flag(LOOK, "Number the noise is drawn from; default 0.", metavar="N")
+        int | None, f.flag(f.LOOK, "Number the noise is drawn from; default 0.", metavar="N")
     ]
 
 
 class Sampling:
     weights: Annotated[
         Path | None,
-        flag(
-            MODEL,
+        f.flag(
+            f.MODEL,
             "Weights of the preset: made by `longvie models convert`, or the published files; "
             "default what `longvie models pull` fetched.",
             metavar="DIR",
@@ -401,71 +355,74 @@ class Sampling:
     ]
     lora: Annotated[
         list[str] | None,
-        flag(
-            MODEL,
+        f.flag(
+            f.MODEL,
             "LoRA (safetensors) and its scale, default 1; may be repeated; none for none.",
             metavar="FILE[:SCALE]",
         ),
     ]
     steps: Annotated[
-        int | None, flag(MODEL, "Denoising steps a clip; default the preset's.", metavar="N")
+        int | None, f.flag(f.MODEL, "Denoising steps a clip; default the preset's.", metavar="N")
     ]
     guidance: Annotated[
         float | None,
-        flag(
-            LOOK, "How strongly the prompt pulls, 1 is off; default the preset's.", metavar="SCALE"
+        f.flag(
+            f.LOOK,
+            "How strongly the prompt pulls, 1 is off; default the preset's.",
+            metavar="SCALE",
         ),
     ]
     negative_prompt: Annotated[
         str | None,
-        flag(LOOK, "What the video shall not show; default the preset's.", metavar="TEXT"),
+        f.flag(f.LOOK, "What the video shall not show; default the preset's.", metavar="TEXT"),
     ]
     depth_strength: Annotated[
         float | None,
-        flag(LOOK, "Scale of the depth control, 0 is off; default 1.", metavar="SCALE"),
+        f.flag(f.LOOK, "Scale of the depth control, 0 is off; default 1.", metavar="SCALE"),
     ]
     track_strength: Annotated[
-        float | None, flag(LOOK, "Scale of the point tracks, 0 is off; default 1.", metavar="SCALE")
+        float | None,
+        f.flag(f.LOOK, "Scale of the point tracks, 0 is off; default 1.", metavar="SCALE"),
     ]
     control_start: Annotated[
         float | None,
-        flag(LOOK, "Fraction of the steps from which on they steer; default 0.", metavar="0-1"),
+        f.flag(f.LOOK, "Fraction of the steps from which on they steer; default 0.", metavar="0-1"),
     ]
     control_end: Annotated[
         float | None,
-        flag(
-            LOOK,
+        f.flag(
+            f.LOOK,
             "Fraction of the steps from which on they no longer steer (0.6 of 50: steps 0 to 29 "
             "are steered); default 1.",
             metavar="0-1",
         ),
     ]
     seed_per_clip: Annotated[
-        bool | None, flag(LOOK, "A noise of its own for each clip, of seed + its number.")
+        bool | None, f.flag(f.LOOK, "A noise of its own for each clip, of seed + its number.")
     ]
 
 
 class Machine:
     dtype: Annotated[
         Literal["auto", "float32", "bfloat16", "float16"] | None,
-        flag(MACHINE, "Number format; auto: float32 on a CPU, bfloat16 on a GPU."),
+        f.flag(f.MACHINE, "Number format; auto: float32 on a CPU, bfloat16 on a GPU."),
     ]
     offload: Annotated[
         Literal["auto", "none", "model", "group"] | None,
-        flag(
-            MACHINE,
+        f.flag(
+            f.MACHINE,
             "Weights that wait in the machine's memory: none, whole models, or block by block; "
             "auto: the fastest that fits. Same frames.",
         ),
     ]
     quantize: Annotated[
         Literal["none", "fp8", "int8"] | None,
-        flag(MACHINE, "Keep the transformer in 8 bits: half the memory, other frames."),
+        f.flag(f.MACHINE, "Keep the transformer in 8 bits: half the memory, other frames."),
     ]
     attention: Annotated[
         Literal["auto", "native", "cudnn", "flash", "flash3", "sage", "xformers"] | None,
-        flag(
-            MACHINE,
+        f.flag(
+            f.MACHINE,
             "Attention kernel; auto is native. Others round otherwise and need their package.",
         ),
     ]
@@ -474,8 +431,8 @@ class Machine:
 class Device:
     device: Annotated[
         str | None,
-        flag(
-            MACHINE,
+        f.flag(
+            f.MACHINE,
             "auto, cpu, cuda or cuda:N.",
             metavar="DEVICE",
             values=("auto", "cpu", "cuda"),
@@ -485,7 +442,7 @@ class Device:
 
 class Offline:
     offline: Annotated[
-        bool | None, flag(MACHINE, "Ask no network, as with HF_HUB_OFFLINE=1.", "--offline")
+        bool | None, f.flag(f.MACHINE, "Ask no network, as with HF_HUB_OFFLINE=1.", "--offline")
     ]
 
 

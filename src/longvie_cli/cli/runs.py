@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from longvie_cli.cli import options as o
+from longvie_cli.cli import flags as f
 from longvie_cli.cli.command import command
 
 if TYPE_CHECKING:
@@ -27,11 +27,11 @@ class Run:
 class Redoing:
     """What is made again, and what is new about it."""
 
-    clip: Annotated[int, o.flag(o.LENGTH, "First clip to make again, from 0.", metavar="K", min=0)]
+    clip: Annotated[int, f.flag(f.LENGTH, "First clip to make again, from 0.", metavar="K", min=0)]
     new_prompt: Annotated[
         str | None,
-        o.flag(
-            o.LOOK,
+        f.flag(
+            f.LOOK,
             "New prompt of this clip and of those after it that shared its prompt.",
             *("-p", "--prompt"),
             metavar="TEXT",
@@ -39,8 +39,8 @@ class Redoing:
     ]
     new_seed: Annotated[
         int | None,
-        o.flag(
-            o.LOOK,
+        f.flag(
+            f.LOOK,
             "New seed of this clip and of those after it that shared its seed.",
             "--seed",
             metavar="N",
@@ -54,8 +54,8 @@ class Watching:
 
     watch: Annotated[
         bool,
-        o.flag(
-            o.CONSOLE,
+        f.flag(
+            f.CONSOLE,
             "Keep looking until the run is finished: redrawn on a terminal, else a line a change, "
             "on stderr.",
             "--watch",

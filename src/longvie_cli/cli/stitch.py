@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from longvie_cli.cli import flags as f
 from longvie_cli.cli import options as o
 from longvie_cli.cli.command import command
 
@@ -25,8 +26,8 @@ class Joining:
     ]
     audio: Annotated[
         str | None,
-        o.flag(
-            o.OUTPUT,
+        f.flag(
+            f.OUTPUT,
             "Sound of the file; default that of each input, beside its own frames. source: of the "
             "video a run was made from, also where the run is silent.",
             metavar="none|source|FILE",

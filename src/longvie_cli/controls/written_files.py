@@ -22,8 +22,7 @@ class WrittenFiles:
 
     Kept in the folder.
 
-    A file that is not listed is taken as it is: it was finished just before the process was killed,
-    or it is of an earlier version.
+    A file that is not listed is taken as it is: it was finished just before the process was killed.
 
     Args:
         folder: The control folder.

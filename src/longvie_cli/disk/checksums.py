@@ -26,7 +26,7 @@ def sealed_json(values: Mapping[str, Any]) -> bytes:
 def open_sealed_json(data: bytes) -> dict[str, Any]:
     """Return the object in a JSON file, without the checksum.
 
-    Files of earlier versions have none, and are taken as they are.
+    A file without one was written by hand, and is taken as it is.
 
     Raises:
         ValueError: It holds no object, or was changed since it was written.

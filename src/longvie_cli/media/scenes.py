@@ -1,10 +1,10 @@
-"""Where a video cuts from one scene to another.
+"""Where a video goes over from one scene to another: cuts, dissolves, fades through one colour.
 
 A cut is a step that nothing explains: the pictures just before it and just after it differ more
 than a threshold, and several times as much as pictures near it differ from their neighbours. The
 second condition lets fast flights pass, whose every picture differs from the next; a flash passes
-because the pictures on its two sides are alike. Gradual fades and dissolves are not cuts here, and
-of two cuts with one or two frames between them only the last counts when both sides are alike.
+because the pictures on its two sides are alike. Of two cuts with one or two frames between them
+only the last counts when both sides are alike. What is gradual is found by `gradual.py`.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from longvie_cli.media.frames import Frame
+from longvie_cli.media.gradual import DissolveDetector, FadeDetector, Window
 from longvie_cli.media.probe import SourceVideo
 from longvie_cli.media.reader import read_small_frames
 
@@ -48,17 +50,32 @@ class _Look:
     shapes: NDArray[np.float32]
 
 
+@dataclass(frozen=True, order=True)
+class SceneChange:
+    """Where one scene goes over into the next; frames are counted from the first one read.
+
+    Args:
+        frame: First frame of the new scene alone: a clip that begins there begins with all of it.
+        start: First frame that is not the old scene alone; of a cut the same.
+        kind: How it goes over.
+    """
+
+    frame: int
+    start: int
+    kind: Literal["cut", "dissolve", "fade"] = "cut"
+
+
 @dataclass(frozen=True)
 class SceneScan:
     """What one decoding pass finds.
 
     Args:
         num_frames: Frames read, at the rate asked for.
-        cuts: First frame of every scene but the first, ascending, counted from the first one read.
+        changes: Ascending; no two overlap.
     """
 
     num_frames: int
-    cuts: tuple[int, ...]
+    changes: tuple[SceneChange, ...]
 
 
 def scan_scenes(
@@ -79,8 +96,7 @@ def scan_scenes(
         MediaError: As `read_frames`.
     """
     count = 0
-    cuts: list[int] = []
-    detector = CutDetector()
+    detector = SceneDetector()
     frames = read_small_frames(
         source,
         fps=fps,
@@ -90,12 +106,59 @@ def scan_scenes(
         num_frames=num_frames,
     )
     for frame in frames:
-        cuts.extend(detector.add(frame))
+        detector.add(frame)
         count += 1
         if count % 64 == 0:
             yield count
-    cuts.extend(detector.finish())
-    yield SceneScan(count, tuple(cuts))
+    yield SceneScan(count, detector.finish())
+
+
+class SceneDetector:
+    """Finds changes of scene in a stream of small frames; keeps pictures of some 150 of them."""
+
+    def __init__(self) -> None:
+        self._cuts = CutDetector()
+        self._dissolves = DissolveDetector()
+        self._fades = FadeDetector()
+        self._cut_frames: list[int] = []
+        self._dissolved: list[Window] = []
+        self._faded: list[Window] = []
+
+    def add(self, frame: Frame) -> None:
+        """Take the next frame, [32, 48, 3]."""
+        self._cut_frames.extend(self._cuts.add(frame))
+        self._dissolved += self._dissolves.add(frame)
+        for fade in self._fades.add(frame):
+            # A lamp that goes out and on again is no other scene.
+            if _difference(_look(fade.before), _look(fade.after)) > _LEAST_DIFFERENCE:
+                self._faded.append(Window(fade.old, fade.new, 0.0))
+
+    def finish(self) -> tuple[SceneChange, ...]:
+        """Return the changes, ascending.
+
+        A fade takes in cuts and what looks like a dissolve within it; a cut is more certain than
+        what looks like a dissolve around it.
+        """
+        self._cut_frames.extend(self._cuts.finish())
+        self._dissolved += self._dissolves.finish()
+        cuts = [
+            cut for cut in self._cut_frames if not any(f.old < cut <= f.new for f in self._faded)
+        ]
+        dissolved = [
+            window
+            for window in self._dissolved
+            if not any(window.old < cut <= window.new for cut in self._cut_frames)
+            and not any(window.old < f.new and f.old < window.new for f in self._faded)
+        ]
+        return tuple(
+            sorted(
+                [
+                    *(SceneChange(cut, cut) for cut in cuts),
+                    *(SceneChange(one.new, one.old + 1, "dissolve") for one in dissolved),
+                    *(SceneChange(one.new, one.old + 1, "fade") for one in self._faded),
+                ]
+            )
+        )
 
 
 class CutDetector:

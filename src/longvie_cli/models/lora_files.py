@@ -28,6 +28,7 @@ _FLOATS = {
     "F8_E5M2": torch.float8_e5m2,
 }
 _ALPHA = ".alpha"
+_WHOLE_NUMBERS = {"I64", "I32", "I16", "I8", "U8"}
 _METADATA_KEY = "lora_adapter_metadata"
 _CONFIG_NAME = "adapter_config.json"
 # What other files that go by the name of a LoRA begin with.
@@ -105,10 +106,7 @@ def _opened(path: Path) -> Iterator[Any]:
         with safe_open(path, "pt") as file:
             yield file
     except SafetensorError as error:
-        reason = reason_of(error)
-        if "incomplete" in reason.lower() or "too small" in reason.lower():
-            reason = "it is cut off; fetch it again"
-        raise InputError(f"{path.name}: no safetensors file ({reason}).") from error
+        raise _wrong_file(path, error) from error
     except OSError as error:
         raise InputError(f"{path.name}: cannot be read ({reason_of(error)}).") from error
 
@@ -128,17 +126,23 @@ def _check_file(path: Path) -> None:
         raise InputError(f"{path}: no regular file.")
     if found.st_size == 0:
         raise InputError(f"{path.name}: an empty file.")
-    try:
-        with open(path, "rb") as file:
-            begin = file.read(64).lstrip()
-    except OSError as error:
-        raise InputError(f"{path.name}: cannot be read ({error.strerror}).") from error
+
+
+def _wrong_file(path: Path, error: SafetensorError) -> InputError:
+    """Return what a file is that is no safetensors file."""
+    with open(path, "rb") as file:
+        begin = file.read(64).lstrip()
     for magic, words in _OTHER_FILES:
+        # Looked at only now: a safetensors file begins with a number, which may be any of these.
         if begin.startswith(magic):
-            raise InputError(
+            return InputError(
                 f"{path.name}: no safetensors file, but {words}.",
                 hint="Pass the LoRA as a .safetensors file.",
             )
+    reason = reason_of(error)
+    if "incomplete" in reason.lower() or "too small" in reason.lower():
+        reason = "it is cut off; fetch it again"
+    return InputError(f"{path.name}: no safetensors file ({reason}).")
 
 
 def _listing(path: Path, file: Any) -> Iterator[tuple[str, list[int], torch.dtype]]:
@@ -146,7 +150,7 @@ def _listing(path: Path, file: Any) -> Iterator[tuple[str, list[int], torch.dtyp
     for key in file.keys():  # noqa: SIM118 - no mapping, and it cannot be iterated over
         header = file.get_slice(key)
         kind = header.get_dtype()
-        if kind not in _FLOATS and not key.endswith(_ALPHA):
+        if kind not in _FLOATS and not (key.endswith(_ALPHA) and kind in _WHOLE_NUMBERS):
             raise InputError(
                 f"{path.name}: {key} holds numbers of type {kind}, not the weights of a LoRA."
             )

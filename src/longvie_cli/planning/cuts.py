@@ -1,10 +1,11 @@
-"""What a run does where its source cuts to another scene: refuse, begin anew, or go on over it."""
+"""What a run does where its source goes over to another scene: refuse, begin anew, or go on."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from longvie_cli.errors import InputError, UsageError
+from longvie_cli.media.scenes import SceneChange
 from longvie_cli.progress import Progress
 from longvie_cli.settings.requests import AtCut
 from longvie_cli.sources.source import Source
@@ -39,14 +40,14 @@ def cuts_to_honour(
         UsageError: They cannot be honoured in a source that is played back and forth.
         DamagedVideoError: A frame that is needed is damaged.
     """
-    cuts = source.scene_cuts(num_frames, progress)
-    if not cuts:
+    changes = source.scene_changes(num_frames, progress)
+    if not changes:
         return ()
-    what = f"{source.name}: {describe_cuts(cuts, source.first_frame, fps)}"
+    what = f"{source.name}: {describe_changes(changes, source.first_frame, fps)}"
     if at_cut is None:
         at_cut = "restart" if source.kind == "controls" else "refuse"
     if at_cut == "refuse":
-        seconds = max(cuts[0] / fps, 1 / fps)
+        seconds = max(changes[0].start / fps, 1 / fps)
         raise InputError(
             f"{what}; a clip would carry the old scene into the new one.",
             hint="Pass --at-cut restart to begin anew at each, --at-cut ignore to go on over them, "
@@ -61,13 +62,24 @@ def cuts_to_honour(
             hint="Drop --repeat pingpong, or pass --at-cut ignore.",
         )
     notes.append(f"{what}; the clip after each begins anew (--at-cut restart).")
-    return cuts
+    return tuple(change.frame for change in changes)
 
 
-def describe_cuts(cuts: Sequence[int], first_frame: int, fps: int) -> str:
-    """Return how many cuts there are and where, in time of the source."""
-    listed = [timecode((first_frame + cut) / fps) for cut in cuts[:_LISTED]]
-    if len(cuts) == 1:
-        return f"a scene cut at {listed[0]}"
-    more = f" and {len(cuts) - _LISTED} more" if len(cuts) > _LISTED else ""
-    return f"{len(cuts)} scene cuts, at {', '.join(listed)}{more}"
+def describe_changes(changes: Sequence[SceneChange], first_frame: int, fps: int) -> str:
+    """Return how many changes of scene there are, how they go and where, in time of the source."""
+    if len(changes) == 1:
+        return f"a {_described(changes[0], first_frame, fps)}"
+    listed, all_cuts = changes[:_LISTED], all(change.kind == "cut" for change in changes)
+    more = f" and {len(changes) - _LISTED} more" if len(changes) > _LISTED else ""
+    if all_cuts:
+        times = ", ".join(timecode((first_frame + change.frame) / fps) for change in listed)
+        return f"{len(changes)} scene cuts, at {times}{more}"
+    each = ", ".join(_described(change, first_frame, fps) for change in listed)
+    return f"{len(changes)} changes of scene: {each}{more}"
+
+
+def _described(change: SceneChange, first_frame: int, fps: int) -> str:
+    end = timecode((first_frame + change.frame) / fps)
+    if change.kind == "cut":
+        return f"scene cut at {end}"
+    return f"{change.kind} from {timecode((first_frame + change.start) / fps)} to {end}"

@@ -7,6 +7,7 @@ from pathlib import Path
 from longvie_cli.disk.hashing import fingerprint, hash_file
 from longvie_cli.errors import UsageError
 from longvie_cli.hub.installed import locate_weights
+from longvie_cli.media.gradual import is_blank
 from longvie_cli.media.image import describe_image, read_image
 from longvie_cli.media.sound import read_sound
 from longvie_cli.planning.decide import (
@@ -50,6 +51,12 @@ def decide(request: GenerateRequest, progress: Progress, *, to_run: bool = False
         # Of a picture that the camera goes through, its source says it.
         notes += describe_image(request.image)
     sound = _sound(request, source, notes)
+    start = _start(request, preset, fit, source)
+    if request.image is None and start.image is not None and is_blank(start.image):
+        progress.warning(
+            f"{source.name}: its first picture shows one colour only, and the video would begin "
+            "with it. Pass --image FILE, or --first-frame prompt."
+        )
     choice = Choice(
         command="generate",
         request=request,
@@ -57,7 +64,7 @@ def decide(request: GenerateRequest, progress: Progress, *, to_run: bool = False
         preset=preset,
         sampling=sampling,
         source=source,
-        start=_start(request, preset, fit, source),
+        start=start,
         fit=fit,
         at_cut=request.at_cut,
         sound=sound,

@@ -18,8 +18,8 @@ from longvie_cli.disk.hashing import hash_file
 from longvie_cli.media.join import join_clips
 from longvie_cli.media.last_pictures import hash_last_pictures
 from longvie_cli.media.metadata import encode_settings
-from longvie_cli.media.probe import probe_video
 from longvie_cli.media.sound import SoundPart
+from longvie_cli.media.writer import written_video
 from longvie_cli.planning.job import Job
 from longvie_cli.planning.paths import output_taken
 from longvie_cli.progress import Progress
@@ -145,9 +145,16 @@ def is_own_output(job: Job, run: Run) -> bool:
 
 def _last_pictures(job: Job) -> dict[str, Any]:
     """Return what the video ends with, so that `extend` sees whether it still does."""
-    last = job.folder.clip_video(job.specs[-1].index)
-    count = min(job.preset.history_frames, job.specs[-1].added_frames)
-    return {"count": count, "hash": hash_last_pictures(probe_video(last), count)}
+    spec, preset = job.specs[-1], job.preset
+    last = written_video(
+        job.folder.clip_video(spec.index),
+        height=preset.height,
+        width=preset.width,
+        fps=preset.fps,
+        num_frames=spec.added_frames,
+    )
+    count = min(preset.history_frames, spec.added_frames)
+    return {"count": count, "hash": hash_last_pictures(last, count)}
 
 
 def embedded_settings(job: Job) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from longvie_cli.disk.documents import (
 )
 from longvie_cli.errors import LongVieError, SettingsError, UsageError
 from longvie_cli.settings.idle import idle_settings
-from longvie_cli.settings.presets import load_preset
+from longvie_cli.settings.presets import preset_folder
 from longvie_cli.settings.prompts import read_prompt_file
 from longvie_cli.settings.requests import (
     DEPTH_MODELS,
@@ -188,7 +188,7 @@ def _check_preset(values: dict[str, Any], origins: dict[str, Layer]) -> None:
     if "preset" not in values:
         return
     try:
-        load_preset(str(values["preset"]))
+        preset_folder(str(values["preset"]))
     except SettingsError as error:
         raise origins["preset"].error("preset", error.message, error.hint) from error
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from longvie_cli.disk.folder_hashes import folder_hashes
 from longvie_cli.disk.hashing import fingerprint, hash_file
 from longvie_cli.errors import MissingResourceError
-from longvie_cli.hub.installed import entry_folder
+from longvie_cli.hub.installed import entry_folder, gigabytes
 from longvie_cli.hub.licences import settle_licences
 from longvie_cli.hub.registry import entry_named
 from longvie_cli.media.ffmpeg import check_readable
@@ -190,10 +190,10 @@ class DepthChoice:
             return []
         better = entry_named("depth-anything-v2-small")
         return [
-            f"{name}: depth is estimated by the embedded model, which knows landscapes; of streets, "
-            "rooms or people it gives little more than bottom near, top far. If that is what it "
-            f"shows, pass --depth-model small (longvie models pull {better.name}: "
-            f"{better.approximate_bytes / 1e6:.0f} MB, {better.licence})."
+            f"{name}: depth is estimated by the embedded model, which knows landscapes: of "
+            "streets, rooms or people it gives little more than bottom near, top far. For those "
+            f"pass --depth-model small (longvie models pull {better.name}: "
+            f"{gigabytes(better.approximate_bytes)}, {better.licence})."
         ]
 
     def check_length(self, num_frames: int, *, fps: int, needed_by: str) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from longvie_cli.controls.files import ControlClips
+    from longvie_cli.media.scenes import SceneChange
 
 
 @dataclass(frozen=True)
@@ -90,11 +91,13 @@ class FolderSource(Source):
         size = {"height": self.preset.height, "width": self.preset.width}
         return read_image(stored, **size, fit=self.fit)
 
-    def scene_cuts(self, num_frames: int, progress: Progress) -> tuple[int, ...]:
+    def scene_changes(self, num_frames: int, progress: Progress) -> tuple[SceneChange, ...]:
+        from longvie_cli.media.scenes import SceneChange
+
         if self.pingpong:
-            return self._controls.cuts
+            return tuple(SceneChange(cut, cut) for cut in self._controls.cuts)
         cuts = (cut - self.first_frame for cut in self._controls.cuts)
-        return tuple(cut for cut in cuts if 0 < cut < num_frames)
+        return tuple(SceneChange(cut, cut) for cut in cuts if 0 < cut < num_frames)
 
     def caption(self, spec: ClipSpec) -> str:
         return self._played.text(spec)

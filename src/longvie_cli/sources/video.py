@@ -29,9 +29,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from longvie_cli.controls.control_folder import ControlSource
     from longvie_cli.controls.normalization import DepthRange
     from longvie_cli.media.probe import SourceVideo
-    from longvie_cli.media.scenes import SceneScan
+    from longvie_cli.media.scenes import SceneChange, SceneScan
 
 
 # A container's duration may be this many frames off what its frames give once resampled.
@@ -176,35 +177,24 @@ class VideoSource(MadeSource):
         progress.finish(stage)
         return self._scans[num_frames]
 
-    def scene_cuts(self, num_frames: int, progress: Progress) -> tuple[int, ...]:
+    def scene_changes(self, num_frames: int, progress: Progress) -> tuple[SceneChange, ...]:
         if self.pingpong:
-            return self._scan(None, progress).cuts
-        return tuple(cut for cut in self._scan(num_frames, progress).cuts if cut < num_frames)
+            return self._scan(None, progress).changes
+        changes = self._scan(num_frames, progress).changes
+        return tuple(change for change in changes if change.frame < num_frames)
 
     def caption(self, spec: ClipSpec) -> str:
         return ""
 
-    def write_controls(
-        self,
-        folder: Path,
-        num_frames: int,
-        progress: Progress,
-        *,
-        text: str = "",
-        overwrite: bool = False,
-        mend: bool = False,
-    ) -> None:
-        from longvie_cli.controls.extraction import extract_controls
+    def controls(self, num_frames: int, text: str, progress: Progress) -> ControlSource:
+        from longvie_cli.controls.extraction import VideoControls
         from longvie_cli.sources.tracker_choice import make_tracker
 
-        extract_controls(
+        changes = self.scene_changes(num_frames, progress) if self.at_cut == "restart" else ()
+        cuts = tuple(change.frame for change in changes)
+        return VideoControls(
             self.video,
-            folder,
-            layout=control_layout(
-                self.preset,
-                self.depth_range,
-                self.scene_cuts(num_frames, progress) if self.at_cut == "restart" else (),
-            ),
+            control_layout(self.preset, self.depth_range, cuts),
             fit=self.fit,
             depth=self.depth.load(
                 self.video,
@@ -220,12 +210,9 @@ class VideoSource(MadeSource):
                 accept_noncommercial=self.accept_noncommercial,
                 progress=progress,
             ),
-            progress=progress,
             start_frame=self._made_from,
             num_frames=None if self.pingpong else num_frames,
             text=text,
-            overwrite=overwrite,
-            mend=mend,
         )
 
     def control_pictures(self, num_frames: int) -> Iterator[NDArray[np.uint8]]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,10 +16,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from longvie_cli.errors import InputError, MissingResourceError
-from longvie_cli.models import lora as lora_module
+from longvie_cli.models import lora_files
 from longvie_cli.models.longvie import LongVieTransformer3DModel
 from longvie_cli.models.lora import add_loras
-from longvie_cli.models.lora_files import check_lora, translate_lora
+from longvie_cli.models.lora_files import judge_lora
+from longvie_cli.models.lora_layers import translate_lora
 from longvie_cli.models.pipeline import LongViePipeline
 from longvie_cli.models.weights.names import CONTROL_NAMES, DIT_NAMES
 from small_models import let_controls_act, small_pipeline, small_transformer
@@ -165,9 +168,9 @@ def test_every_naming_is_the_merged_weights(
     pairs = pairs_for(pipeline.transformer, LAYERS + OUTSIDE)
     before = output_of(pipeline.transformer)
     expected = output_of(merged(pipeline.transformer, (pairs, scale)))
-    said: list[str] = []
-    add_loras(pipeline, [(saved(tmp_path / "a.safetensors", naming(pairs)), scale)], said.append)
-    assert said == []
+    path = saved(tmp_path / "a.safetensors", naming(pairs))
+    assert judge_lora(path, pipeline.transformer) == ()
+    assert add_loras(pipeline, [(path, scale)]) == []
     assert_same(output_of(pipeline.transformer), expected)
     assert (before - expected).abs().max() > 1e-2, "the adapter does something"
 
@@ -176,7 +179,7 @@ def test_scale_nought_is_no_lora(pipeline: LongViePipeline, tmp_path: Path) -> N
     tensors = as_wan(pairs_for(pipeline.transformer, LAYERS))
     tensors["diffusion_model.blocks.0.norm3.diff_b"] = torch.randn(24)
     before = output_of(pipeline.transformer)
-    add_loras(pipeline, [(saved(tmp_path / "a.safetensors", tensors), 0.0)], pytest.fail)
+    assert add_loras(pipeline, [(saved(tmp_path / "a.safetensors", tensors), 0.0)]) == []
     assert torch.equal(output_of(pipeline.transformer), before)
 
 
@@ -188,7 +191,7 @@ def test_two_loras_add(pipeline: LongViePipeline, tmp_path: Path) -> None:
         (saved(tmp_path / "a.safetensors", as_wan(first)), 0.5),
         (saved(tmp_path / "b.safetensors", as_musubi(second)), 1.5),
     ]
-    add_loras(pipeline, files, pytest.fail)
+    assert add_loras(pipeline, files) == []
     assert_same(output_of(pipeline.transformer), expected)
 
 
@@ -244,7 +247,7 @@ def test_norms_biases_and_the_output_layer_of_distillation_files_count(
         expected.patch_embedding.weight.add_(scale * ALPHA / RANK * product)
     before = output_of(transformer)
     path = saved(tmp_path / "fast.safetensors", as_wan(pairs) | in_file)
-    add_loras(pipeline, [(path, scale)], pytest.fail)
+    assert add_loras(pipeline, [(path, scale)]) == []
     assert_same(output_of(transformer), output_of(expected))
 
     # Off, on, rescaled and gone: each restores what was there, to the bit once gone.
@@ -262,7 +265,7 @@ def test_norms_biases_and_the_output_layer_of_distillation_files_count(
 def test_a_file_of_deltas_alone_needs_no_pairs(pipeline: LongViePipeline, tmp_path: Path) -> None:
     in_file, _ = distilled(pipeline.transformer)
     before = output_of(pipeline.transformer)
-    add_loras(pipeline, [(saved(tmp_path / "d.safetensors", in_file), 1.0)], pytest.fail)
+    assert add_loras(pipeline, [(saved(tmp_path / "d.safetensors", in_file), 1.0)]) == []
     assert not torch.equal(output_of(pipeline.transformer), before)
     pipeline.delete_adapters("lora_0")
     assert torch.equal(output_of(pipeline.transformer), before)
@@ -303,7 +306,7 @@ def test_alpha_in_the_files_metadata_counts(pipeline: LongViePipeline, tmp_path:
         tensors,
         **{"transformer.r": RANK, "transformer.lora_alpha": 2 * ALPHA},
     )
-    add_loras(pipeline, [(path, 1.0)], pytest.fail)
+    assert add_loras(pipeline, [(path, 1.0)]) == []
     assert_same(output_of(pipeline.transformer), expected)
 
 
@@ -405,19 +408,133 @@ def test_a_bfloat16_model_stays_bfloat16(pipeline: LongViePipeline) -> None:
     assert frames.shape == (5, 32, 48, 3)
 
 
-def test_files_are_checked_before_any_model_is_loaded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_file_of_another_kind_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    transformer = small_transformer()
+    good = saved(tmp_path / "a.safetensors", as_wan(pairs_for(transformer, LAYERS)))
+    judge_lora(good, transformer)
+    (tmp_path / "half.safetensors").write_bytes(good.read_bytes()[:-100])
+    for name, content in {
+        "empty.safetensors": b"",
+        "page.safetensors": b"\n<!DOCTYPE html><title>Log in</title>",
+        "pointer.safetensors": b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n",
+        "text.safetensors": b"no tensors",
+        "huge.safetensors": (1 << 40).to_bytes(8, "little") + b"{}",
+    }.items():
+        (tmp_path / name).write_bytes(content)
+    torch.save({"x": torch.ones(1)}, tmp_path / "zip.pt")
+    torch.save({"x": torch.ones(1)}, tmp_path / "old.ckpt", _use_new_zipfile_serialization=False)
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    saved(tmp_path / "none.safetensors", {})
+    saved(tmp_path / "other.safetensors", {"conv.weight": torch.ones(1)})
+    for name, reason in {
+        "nowhere.safetensors": "no such LoRA file",
+        "": "a folder, not a LoRA file",
+        "empty.safetensors": "an empty file",
+        "page.safetensors": "a web page",
+        "pointer.safetensors": "a pointer of Git LFS",
+        "text.safetensors": "no safetensors file",
+        "huge.safetensors": "no safetensors file",
+        "half.safetensors": "it is cut off",
+        "zip.pt": "a PyTorch file",
+        "old.ckpt": "a Python pickle",
+        "pipe.safetensors": "no regular file",
+        "none.safetensors": "it holds no tensors",
+        "other.safetensors": r"not a LoRA .* named like conv\.weight",
+    }.items():
+        with pytest.raises(InputError, match=reason) as caught:
+            judge_lora(tmp_path / name, transformer)
+        assert name in caught.value.message
+    monkeypatch.setattr(lora_files.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingResourceError, match="peft is missing") as missing:
+        judge_lora(good, transformer)
+    assert missing.value.hint == "pip install 'longvie[lora]'"
+
+
+LAYER = "diffusion_model.blocks.0.self_attn.q"
+
+
+def one_pair(rank: int = 2, name: str = LAYER, **more: Tensor) -> dict[str, Tensor]:
+    return {
+        f"{name}.lora_down.weight": torch.ones(rank, 24),
+        f"{name}.lora_up.weight": torch.ones(24, rank),
+        **{f"{name}.{key}": value for key, value in more.items()},
+    }
+
+
+@pytest.mark.parametrize(
+    ("tensors", "metadata", "reason"),
+    [
+        (one_pair(0), {}, "of rank 0"),
+        (one_pair() | {f"{LAYER}.lora_up.weight": torch.ones(24, 4)}, {}, "rank 2, but .* rank 4"),
+        (one_pair() | {f"{LAYER}.lora_down.weight": torch.ones(())}, {}, "no matrix"),
+        (one_pair(alpha=torch.tensor(math.nan)), {}, "alpha holds values that are no numbers"),
+        (one_pair(alpha=torch.tensor(1e30)), {}, "no weight can be scaled by"),
+        (one_pair(alpha=torch.ones(2)), {}, r"alpha is \[2\], not one number"),
+        (one_pair(), {"lora_alpha": "four"}, "lora_alpha is 'four', not a number"),
+        (one_pair(), {"lora_alpha": [4]}, r"lora_alpha is \[4\], not a number"),
+        (one_pair(), {"lora_alpha": True}, "lora_alpha is True, not a number"),
+        (one_pair(), {"alpha_pattern": [1]}, "alpha_pattern in its metadata is no mapping"),
+        (one_pair(), {"alpha_pattern": {"(.+)+x": 1}}, "is no layer"),
+        (one_pair(), {"use_rslora": "yes"}, "use_rslora"),
+        ({key: value.to(torch.int8) for key, value in one_pair().items()}, {}, "of type I8"),
+        (one_pair() | {f"{LAYER}.lora_up.weight": torch.full((24, 2), math.inf)}, {}, "no numbers"),
+        (one_pair() | one_pair(name="lora_unet_blocks_0_self_attn_q"), {}, "twice, as"),
+        ({f"{LAYER}.lora_A.{n}.weight": torch.ones(2, 24) for n in "ab"}, {}, "several adapters"),
+        ({f"{LAYER}.lokr_w1": torch.ones(2, 2)}, {}, "a LoKr adapter"),
+        (one_pair(hada_w1_a=torch.ones(2, 2)), {}, "a LoHa adapter"),
+        (one_pair(name="lora_te_layers_0_q"), {}, "for a text encoder only"),
+    ],
+)
+def test_a_file_that_cannot_be_meant_is_refused_by_its_header(
+    tmp_path: Path, tensors: dict[str, Tensor], metadata: dict[str, object], reason: str
 ) -> None:
-    good = saved(tmp_path / "a.safetensors", {"transformer.x.lora_A.weight": torch.ones(1)})
-    check_lora(good)
-    with pytest.raises(InputError, match="no such LoRA file"):
-        check_lora(tmp_path / "nowhere.safetensors")
-    (tmp_path / "text.safetensors").write_text("no tensors")
-    with pytest.raises(InputError, match=r"text\.safetensors: no safetensors file"):
-        check_lora(tmp_path / "text.safetensors")
-    with pytest.raises(InputError, match=r"not a LoRA .* named like conv\.weight"):
-        check_lora(saved(tmp_path / "b.safetensors", {"conv.weight": torch.ones(1)}))
-    monkeypatch.setattr(lora_module.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MissingResourceError, match="peft is missing") as caught:
-        check_lora(good)
-    assert caught.value.hint == "pip install 'longvie[lora]'"
+    path = saved(tmp_path / "bad.safetensors", tensors, **metadata)
+    with pytest.raises(InputError, match=reason) as caught:
+        judge_lora(path, small_transformer().to("meta"))
+    assert caught.value.message.startswith("bad.safetensors: ")
+
+
+@pytest.mark.parametrize("text", ["not json", "[1]", '{"r": 1, "r": 2}', "[" * 100_000])
+def test_hostile_metadata_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "bad.safetensors"
+    save_file(one_pair(), path, {"lora_adapter_metadata": text})
+    with pytest.raises(InputError, match=r"bad\.safetensors: lora_adapter_metadata"):
+        judge_lora(path, small_transformer())
+    named = saved(tmp_path / "adapter_model.safetensors", one_pair())
+    (tmp_path / "adapter_config.json").write_text(text)
+    with pytest.raises(InputError, match=r"adapter_config\.json beside it"):
+        judge_lora(named, small_transformer())
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ("lora_unet_blocks_0.self_attn.q.lora_down", "lora_unet_blocks_0.self_attn.q.lora_up"),
+        ("transformer.blocks.0.attn1.to_q.lora_A.my", "transformer.blocks.0.attn1.to_q.lora_B.my"),
+        ("blocks.0.self_attn.q.lora_A.default_0", "blocks.0.self_attn.q.lora_B.default_0"),
+        ("pipe.dit.blocks.0.self_attn.q.lora_A", "pipe.dit.blocks.0.self_attn.q.lora_B"),
+    ],
+)
+def test_namings_between_the_usual_ones_are_resolved(
+    pipeline: LongViePipeline, tmp_path: Path, keys: tuple[str, str]
+) -> None:
+    pairs = pairs_for(pipeline.transformer, LAYERS[:1])
+    (down, up) = pairs[LAYERS[0]]
+    expected = output_of(merged(pipeline.transformer, (pairs, 1.0)))
+    # As convolutions of one pixel, as some trainers write linear layers.
+    tensors = {f"{keys[0]}.weight": down * ALPHA / RANK, f"{keys[1]}.weight": up[..., None, None]}
+    path = saved(tmp_path / "a.safetensors", tensors)
+    assert judge_lora(path, pipeline.transformer) == ()
+    add_loras(pipeline, [(path, 1.0)])
+    assert_same(output_of(pipeline.transformer), expected)
+
+
+def test_alpha_by_layer_in_the_metadata_counts_in_both_namings(pipeline: LongViePipeline) -> None:
+    pairs = pairs_for(pipeline.transformer, LAYERS[:2])
+    for pattern in ("^blocks\\.0\\.attn1\\.to_q$", "blocks.0.self_attn.q"):
+        metadata = {"lora_alpha": RANK, "alpha_pattern": {pattern: 3 * RANK}}
+        tensors = as_wan(pairs)
+        plain = {key: value for key, value in tensors.items() if not key.endswith(".alpha")}
+        lora = translate_lora(plain, metadata, pipeline.transformer, name="a")
+        assert torch.equal(lora.pairs[LAYERS[0]][0], 3 * pairs[LAYERS[0]][0])
+        assert torch.equal(lora.pairs[LAYERS[1]][0], pairs[LAYERS[1]][0])
