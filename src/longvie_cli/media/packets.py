@@ -28,6 +28,9 @@ _DISCARD_FLAG = 4
 _STREAM = re.compile(r"Stream #0:(?P<number>\d+).*?: (?P<kind>[A-Z]\w+): (?P<rest>.*)")
 _MAPPED = re.compile(r"Stream #0:(?P<number>\d+) -> #0:(?P<place>\d+) ")
 _DEFAULT = "(default)"
+_INPUT = re.compile(r"^Input #0, (?P<container>\S+), from")
+_STILL_CONTAINERS = re.compile(r"(_pipe|_anim|^image2|^ico|^gif|^apng)$")
+_PICTURE_BRAND = re.compile(r"major_brand +: (avif|avis|heic|heix|heim|heis|hevc|mif1|msf1|miaf)")
 # Of picture and sound together, 120 a second for 24 hours.
 _MAX_PACKETS = MAX_SECONDS * 120
 
@@ -105,10 +108,33 @@ def read_packets(path: Path) -> VideoPackets:
     """Return the packets of the stream of a file that is read as its video, see `main_stream`.
 
     Raises:
-        MediaError: The file is missing, empty, cut off (says which frames can be read) or holds no
-            video.
+        MediaError: The file is missing, empty, cut off (says which frames can be read), a still
+            picture, or holds no video.
     """
-    return main_stream(look_at(path).streams)
+    look = look_at(path)
+    refuse_still(path, look)
+    return main_stream(look.streams)
+
+
+def refuse_still(path: Path, look: Look) -> None:
+    """Do nothing if a file is a video: a still picture is none in any command.
+
+    Raises:
+        MediaError: It is one picture in a format of pictures, whose duration means nothing.
+    """
+    packets = main_stream(look.streams)
+    if len(packets.timestamps) > 1:
+        return
+    container = next(filter(None, map(_INPUT.match, look.remarks)), None)
+    names = container["container"].split(",") if container else []
+    # HEIC and AVIF are MP4 files of another brand.
+    branded = "mov" in names and any(map(_PICTURE_BRAND.match, look.remarks))
+    if branded or ("mov" not in names and any(map(_STILL_CONTAINERS.search, names))):
+        raise MediaError(
+            f"{path}: this is a still picture ({packets.codec}), not a video.",
+            hint="Pass a video. A picture begins one with `generate --image`; --camera PATH moves "
+            "in it.",
+        )
 
 
 def packets_of(video: bytes) -> VideoPackets:

@@ -107,6 +107,7 @@ def test_a_still_picture_in_any_format_is_no_video(tmp_path, suffix):
     path = tmp_path / f"still.{suffix}"
     Image.new("RGB", (32, 32), "red").save(path)
     renamed = path.rename(tmp_path / "still.mp4")
-    with pytest.raises(MediaError, match="still picture") as error:
-        probe_video(renamed)
-    assert "--image" in error.value.hint
+    for look in (probe_video, read_packets):
+        with pytest.raises(MediaError, match="still picture") as error:
+            look(renamed)
+        assert "--image" in error.value.hint
