@@ -23,7 +23,7 @@ from longvie_cli.media.frames import Frame
 _Floats = NDArray[np.floating]
 
 # Steps of the stretches that are looked at; the dissolve within one may be as short as half of it.
-LENGTHS = (11, 13, 17, 21, 25, 33, 41, 49, 65)
+LENGTHS = (7, 9, 11, 13, 17, 21, 25, 33, 41, 49, 65)
 # Frames before and after a stretch that say how much its scenes change by themselves.
 _CONTEXT = 24
 _LEAST_CONTEXT = 10
@@ -46,13 +46,14 @@ _MOST_BEND = 0.24
 _MOST_JUMP = 3.2
 # Of the depth to which detail of two unlike pictures dips, and of detail itself.
 _LEAST_DIP, _MOST_DIP = 0.45, 1.6
+_LEAST_DIP_OVER_RESIDUE = 0.4
 _LEAST_DEPTH = 0.1
 _LEAST_DETAIL = 0.4
 _MOST_KINSHIP = 0.7
 # Of the cells, of the difference, and of what the scenes change by themselves.
 _LEAST_COVER = 0.4
 _LEAST_NEW = 0.15
-_LEAST_NEW_OF_CHANGE = 0.3
+_LEAST_NEW_OF_CHANGE = 0.6
 
 # A picture of one colour: how far its parts are from their mean, in [0, 1].
 _BLANK_CONTRAST = 0.006
@@ -122,13 +123,24 @@ class DissolveDetector:
         return found
 
     def _settle(self) -> list[Window]:
-        """Return the best of the open windows that do not overlap, in order of time."""
+        """Return the best of the open windows that do not overlap, in order of time.
+
+        Each is drawn out to all that is found around it: what moves hides its ends.
+        """
         kept: list[Window] = []
-        for window in sorted(self._open, key=lambda window: window.fault):
-            if all(window.old >= one.new or window.new <= one.old for one in kept):
-                kept.append(window)
+        for best in sorted(self._open, key=lambda window: window.fault):
+            if any(best.old < one.new and one.old < best.new for one in kept):
+                continue
+            around = [window for window in self._open if _is_same(best, window)]
+            old, new = min(one.old for one in around), max(one.new for one in around)
+            kept.append(Window(old, new, best.fault))
         self._open = []
         return sorted(kept, key=lambda window: window.old)
+
+
+def _is_same(one: Window, other: Window) -> bool:
+    shared = min(one.new, other.new) - max(one.old, other.old)
+    return shared >= 0.6 * min(one.new - one.old, other.new - other.old)
 
 
 class _Pictures:
@@ -172,7 +184,11 @@ class _Pictures:
         change = np.maximum(*(_over(weights, moved) for moved in line.outside(self._coarse)))
         fits = (counted.mean(axis=1) > _LEAST_COVER) & (change < _MOST_CHANGE_SEEN**2 * apart)
         fits &= self._is_mixed(line, weights)
-        fits &= _is_new(start, stop, weights, apart, change)
+        rest = _beside_light(start, stop, weights)
+        new_power = _over(weights, rest)
+        fits &= new_power > np.maximum(
+            _LEAST_NEW**2 * apart, _LEAST_NEW_OF_CHANGE**2 * (np.sqrt(change) + 0.01) ** 2
+        )
         return [
             Window(*line.ends(int(place)), float(fault[place])) for place in np.flatnonzero(fits)
         ]
@@ -199,29 +215,26 @@ class _Pictures:
         )
         return np.asarray(
             (depth > _LEAST_DEPTH)
-            & (dip > _LEAST_DIP)
+            & (dip > np.maximum(_LEAST_DIP, _LEAST_DIP_OVER_RESIDUE + line.residue()))
             & (dip < _MOST_DIP)
             & (least > _LEAST_DETAIL)
             & (likeness < _MOST_KINSHIP)
         )
 
 
-def _is_new(
-    start: _Floats, stop: _Floats, weights: _Floats, apart: _Floats, change: _Floats
-) -> NDArray[np.bool_]:
-    """Return whether the second picture is more than the first one in another light.
+def _beside_light(start: _Floats, stop: _Floats, weights: _Floats) -> _Floats:
+    """Return what is new in second pictures: no other strength or offset of a colour explains it.
 
-    What another strength and offset of each colour does not explain has to be a part of the
-    difference, and of the size of what the scenes change by themselves.
+    Args:
+        start: First pictures, [stretches, cells, 3].
+        stop: Second pictures.
+        weights: Of the cells, [stretches, cells].
     """
     weights = weights[..., None]
     one = start - (start * weights).sum(axis=1, keepdims=True)
     other = stop - (stop * weights).sum(axis=1, keepdims=True)
     gain = (one * other * weights).sum(axis=1) / ((one * one * weights).sum(axis=1) + 1e-3)
-    rest = other - np.clip(gain, 0, 5)[:, None] * one
-    left = np.sqrt(_over(weights[..., 0], rest))
-    enough = left > _LEAST_NEW * np.sqrt(apart)
-    return np.asarray(enough & (left > _LEAST_NEW_OF_CHANGE * (np.sqrt(change) + 0.01)))
+    return np.asarray(other - np.clip(gain, 0, 5)[:, None] * one)
 
 
 class _Line:
@@ -259,10 +272,7 @@ class _Line:
         bend = np.abs(places - self.shares).max(axis=1)
         ends = np.zeros((len(self.old), 1)), np.ones((len(self.old), 1))
         jumps = np.diff(np.concatenate([ends[0], places, ends[1]], axis=1), axis=1)
-        rests = [one - share * self._step for one, share in zip(moved, self.shares, strict=True)]
-        residue = sum(_dot(rest, rest) for rest in rests) / (
-            (self.shares * (1 - self.shares)).sum() * self._length
-        )
+        residue = self.residue()
         outside = self.outside(self._pictures)
         change = np.maximum(*(_dot(one, one) for one in outside)) / self._length
         drift = np.maximum(*(np.abs(_dot(one, self._step)) for one in outside)) / self._length
@@ -271,6 +281,14 @@ class _Line:
         fits &= (drift < _MOST_DRIFT_OUTSIDE) & (bend < _MOST_BEND)
         fits &= jumps.max(axis=1) * (len(self.offsets) + 1) < _MOST_JUMP
         return np.where(fits, drift + bend + 0.2 * residue, np.inf)
+
+    def residue(self) -> _Floats:
+        """Return what of the pictures lies beside the line; about 1 where they go at random."""
+        beside = np.zeros(len(self.old))
+        for k, share in zip(self.offsets, self.shares, strict=True):
+            rest = self._pictures[self.old + k] - self._start - share * self._step
+            beside += _dot(rest, rest)
+        return beside / ((self.shares * (1 - self.shares)).sum() * self._length)
 
     def outside(self, pictures: _Floats) -> tuple[_Floats, _Floats]:
         """Return how pictures change up to each stretch and after it, in as many steps at most."""

@@ -122,16 +122,17 @@ class SceneDetector:
         self._fades = FadeDetector()
         self._cut_frames: list[int] = []
         self._dissolved: list[Window] = []
-        self._faded: list[Window] = []
+        # Fades, and whether what comes after one is another scene than before it.
+        self._faded: list[tuple[Window, bool]] = []
 
     def add(self, frame: Frame) -> None:
         """Take the next frame, [32, 48, 3]."""
         self._cut_frames.extend(self._cuts.add(frame))
         self._dissolved += self._dissolves.add(frame)
         for fade in self._fades.add(frame):
-            # A lamp that goes out and on again is no other scene.
-            if _difference(_look(fade.before), _look(fade.after)) > _LEAST_DIFFERENCE:
-                self._faded.append(Window(fade.old, fade.new, 0.0))
+            # A light that goes out and on again leads to no other scene.
+            step = _difference(_look(fade.before), _look(fade.after))
+            self._faded.append((Window(fade.old, fade.new, 0.0), step > _LEAST_DIFFERENCE))
 
     def finish(self) -> tuple[SceneChange, ...]:
         """Return the changes, ascending.
@@ -141,24 +142,23 @@ class SceneDetector:
         """
         self._cut_frames.extend(self._cuts.finish())
         self._dissolved += self._dissolves.finish()
+        faded = [fade for fade, leads_on in self._faded if leads_on]
+        dark = [fade for fade, _ in self._faded]
         cuts = [
-            cut for cut in self._cut_frames if not any(f.old < cut <= f.new for f in self._faded)
+            cut for cut in self._cut_frames if not any(one.old < cut <= one.new for one in faded)
         ]
         dissolved = [
-            window
-            for window in self._dissolved
-            if not any(window.old < cut <= window.new for cut in self._cut_frames)
-            and not any(window.old < f.new and f.old < window.new for f in self._faded)
+            one
+            for one in self._dissolved
+            if not any(one.old < cut <= one.new for cut in self._cut_frames)
+            and not any(one.old < other.new and other.old < one.new for other in dark)
         ]
-        return tuple(
-            sorted(
-                [
-                    *(SceneChange(cut, cut) for cut in cuts),
-                    *(SceneChange(one.new, one.old + 1, "dissolve") for one in dissolved),
-                    *(SceneChange(one.new, one.old + 1, "fade") for one in self._faded),
-                ]
-            )
-        )
+        changes = [
+            *(SceneChange(cut, cut) for cut in cuts),
+            *(SceneChange(one.new, one.old + 1, "dissolve") for one in dissolved),
+            *(SceneChange(one.new, one.old + 1, "fade") for one in faded),
+        ]
+        return tuple(sorted(changes))
 
 
 class CutDetector:
