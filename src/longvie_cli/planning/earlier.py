@@ -288,7 +288,7 @@ def earlier_video(
             video, height=preset.height, width=preset.width, fps=preset.fps, fit=fit
         )
     if not earlier.is_ours:
-        notes += left_out(earlier.path, read_contents(earlier.path), video.stream)
+        notes += left_out(earlier.path, read_contents(earlier.path))
     return EarlierVideo(
         video=video,
         num_frames=count_frames(video, fps=None if joinable else preset.fps),
