@@ -46,6 +46,8 @@ def decide(request: GenerateRequest, progress: Progress, *, to_run: bool = False
         # All that is missing in one message, before a video is read through. Controls are looked
         # at first: what is wrong with them is wrong whatever is fetched.
         locate_weights(preset)
+    # What is wrong with the source is said before what is wrong beside it.
+    source.frames_left(0)
     notes: list[str] = []
     if request.image is not None and request.camera is None:
         # Of a picture that the camera goes through, its source says it.
