@@ -492,7 +492,7 @@ def _tensors(folder: Path, data: bytes) -> None:
     path = _file(folder, "model.safetensors", data)
     with_values = TensorFiles([path])
     for name in with_values:
-        assert with_values.info(name).num_bytes >= 0
+        assert all(side >= 0 for side in with_values.info(name).shape)
         assert with_values[name].shape == with_values.info(name).shape
     with_values.close()
 
