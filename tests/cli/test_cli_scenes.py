@@ -202,7 +202,7 @@ def test_after_a_dissolve_a_clip_begins_with_the_new_scene_alone(
     plan = outcome.fields["plan"]
     (cut,) = plan["settings"]["cuts"]
     assert abs(cut - 48) <= 3
-    assert sum(clip["frames"] for clip in plan["clips"]) == 96
+    assert sum(clip["frames"] for clip in plan["clips"]) == 112
 
 
 def test_a_video_that_begins_black_is_warned_of(longvie, tmp_path: Path) -> None:

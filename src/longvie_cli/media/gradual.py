@@ -53,11 +53,17 @@ _MOST_KINSHIP = 0.7
 # Of the cells, of the difference, and of what the scenes change by themselves.
 _LEAST_COVER = 0.4
 _LEAST_NEW = 0.15
-_LEAST_NEW_OF_CHANGE = 0.6
+_LEAST_NEW_OF_CHANGE = 0.45
+# Where all else is beyond doubt, nothing has to be new: dusk may go over into noon.
+_PLAIN_DIFFERENCE, _PLAIN_COVER = 0.2, 0.6
+_PLAIN_CHANGE_OUTSIDE = 0.25
+_PLAIN_RESIDUE = 0.17
+_PLAIN_DIP, _PLAIN_DEPTH = 0.6, 0.15
+_PLAIN_KINSHIP = 0.5
 
 # A picture of one colour: how far its parts are from their mean, in [0, 1].
 _BLANK_CONTRAST = 0.006
-_NEARLY_BLANK, _NEARLY_BLANK_SHARE = 0.03, 0.15
+_NEARLY_BLANK, _NEARLY_BLANK_SHARE = 0.015, 0.1
 _LONGEST_RAMP = 64
 # Shares of the contrast between which a frame counts as faded.
 _FADED = (0.15, 0.85)
@@ -182,19 +188,32 @@ class _Pictures:
         weights = (counted / np.maximum(counted.sum(axis=1, keepdims=True), 1)).astype(np.float32)
         apart = _over(weights, stop - start)
         change = np.maximum(*(_over(weights, moved) for moved in line.outside(self._coarse)))
-        fits = (counted.mean(axis=1) > _LEAST_COVER) & (change < _MOST_CHANGE_SEEN**2 * apart)
-        fits &= self._is_mixed(line, weights)
-        rest = _beside_light(start, stop, weights)
-        new_power = _over(weights, rest)
-        fits &= new_power > np.maximum(
+        cover = counted.mean(axis=1)
+        fits = (cover > _LEAST_COVER) & (change < _MOST_CHANGE_SEEN**2 * apart)
+        dip, depth, likeness = self._dip(line, weights)
+        residue = line.residue()
+        fits &= dip > np.maximum(_LEAST_DIP, _LEAST_DIP_OVER_RESIDUE + residue)
+        fits &= (depth > _LEAST_DEPTH) & (likeness < _MOST_KINSHIP)
+        new_power = _over(weights, _beside_light(start, stop, weights))
+        new = new_power > np.maximum(
             _LEAST_NEW**2 * apart, _LEAST_NEW_OF_CHANGE**2 * (np.sqrt(change) + 0.01) ** 2
         )
+        plain = (apart > _PLAIN_DIFFERENCE**2) & (change < _PLAIN_CHANGE_OUTSIDE**2 * apart)
+        plain &= (residue < _PLAIN_RESIDUE) & (dip > _PLAIN_DIP) & (depth > _PLAIN_DEPTH)
+        plain &= (cover > _PLAIN_COVER) & (likeness < _PLAIN_KINSHIP)
+        fits &= new | plain
         return [
             Window(*line.ends(int(place)), float(fault[place])) for place in np.flatnonzero(fits)
         ]
 
-    def _is_mixed(self, line: _Line, weights: _Floats) -> NDArray[np.bool_]:
-        """Return whether detail dips as that of two pictures that are laid over each other."""
+    def _dip(self, line: _Line, weights: _Floats) -> tuple[_Floats, _Floats, _Floats]:
+        """Return how detail goes along a line, and whether it is the same at both ends.
+
+        Returns:
+            Its dip below an even course, as a share of that of two unlike pictures that are mixed,
+            0 where there is hardly any detail left or more than such a mixture explains; the same
+            as a share of the detail; and how alike the detail of both ends is, -1 to 1.
+        """
         old, new, shares = line.old, line.new, line.shares
 
         def strength(power: _Floats) -> _Floats:
@@ -213,13 +232,8 @@ class _Pictures:
         likeness = (one * other).sum(axis=(1, 2)) / (
             np.sqrt(np.square(one).sum(axis=(1, 2)) * np.square(other).sum(axis=(1, 2))) + 1e-6
         )
-        return np.asarray(
-            (depth > _LEAST_DEPTH)
-            & (dip > np.maximum(_LEAST_DIP, _LEAST_DIP_OVER_RESIDUE + line.residue()))
-            & (dip < _MOST_DIP)
-            & (least > _LEAST_DETAIL)
-            & (likeness < _MOST_KINSHIP)
-        )
+        dip[(dip > _MOST_DIP) | (least < _LEAST_DETAIL)] = 0
+        return dip, depth, likeness
 
 
 def _beside_light(start: _Floats, stop: _Floats, weights: _Floats) -> _Floats:
