@@ -62,7 +62,7 @@ def test_a_cut_says_how_much_is_kept_and_where_it_ends() -> None:
     )
     assert said_of("snow " * 100) and said_of("snow", negative="blur " * 100) == [
         "--negative-prompt: 500 tokens, more than are read; kept are the first 160, up to "
-        "'...blur blur blur blur blur blur blur blu'."
+        "'...blur blur blur blur blur blur blur blur'."
     ]
 
 
