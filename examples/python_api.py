@@ -12,9 +12,9 @@ import tempfile
 from pathlib import Path
 
 from longvie_cli import load_pipeline, load_preset
-from longvie_cli.controls.control_folder import ControlLayout
+from longvie_cli.controls.control_folder import ControlLayout, make_control_folder
 from longvie_cli.controls.files import FIRST_FRAME_NAME, load_control_clips
-from longvie_cli.controls.procedural import make_flight_controls
+from longvie_cli.controls.procedural import FlightControls
 from longvie_cli.media.reader import read_image
 from longvie_cli.media.writer import VideoWriter
 from longvie_cli.progress import SilentProgress
@@ -37,18 +37,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         # Depth and tracks of a flight, in the released format; `cond.json` names them.
         folder = Path(name)
-        make_flight_controls(
+        source = FlightControls(
             Flight(SEED, fps=preset.fps, **size),
-            folder,
-            layout=ControlLayout(
+            ControlLayout(
                 preset.geometry,
                 **size,
                 track_columns=preset.track_grid.columns,
                 track_rows=preset.track_grid.rows,
             ),
             num_frames=preset.geometry.frames_of_clips(NUM_CLIPS),
-            progress=SilentProgress(),
         )
+        make_control_folder(source, folder, progress=SilentProgress())
         controls = load_control_clips(folder, preset.geometry)
         pictures = (controls.read(index, **size, fit="native") for index in range(NUM_CLIPS))
         clips = pipeline.generate(

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from delivered import QUICK, contents, frames_of
-from longvie_cli.media.reader import read_image
+from longvie_cli.media.image import read_image
 from longvie_cli.media.writer import VideoWriter
 from longvie_cli.worlds import Flight
 from small_preset import SMALL

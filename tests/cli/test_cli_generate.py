@@ -13,9 +13,9 @@ from PIL import Image
 
 from delivered import QUICK, contents, frames_of
 from longvie_cli.media.ffmpeg import ffmpeg_executable
+from longvie_cli.media.image import read_image
 from longvie_cli.media.metadata import read_settings
 from longvie_cli.media.packets import read_packets
-from longvie_cli.media.reader import read_image
 from longvie_cli.run_folder.layout import RunFolder
 from longvie_cli.run_folder.tails import load_tail
 from longvie_cli.running import clip_loop

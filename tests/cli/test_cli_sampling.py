@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from delivered import QUICK, frames_of
 from longvie_cli import load_pipeline
 from longvie_cli.controls.files import load_control_clips
+from longvie_cli.media.image import read_image
 from longvie_cli.media.metadata import read_settings
-from longvie_cli.media.reader import read_image
 from longvie_cli.media.writer import VideoWriter
 from longvie_cli.run_folder.layout import RunFolder
 from longvie_cli.run_folder.manifest import read_record

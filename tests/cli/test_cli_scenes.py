@@ -11,9 +11,10 @@ import pytest
 
 from delivered import QUICK, contents, frames_of
 from longvie_cli.controls.files import load_control_clips
+from longvie_cli.media.image import read_image
 from longvie_cli.media.packets import read_packets
 from longvie_cli.media.probe import probe_video
-from longvie_cli.media.reader import read_frames, read_image
+from longvie_cli.media.reader import read_frames
 from longvie_cli.media.writer import VideoWriter
 from longvie_cli.worlds import Flight
 from mixed_scenes import dissolve, mix, pictured

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import time
@@ -11,6 +12,7 @@ import pytest
 from longvie_cli.disk.documents import (
     briefly,
     decoded,
+    json_line,
     one_line,
     parse_json,
     parse_yaml,
@@ -53,6 +55,8 @@ def test_plain_values_come_back():
         ("9" * 5000, "too large"),
         ('"\\ud800"', "half a character"),
         ('{"\\udcff": 1}', "half a character"),
+        ('{"seed": 1, "seed": 1}', "'seed' is given twice"),
+        ('[{"a": {"b": 1, "c": 2, "\\u0062": 3}}]', "'b' is given twice"),
     ],
 )
 def test_json_of_another_kind_is_refused(text, reason):
@@ -83,6 +87,7 @@ def test_nesting_that_people_write_is_taken():
         ('"\\ud800"', "half a character"),
         ("x" * (1 << 21), "larger than 1 MiB"),
         ("a: 1\n---\nb: 2", "single document"),
+        ("a: 1\nb: [", "not YAML, line 2: "),
     ],
 )
 def test_yaml_of_another_kind_is_refused(text, reason):
@@ -118,3 +123,10 @@ def test_anything_is_shown_in_a_few_words(tmp_path):
     assert briefly("seven") == "'seven'"
     assert one_line("a\n  b\tc") == "a b c"
     assert len(one_line("x" * 1000, 80)) == 80
+
+
+def test_json_on_a_line_steers_no_terminal():
+    value = {"a\x1b[2J": ["\x9b\x7f\u202e\u2028", "\u96ea \U000e0041 \ud800"]}
+    line = json_line(value)
+    assert parse_json(line.replace("\\ud800", "")) and json.loads(line) == value
+    assert line.isprintable() and "\u96ea" in line

@@ -160,8 +160,12 @@ class Console:
         """Say what went wrong and what to do about it."""
         self._stop_bars()
         if debug:
-            for line in "".join(traceback.format_exception(error)).splitlines():
-                self._line(line)
+            for part in traceback.format_exception(error):
+                first, *more = part.rstrip().splitlines() or [""]
+                self._line(first)
+                for line in more:
+                    # What an exception says in several lines, as those of ours never begin.
+                    self._line(f"    {line}")
         self._line(f"longvie: {error.message}")
         if error.hint:
             self._line(f"  {error.hint}")

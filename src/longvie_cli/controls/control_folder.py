@@ -68,6 +68,10 @@ class ControlSource(Protocol):
     """Where depth and tracks come from."""
 
     @property
+    def layout(self) -> ControlLayout:
+        """What the controls look like."""
+
+    @property
     def expected_frames(self) -> int:
         """Frames there will be, as far as is known before reading them."""
 
@@ -125,11 +129,10 @@ class ControlLayout:
 def make_control_folder(
     source: ControlSource,
     folder: Path,
-    layout: ControlLayout,
     *,
-    overwrite: bool,
     progress: Progress,
-    mend: bool,
+    overwrite: bool = False,
+    mend: bool = False,
 ) -> Path:
     """Return the `cond.json` of a complete control folder, making what is missing of it.
 
@@ -140,9 +143,8 @@ def make_control_folder(
     Args:
         source: Gives depth and tracks.
         folder: Made where missing.
-        layout: Clips, size, track grid.
-        overwrite: Replace controls in the folder that were made with other settings.
         progress: Told of the stages `depth` (frames) and `tracks` (clips).
+        overwrite: Replace controls in the folder that were made with other settings.
         mend: The folder belongs to a run: what is damaged in it is made again, with a word. Any
             other is a user's, who may have changed a file on purpose: it is left, with an error.
 
@@ -152,7 +154,7 @@ def make_control_folder(
         MediaError: the source cannot be read.
         ResumableError: the disk is full.
     """
-    return _FolderMaker(source, folder, layout, progress, mend=mend).make(overwrite=overwrite)
+    return _FolderMaker(source, folder, progress, mend=mend).make(overwrite=overwrite)
 
 
 def read_depth_range(folder: Path) -> DepthRange:
@@ -170,7 +172,6 @@ class _FolderMaker:
         self,
         source: ControlSource,
         folder: Path,
-        layout: ControlLayout,
         progress: Progress,
         *,
         mend: bool,
@@ -178,7 +179,7 @@ class _FolderMaker:
         self._mend = mend
         self._source = source
         self._folder = folder
-        self._layout = layout
+        self._layout = layout = source.layout
         self._progress = progress
         settings = {
             "fps": layout.geometry.fps,

@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from itertools import islice, pairwise
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from longvie_cli.controls.control_folder import ControlLayout, make_control_folder
+from longvie_cli.controls.control_folder import ControlLayout
 from longvie_cli.controls.depth import DepthEstimator
 from longvie_cli.controls.depth_smoothing import FlowSmoother
 from longvie_cli.controls.depth_store import DEPTH_BATCH_FRAMES, DepthStore
@@ -21,7 +20,6 @@ from longvie_cli.errors import MediaError
 from longvie_cli.media.frames import Fit
 from longvie_cli.media.probe import SourceVideo
 from longvie_cli.media.reader import count_frames, read_frames
-from longvie_cli.progress import Progress
 
 MIN_FRAMES = 5
 
@@ -31,85 +29,24 @@ _KEPT_BYTES = 128 << 20
 Smoothing = Literal["none", "flow"]
 
 
-def extract_controls(
-    video: SourceVideo,
-    folder: Path,
-    *,
-    layout: ControlLayout,
-    fit: Fit,
-    depth: DepthEstimator | DepthVideo,
-    tracker: PointTracker,
-    progress: Progress,
-    smoothing: Smoothing = "flow",
-    start_frame: int = 0,
-    num_frames: int | None = None,
-    text: str = "",
-    overwrite: bool = False,
-    mend: bool = False,
-) -> Path:
-    """Return the `cond.json` of a folder with the controls of a video.
-
-    What happens to the video's rate and size is said first. Stopped at any instant, the same call
-    goes on; see `make_control_folder`.
+class VideoControls:
+    """A `ControlSource` that takes the depth and the tracks of a video.
 
     Args:
         video: Read at the fps and size of `layout`.
-        folder: Made where missing.
         layout: Clips, size, track grid, and the depth range where it is given.
         fit: How frames are brought to the size of `layout`.
         depth: Estimates depth, or is the video's depth.
         tracker: Follows the points, per clip.
-        progress: Told of everything.
         smoothing: `flow` steadies the depth along the motion of the picture, `none` leaves it.
         start_frame: First frame used, counted at the fps of `layout`.
         num_frames: Frames used from there on, all where None. The depth percentiles are over these.
         text: Prompt of every clip in `cond.json`.
-        overwrite: Replace controls in the folder that were made with other settings.
-        mend: Make damaged files again, as `make_control_folder`.
 
     Raises:
         MediaError: the video cannot be read or has fewer than 5 frames to use, or a ready depth
             video is shorter than what is used of it.
-        OutputConflictError, ControlError, ResumableError: as `make_control_folder`.
     """
-    fps = layout.geometry.fps
-    expected = max(0, round(video.duration_seconds * fps) - start_frame)
-    if expected <= 2 * MIN_FRAMES:
-        expected = max(0, count_frames(video, fps=fps) - start_frame)
-    if num_frames is not None:
-        expected = min(expected, num_frames)
-    if expected < MIN_FRAMES:
-        place = f" from frame {start_frame} on" if start_frame else ""
-        raise MediaError(
-            f"{video.path}: {expected} frames at {fps} fps{place}; controls need {MIN_FRAMES} or "
-            "more.",
-            hint="Pass a longer video, or a still picture with --image.",
-        )
-    if isinstance(depth, DepthVideo):
-        expected = max(0, count_frames(video, fps=fps) - start_frame)
-        if num_frames is not None:
-            expected = min(expected, num_frames)
-        needed = start_frame + expected
-        check_length(depth.video, needed, fps=fps, needed_by=video.path.name)
-    controls = _VideoSource(
-        video,
-        layout,
-        fit=fit,
-        depth=depth,
-        smoothing=smoothing,
-        tracker=tracker,
-        start_frame=start_frame,
-        num_frames=num_frames,
-        expected_frames=expected,
-        text=text,
-    )
-    return make_control_folder(
-        controls, folder, layout, overwrite=overwrite, progress=progress, mend=mend
-    )
-
-
-class _VideoSource:
-    """A `ControlSource` that estimates depth and tracks of a video file."""
 
     def __init__(
         self,
@@ -118,17 +55,14 @@ class _VideoSource:
         *,
         fit: Fit,
         depth: DepthEstimator | DepthVideo,
-        smoothing: Smoothing,
         tracker: PointTracker,
-        start_frame: int,
-        num_frames: int | None,
-        expected_frames: int,
-        text: str,
+        smoothing: Smoothing = "flow",
+        start_frame: int = 0,
+        num_frames: int | None = None,
+        text: str = "",
     ) -> None:
-        # Exact where the depth is ready, because depth and video are counted then.
-        self.expected_frames = expected_frames
+        self.layout = layout
         self._video = video
-        self._layout = layout
         self._fit = fit
         self._depth = depth
         self._smoother = FlowSmoother() if smoothing == "flow" else None
@@ -138,6 +72,28 @@ class _VideoSource:
         self._text = text
         self._reader = _ForwardReader(self)
         self._kept: list[NDArray[np.uint8]] | None = None
+        self.expected_frames = self._frames_to_use()
+
+    def _frames_to_use(self) -> int:
+        """Return the frames there will be: exact where few, or where the depth is ready."""
+        fps, start = self.layout.geometry.fps, self._start_frame
+        ready = isinstance(self._depth, DepthVideo)
+        expected = max(0, round(self._video.duration_seconds * fps) - start)
+        if expected <= 2 * MIN_FRAMES or ready:
+            expected = max(0, count_frames(self._video, fps=fps) - start)
+        if self._num_frames is not None:
+            expected = min(expected, self._num_frames)
+        if expected < MIN_FRAMES:
+            place = f" from frame {start} on" if start else ""
+            raise MediaError(
+                f"{self._video.path}: {expected} frames at {fps} fps{place}; controls need "
+                f"{MIN_FRAMES} or more.",
+                hint="Pass a longer video, or a still picture with --image.",
+            )
+        if isinstance(self._depth, DepthVideo):
+            needed_by = self._video.path.name
+            check_length(self._depth.video, start + expected, fps=fps, needed_by=needed_by)
+        return expected
 
     def settings(self) -> dict[str, Any]:
         """Return what decides depth and tracks."""
@@ -193,7 +149,7 @@ class _VideoSource:
             before = seen[max(0, len(seen) - estimator.context_frames) :]
 
     def _ready(self, video: DepthVideo, start_frame: int) -> Iterator[NDArray[np.float32]]:
-        layout = self._layout
+        layout = self.layout
         pictures = video.disparity(
             fps=layout.geometry.fps,
             height=layout.height,
@@ -220,9 +176,9 @@ class _VideoSource:
             return iter(self._kept[start_frame:])
         frames = read_frames(
             self._video,
-            fps=self._layout.geometry.fps,
-            height=self._layout.height,
-            width=self._layout.width,
+            fps=self.layout.geometry.fps,
+            height=self.layout.height,
+            width=self.layout.width,
             fit=self._fit,
             start_frame=self._start_frame + start_frame,
         )
@@ -248,7 +204,7 @@ class _VideoSource:
 class _ForwardReader:
     """Reads ranges that follow one another or share a frame, decoding the video only once."""
 
-    def __init__(self, source: _VideoSource) -> None:
+    def __init__(self, source: VideoControls) -> None:
         self._source = source
         self._frames: Iterator[NDArray[np.uint8]] = iter(())
         self._next_frame = -1

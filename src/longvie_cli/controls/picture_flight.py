@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from longvie_cli.controls.control_folder import ControlLayout, make_control_folder
+from longvie_cli.controls.control_folder import ControlLayout
 from longvie_cli.controls.depth import DepthEstimator
-from longvie_cli.controls.depth_store import DEPTH_BATCH_FRAMES, DepthStore
 from longvie_cli.controls.normalization import DepthRange
 from longvie_cli.controls.picture_scene import PictureScene
+from longvie_cli.controls.rendered import RenderedControls
 from longvie_cli.controls.tracks import PointTracks
-from longvie_cli.progress import Progress
 from longvie_cli.settings.camera_path import CameraPath
 
 # Whether a point is hidden is looked up in pictures no wider than this.
@@ -161,41 +158,6 @@ class PictureFlight:
         return seen
 
 
-def make_camera_controls(
-    flight: PictureFlight,
-    folder: Path,
-    *,
-    layout: ControlLayout,
-    num_frames: int,
-    progress: Progress,
-    start_frame: int = 0,
-    text: str = "",
-    overwrite: bool = False,
-    mend: bool = False,
-) -> Path:
-    """Return the `cond.json` of a folder with the controls along a path through a picture.
-
-    Resumable; see `make_control_folder`.
-
-    Args:
-        flight: At the size and fps of `layout`.
-        folder: Made where missing.
-        layout: Clips, size, track grid, and the depth range where it is given.
-        num_frames: Frames to make controls for, at least 2.
-        progress: Told of everything.
-        start_frame: Frame of the path that is frame 0 of the controls.
-        text: Prompt of every clip in `cond.json`.
-        overwrite: Replace controls in the folder that were made with other settings.
-        mend: Make damaged files again, as `make_control_folder`.
-    """
-    if num_frames < 2:
-        raise ValueError(f"controls need at least 2 frames, not {num_frames}")
-    source = _PictureSource(flight, start_frame, num_frames, text)
-    return make_control_folder(
-        source, folder, layout, overwrite=overwrite, progress=progress, mend=mend
-    )
-
-
 def range_to_continue(
     disparity: NDArray[np.floating], greys: NDArray[np.uint8]
 ) -> DepthRange | None:
@@ -220,44 +182,33 @@ def range_to_continue(
     return DepthRange(float(-offset / slope), float((1 - offset) / slope))
 
 
-class _PictureSource:
-    """A `ControlSource` over a `PictureFlight`."""
+class PictureControls(RenderedControls):
+    """Controls along a path through a picture, at the size and fps of `layout`."""
 
-    steadies = False
-
-    def __init__(self, flight: PictureFlight, start_frame: int, num_frames: int, text: str) -> None:
-        self.expected_frames = num_frames
-        self._text = text
+    def __init__(
+        self,
+        flight: PictureFlight,
+        layout: ControlLayout,
+        num_frames: int,
+        *,
+        start_frame: int = 0,
+        text: str = "",
+    ) -> None:
+        super().__init__(layout, num_frames, start_frame=start_frame, text=text)
         self._flight = flight
-        self._start_frame = start_frame
 
-    def settings(self) -> dict[str, Any]:
-        """Return what decides depth and tracks."""
-        own = {"start_frame": self._start_frame, "frames": self.expected_frames}
-        return self._flight.settings | own
+    def _made_from(self) -> dict[str, Any]:
+        return self._flight.settings
 
-    def pictures(self, frames: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
-        """Yield the picture the scene is made of: no scene but the first begins on a path."""
-        yield from (self._flight.picture for _ in frames)
+    def _picture_at(self, frame: int) -> NDArray[np.uint8]:
+        # Of the one frame that is asked for: no scene but the first begins on a path.
+        return self._flight.picture
 
-    def disparity(self, stored: DepthStore) -> Iterator[NDArray[np.float32]]:
-        """Yield the disparity, a batch at a time."""
-        for start in range(stored.num_frames, self.expected_frames, DEPTH_BATCH_FRAMES):
-            end = min(start + DEPTH_BATCH_FRAMES, self.expected_frames)
-            frames = range(self._start_frame + start, self._start_frame + end)
-            yield np.stack([self._flight.disparity(index) for index in frames])
+    def _disparity_at(self, frame: int) -> NDArray[np.float32]:
+        return self._flight.disparity(frame)
 
-    def steady(self, raw: DepthStore, start_frame: int) -> Iterator[NDArray[np.float32]]:
-        """Yield nothing: one scene, rendered, does not flicker."""
-        return iter(())
-
-    def track(self, start_frame: int, num_frames: int, points: NDArray[np.float32]) -> PointTracks:
-        """Return the tracks of a clip."""
-        return self._flight.tracks(self._start_frame + start_frame, num_frames, points)
-
-    def text(self, start_frame: int, num_frames: int) -> str:
-        """Return what it is told: a picture brings no words."""
-        return self._text
+    def _tracks_at(self, start: int, num_frames: int, points: NDArray[np.float32]) -> PointTracks:
+        return self._flight.tracks(start, num_frames, points)
 
 
 def _sample(picture: NDArray[np.float32], points: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -122,19 +122,18 @@ def _stream(number: int, kind: str, about: str) -> Stream:
     )
 
 
-def left_out(path: Path, contents: Contents, video: int) -> list[str]:
-    """Return one line for each thing of a file that does not go along with picture and sound.
-
-    Args:
-        path: The file.
-        contents: What it holds.
-        video: Number of the stream that is its video.
-    """
-    lines = []
+def chosen_video(path: Path, contents: Contents, video: int) -> list[str]:
+    """Return in a line which of several videos of a file is used, by its number; none of one."""
     videos = [stream.number for stream in contents.of("video")]
-    if len(videos) > 1:
-        place = videos.index(video) + 1
-        lines.append(f"it holds {len(videos)} videos; number {place} is used.")
+    if len(videos) < 2:
+        return []
+    place = videos.index(video) + 1
+    return [f"{path.name}: it holds {len(videos)} videos; number {place} is used."]
+
+
+def left_out(path: Path, contents: Contents) -> list[str]:
+    """Return one line for each thing of a file that does not go along with picture and sound."""
+    lines = []
     for kind, name in (("subtitle", "subtitle track"), ("data", "data stream")):
         if number := len(contents.of(kind)):
             lines.append(f"its {_counted(number, name)} left out.")

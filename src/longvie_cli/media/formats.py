@@ -75,3 +75,55 @@ def _is_text(head: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return all(character.isprintable() or character.isspace() for character in text)
+
+
+# First bytes of pictures and others that people pass as pictures, and what they are called.
+_PICTURES = (
+    (
+        re.compile(rb".{4}ftyp(hei[cxms]|hev[cx]|mif1|msf1)", re.DOTALL),
+        "a HEIC picture",
+    ),
+    (re.compile(rb".{4}ftyp(avif|avis)", re.DOTALL), "an AVIF picture"),
+    (re.compile(rb"\x00\x00\x00\x0cJXL |\xff\x0a"), "a JPEG XL picture"),
+    (re.compile(rb"\x00\x00\x00\x0cjP  |\xff\x4f\xff\x51"), "a JPEG 2000 picture"),
+    (
+        re.compile(rb".{4}ftypcrx |FUJIFILMCCD-RAW|IIRO|IIRS|MMOR|IIU\x00", re.DOTALL),
+        "a camera's RAW file",
+    ),
+    (re.compile(rb"8BPS"), "a Photoshop file"),
+    (re.compile(rb"%PDF"), "a PDF"),
+    (re.compile(rb"%!PS|\xc5\xd0\xd3\xc6"), "a PostScript file"),
+    (re.compile(rb"v/1\x01"), "an OpenEXR picture"),
+)
+_VIDEOS = re.compile(
+    rb".{4}ftyp|\x1a\x45\xdf\xa3|RIFF.{4}AVI |FLV|\x00\x00\x01\xba|OggS", re.DOTALL
+)
+_HOW_TO_CONVERT = {
+    "a HEIC picture": "Export it as JPEG or PNG: phones and Macs do when it is shared as 'most "
+    "compatible', elsewhere `heif-convert photo.heic photo.png`.",
+}
+
+
+def other_picture_error(path: Path, formats: Sequence[str]) -> MediaError:
+    """Return the error that says what a file is that is not read as a still picture.
+
+    Args:
+        path: The file.
+        formats: The formats that are read, by name.
+    """
+    with open(path, "rb") as file:
+        head = file.read(_LOOKED_AT_BYTES)
+    read = f"Read are {', '.join(formats[:-1])} and {formats[-1]}."
+    what = next((name for signature, name in _PICTURES if signature.match(head)), None)
+    if what is None and _DRAWING.search(head):
+        what = "a drawing (SVG)"
+    if what is not None:
+        hint = _HOW_TO_CONVERT.get(what, "Export it as PNG or JPEG.")
+        return MediaError(
+            f"{path}: this is {what}, which cannot be read here.", hint=f"{hint} {read}"
+        )
+    if _VIDEOS.match(head):
+        return MediaError(
+            f"{path}: this is a video, not a still picture.", hint=f"Pass it with --video. {read}"
+        )
+    return MediaError(f"{path}: this is no picture in a format that is read.", hint=read)

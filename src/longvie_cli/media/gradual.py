@@ -302,7 +302,8 @@ class _Line:
         for k, share in zip(self.offsets, self.shares, strict=True):
             rest = self._pictures[self.old + k] - self._start - share * self._step
             beside += _dot(rest, rest)
-        return np.asarray(beside / ((self.shares * (1 - self.shares)).sum() * self._length))
+        left: _Floats = beside / ((self.shares * (1 - self.shares)).sum() * self._length)
+        return left
 
     def outside(self, pictures: _Floats) -> tuple[_Floats, _Floats]:
         """Return how pictures change up to each stretch and after it, in as many steps at most."""

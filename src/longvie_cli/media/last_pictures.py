@@ -16,15 +16,8 @@ def hash_last_pictures(video: SourceVideo, count: int) -> str:
         MediaError: The pictures cannot be decoded.
     """
     first = max(0, (video.num_frames or count) - count)
-    chosen = [
-        "-map",
-        f"0:{video.stream}",
-        "-vf",
-        f"select=gte(n\\,{first})",
-        "-fps_mode",
-        "passthrough",
-    ]
-    report = run_reading(
-        video.path, [*input_arguments(video.path), *chosen, "-f", "hash", "-hash", "md5", "pipe:1"]
-    )
+    last = f"select=gte(n\\,{first})"
+    chosen = ("-map", f"0:{video.stream}", "-vf", last, "-fps_mode", "passthrough")
+    hashed = ("-f", "hash", "-hash", "md5", "pipe:1")
+    report = run_reading(video.path, [*input_arguments(video.path), *chosen, *hashed])
     return report.decode().strip().removeprefix("MD5=")

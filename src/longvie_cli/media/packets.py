@@ -28,6 +28,9 @@ _DISCARD_FLAG = 4
 _STREAM = re.compile(r"Stream #0:(?P<number>\d+).*?: (?P<kind>[A-Z]\w+): (?P<rest>.*)")
 _MAPPED = re.compile(r"Stream #0:(?P<number>\d+) -> #0:(?P<place>\d+) ")
 _DEFAULT = "(default)"
+_INPUT = re.compile(r"^Input #0, (?P<container>\S+), from")
+_STILL_CONTAINERS = re.compile(r"(_pipe|_anim|^image2|^ico|^gif|^apng)$")
+_PICTURE_BRAND = re.compile(r"major_brand +: (avif|avis|heic|heix|heim|heis|hevc|mif1|msf1|miaf)")
 # Of picture and sound together, 120 a second for 24 hours.
 _MAX_PACKETS = MAX_SECONDS * 120
 
@@ -105,10 +108,33 @@ def read_packets(path: Path) -> VideoPackets:
     """Return the packets of the stream of a file that is read as its video, see `main_stream`.
 
     Raises:
-        MediaError: The file is missing, empty, cut off (says which frames can be read) or holds no
-            video.
+        MediaError: The file is missing, empty, cut off (says which frames can be read), a still
+            picture, or holds no video.
     """
-    return main_stream(look_at(path).streams)
+    look = look_at(path)
+    refuse_still(path, look)
+    return main_stream(look.streams)
+
+
+def refuse_still(path: Path, look: Look) -> None:
+    """Do nothing if a file is a video: a still picture is none in any command.
+
+    Raises:
+        MediaError: It is one picture in a format of pictures, whose duration means nothing.
+    """
+    packets = main_stream(look.streams)
+    if len(packets.timestamps) > 1:
+        return
+    container = next(filter(None, map(_INPUT.match, look.remarks)), None)
+    names = container["container"].split(",") if container else []
+    # HEIC and AVIF are MP4 files of another brand.
+    branded = "mov" in names and any(map(_PICTURE_BRAND.match, look.remarks))
+    if branded or ("mov" not in names and any(map(_STILL_CONTAINERS.search, names))):
+        raise MediaError(
+            f"{path}: this is a still picture ({packets.codec}), not a video.",
+            hint="Pass a video. A picture begins one with `generate --image`; --camera PATH moves "
+            "in it.",
+        )
 
 
 def packets_of(video: bytes) -> VideoPackets:
@@ -131,6 +157,23 @@ def main_stream(streams: Sequence[VideoPackets]) -> VideoPackets:
         return stream.is_default, tenths, stream.height * stream.width, -stream.stream
 
     return max(moving, key=rank)
+
+
+def why_main(streams: Sequence[VideoPackets]) -> str:
+    """Return in words why `main_stream` takes the one it does; empty where there is only one."""
+    main = main_stream(streams)
+    others = [stream for stream in streams if stream != main]
+    rivals = [stream for stream in others if len(stream.timestamps) > 1]
+    if not others:
+        return ""
+    if not rivals:
+        return "the only one with more than one picture"
+    if main.is_default and not any(stream.is_default for stream in rivals):
+        return "its default"
+    if all(main.duration - stream.duration >= Fraction(1, 10) for stream in rivals):
+        return "the longest"
+    area = main.height * main.width
+    return "the largest" if all(area > s.height * s.width for s in rivals) else "the first"
 
 
 def look_at(path: Path, *, picture: Sequence[str] = ()) -> Look:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from longvie_cli.errors import MediaError
 from longvie_cli.media.ffmpeg import input_arguments, run_inspecting
-from longvie_cli.media.packets import VideoPackets, look_at, main_stream
+from longvie_cli.media.packets import VideoPackets, look_at, main_stream, refuse_still, why_main
 from longvie_cli.media.timing import timing_of
 
 _FRAME = re.compile(
@@ -28,8 +28,6 @@ _INPUT = re.compile(r"^Input #0, (?P<container>\S+), from")
 _PIXEL_FORMATS_WITH_ALPHA = re.compile(
     r"^(yuva|gbrap|rgba|bgra|argb|abgr|ya|pal8|ayuv|vuya|rgb64a)"
 )
-_STILL_CONTAINERS = re.compile(r"(_pipe|_anim|^image2|^ico|^gif|^apng)$")
-_PICTURE_BRAND = re.compile(r"major_brand +: (avif|avis|heic|heix|heim|heis|hevc|mif1|msf1|miaf)")
 
 # ffmpeg's own decoders of these leave out the alpha channel.
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
@@ -109,6 +107,7 @@ class SourceVideo:
         not_believed_seconds: How long its last frame claims to last, where that cannot be and the
             duration leaves it out; else None.
         packets: What is stored of it; None of a video that we have just written ourselves.
+        why_chosen: In words, where the file holds several videos.
     """
 
     path: Path
@@ -128,6 +127,7 @@ class SourceVideo:
     longest_seconds: float = 0.0
     not_believed_seconds: float | None = None
     packets: VideoPackets | None = None
+    why_chosen: str = ""
 
 
 def probe_video(path: Path) -> SourceVideo:
@@ -141,12 +141,7 @@ def probe_video(path: Path) -> SourceVideo:
     """
     look = look_at(path, picture=("-map", "0:V:0?", *_FIRST_PICTURE))
     packets = main_stream(look.streams)
-    if len(packets.timestamps) == 1 and _is_of_pictures(look.remarks):
-        raise MediaError(
-            f"{path}: this is a still picture ({packets.codec}), not a video.",
-            hint="Pass a video. A picture begins one with `generate --image`; --camera PATH moves "
-            "in it.",
-        )
+    refuse_still(path, look)
     timing = timing_of(path, packets)
     remarks = list(look.remarks)
     frame = _first_frame(remarks) if packets == look.streams[0] else None
@@ -180,17 +175,8 @@ def probe_video(path: Path) -> SourceVideo:
         longest_seconds=float(timing.longest),
         not_believed_seconds=None if timing.not_believed is None else float(timing.not_believed),
         packets=packets,
+        why_chosen=why_main(look.streams),
     )
-
-
-def _is_of_pictures(remarks: Sequence[str]) -> bool:
-    """Return whether a file is in a format of pictures, whose duration means nothing."""
-    container = next(filter(None, map(_INPUT.match, remarks)), None)
-    names = container["container"].split(",") if container else []
-    if "mov" in names:
-        # HEIC and AVIF are MP4 files of another brand.
-        return any(map(_PICTURE_BRAND.match, remarks))
-    return any(map(_STILL_CONTAINERS.search, names))
 
 
 def _first_frame(remarks: Sequence[str]) -> re.Match[str] | None:

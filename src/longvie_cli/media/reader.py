@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,11 +11,9 @@ from numpy.typing import NDArray
 
 from longvie_cli.errors import MediaError
 from longvie_cli.media.ffmpeg import (
-    MAX_PIXELS,
     DamagedVideoError,
     FfmpegProcess,
     check_read_to_the_end,
-    check_readable,
     input_arguments,
     running_ffmpeg,
 )
@@ -35,6 +30,9 @@ _LATENESS = 1 / 16  # of an output frame: 3.9 ms at 16 fps
 _MAX_PIXELS_HANDED_OVER = 4096 * 2304
 _MAX_PIXELS_CONVERTED = 1920 * 1080
 
+# Frames for which one may be shown before it is brought to size ahead of being repeated.
+_MAX_REPEATS = 32
+
 # Untagged colours: players take those of high-definition video for bt709, smaller ones for bt601.
 _HIGH_DEFINITION = (720, 1280)
 
@@ -43,11 +41,6 @@ _HIGH_DEFINITION = (720, 1280)
 _WHITE_NITS = 203
 _PEAK_NITS = 1000
 _TONE_CURVE = f"tonemap=mobius:param=0.3:desat=0:peak={_PEAK_NITS / _WHITE_NITS:.3f}"
-
-# Formats of pictures alone: Pillow hands some others (EPS) to programs of the machine.
-_IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
-_EXIF_ORIENTATION = 274
-_EXIF_ON_ITS_SIDE = (5, 6, 7, 8)
 
 
 def read_frames(
@@ -122,7 +115,7 @@ def read_pairs(
     for place, source in enumerate((first, second)):
         inputs += _input_arguments(source)
         filters = [
-            *_timing_filters(source, None),
+            *_deinterlacing(source),
             "settb=1/1000,setpts=N",  # two by two, whatever their times
             *_range_filters(start_frame, num_frames),
             *_pixel_filters(source, *size),
@@ -176,12 +169,8 @@ def read_small_frames(
         DamagedVideoError: A frame asked for is damaged; says which can be read.
         MediaError: The file cannot be read.
     """
-    filters = [
-        *_timing_filters(source, fps),
-        *_range_filters(start_frame, num_frames),
-        f"scale={width}:{height}:flags=area",
-        "format=rgb24",
-    ]
+    pixels = [f"scale={width}:{height}:flags=area", "format=rgb24"]
+    filters = _filters(source, fps, start_frame, num_frames, pixels)
     num_bytes = height * width * 3
     arguments = [*_decoding_arguments(source, filters), "-f", "rawvideo", "pipe:1"]
     with running_ffmpeg(arguments) as process:
@@ -227,7 +216,7 @@ def count_frames(source: SourceVideo, *, fps: int | None) -> int:
         MediaError: The file cannot be read or is cut off.
     """
     arguments = [
-        *_decoding_arguments(source, _timing_filters(source, fps) or ["null"]),
+        *_decoding_arguments(source, _filters(source, fps, 0, None, [])),
         *("-f", "null", "-progress", "pipe:1", "pipe:1"),
     ]
     with running_ffmpeg(arguments) as process:
@@ -251,52 +240,29 @@ def read_last_frames(
     return np.stack(list(frames))
 
 
-def read_image(path: Path, *, height: int, width: int, fit: Fit) -> Frame:
-    """Return a still image upright (EXIF), transparent parts over black, at height x width.
-
-    Raises:
-        MediaError: The file is missing, no image, damaged, or not of the size `native` needs.
-    """
-    from PIL import Image, ImageOps
-
-    check_readable(path)
-    try:
-        with _without_remarks(), Image.open(path, formats=_IMAGE_FORMATS) as stored:
-            if stored.width * stored.height > MAX_PIXELS:
-                raise ValueError(f"{stored.width}x{stored.height} is more than {MAX_PIXELS} pixels")
-            picture = ImageOps.exif_transpose(stored)
-            frame = _rgb(picture)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as reason:
-        raise MediaError(f"{path}: cannot be read as an image ({reason}).") from reason
-    rows, columns = frame.shape[:2]
-    if fit == "native" and (rows, columns) != (height, width):
-        raise MediaError(f"{path}: the image is {columns}x{rows}, but {width}x{height} is needed.")
-    return resize_frame(frame, height, width, fit)
+def _filters(
+    source: SourceVideo,
+    fps: int | None,
+    start_frame: int,
+    num_frames: int | None,
+    pixels: list[str],
+) -> list[str]:
+    """Return the filters that choose frames and give each of them these `pixels`."""
+    chosen = [*_timing_filters(source, fps), *_range_filters(start_frame, num_frames)]
+    if fps is not None and source.longest_seconds * fps > _MAX_REPEATS:
+        # ffmpeg makes all repeats of a frame at once: here they are one picture, not as many.
+        return [*_deinterlacing(source), *pixels, *chosen]
+    return [*_deinterlacing(source), *chosen, *pixels]
 
 
-def image_size(path: Path) -> tuple[int, int]:
-    """Return the height and width of a still image held upright (EXIF).
-
-    Raises:
-        MediaError: The file is missing or no image.
-    """
-    from PIL import Image
-
-    check_readable(path)
-    try:
-        with _without_remarks(), Image.open(path, formats=_IMAGE_FORMATS) as stored:
-            width, height = stored.size
-            turned = stored.getexif().get(_EXIF_ORIENTATION, 1) in _EXIF_ON_ITS_SIDE
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as reason:
-        raise MediaError(f"{path}: cannot be read as an image ({reason}).") from reason
-    return (width, height) if turned else (height, width)
+def _deinterlacing(source: SourceVideo) -> list[str]:
+    # One picture out of the two instants of each; pictures that are not interlaced pass.
+    return ["bwdif=mode=send_frame:deint=interlaced"] if source.picture.interlaced else []
 
 
 def _timing_filters(source: SourceVideo, fps: int | None) -> list[str]:
-    # One picture out of the two instants of each; pictures that are not interlaced pass.
-    whole = ["bwdif=mode=send_frame:deint=interlaced"] if source.picture.interlaced else []
     if fps is None:
-        return whole
+        return []
     # A video shorter than the lateness would be over before it began.
     late = _LATENESS / fps if source.duration_seconds * fps >= 1 else 0.0
     microseconds = round(late * 1_000_000)
@@ -305,7 +271,6 @@ def _timing_filters(source: SourceVideo, fps: int | None) -> list[str]:
         # ffmpeg would show the last frame for as long as it claims to last.
         end = [f"trim=end_frame={max(1, math.ceil((source.duration_seconds - late) * fps))}"]
     return [
-        *whole,
         f"settb=1/1000000,setpts=PTS-STARTPTS-{microseconds}",
         f"fps={fps}:round=up",
         *end,
@@ -451,11 +416,8 @@ def _decoded_frames(
     shape: tuple[int, ...] = size if grey else (*size, 3)
     dtype: np.dtype[Any] = np.dtype("<u2") if grey else np.dtype(np.uint8)
     num_bytes = math.prod(shape) * dtype.itemsize
-    filters = [
-        *_timing_filters(source, fps),
-        *_range_filters(start_frame, num_frames),
-        *(_grey_filters(*size) if grey else _pixel_filters(source, *size)),
-    ]
+    pixels = _grey_filters(*size) if grey else _pixel_filters(source, *size)
+    filters = _filters(source, fps, start_frame, num_frames, pixels)
     arguments = [*_decoding_arguments(source, filters), "-f", "rawvideo", "pipe:1"]
     num_read = 0
     with running_ffmpeg(arguments) as process:
@@ -495,8 +457,8 @@ def _check_decoded(
 
 def count_sound_frames(source: SourceVideo, *, fps: int | None, limit: int | None = None) -> int:
     """Return how many frames at this rate, at most `limit`, come before the first damage."""
-    timing = [*_timing_filters(source, fps), *_range_filters(0, limit)]
-    filters = [*timing, "scale=16:16:flags=fast_bilinear", "format=gray"]
+    pixels = ["scale=16:16:flags=fast_bilinear", "format=gray"]
+    filters = _filters(source, fps, 0, limit, pixels)
     decoding = _decoding_arguments(source, filters)
     # The first error ends it; of the frames ffmpeg still held back, none is counted.
     strict = ["-xerror", "-err_detect", "explode", *decoding, "-f", "rawvideo", "pipe:1"]
@@ -525,25 +487,3 @@ def damage_error(
         hint=f"Use what comes before with --seconds {math.floor(readable / rate * 10) / 10:g}, or "
         "encode the video again with a player or editor that repairs it.",
     )
-
-
-@contextmanager
-def _without_remarks() -> Iterator[None]:
-    """Keep to itself what Pillow remarks on odd files; what it cannot read it says by errors."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-def _rgb(picture: object) -> Frame:
-    from PIL import Image
-
-    assert isinstance(picture, Image.Image)
-    if picture.mode.startswith("I;16"):
-        grey = (np.asarray(picture).astype(np.uint32) >> 8).astype(np.uint8)
-        return np.repeat(grey[:, :, None], 3, axis=2)
-    if picture.has_transparency_data:
-        coloured = picture.convert("RGBA")
-        black = Image.new("RGBA", coloured.size, (0, 0, 0, 255))
-        picture = Image.alpha_composite(black, coloured)
-    return np.asarray(picture.convert("RGB"))

@@ -118,10 +118,11 @@ def _check_length(path: Path, packets: VideoPackets, duration: Fraction) -> None
             f"more than {_MAX_HOURS} hours is refused.",
             hint=_HINT,
         )
-    if count > 2 and (not duration or count / duration > _MAX_FPS):
+    average = packets.average_fps
+    if count > 2 and (average is None or average > _MAX_FPS):
         raise MediaError(
-            f"{path}: its timestamps are damaged: {count} frames would be shown within "
-            f"{float(duration):.2g} s.",
+            f"{path}: its timestamps are damaged: its {count} frames would begin within "
+            f"{float((packets.timestamps[-1] - packets.timestamps[0]) * packets.time_base):.2g} s.",
             hint=_HINT,
         )
 

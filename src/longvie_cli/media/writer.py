@@ -94,6 +94,7 @@ def written_video(path: Path, *, height: int, width: int, fps: int, num_frames: 
         decoded_width=width,
         pixel_aspect=Fraction(1),
         picture=_WRITTEN_PICTURE,
+        longest_seconds=1 / fps,
     )
 
 

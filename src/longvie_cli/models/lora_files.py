@@ -28,6 +28,7 @@ _FLOATS = {
     "F8_E5M2": torch.float8_e5m2,
 }
 _ALPHA = ".alpha"
+_WHOLE_NUMBERS = {"I64", "I32", "I16", "I8", "U8"}
 _METADATA_KEY = "lora_adapter_metadata"
 _CONFIG_NAME = "adapter_config.json"
 # What other files that go by the name of a LoRA begin with.
@@ -149,7 +150,7 @@ def _listing(path: Path, file: Any) -> Iterator[tuple[str, list[int], torch.dtyp
     for key in file.keys():  # noqa: SIM118 - no mapping, and it cannot be iterated over
         header = file.get_slice(key)
         kind = header.get_dtype()
-        if kind not in _FLOATS and not key.endswith(_ALPHA):
+        if kind not in _FLOATS and not (key.endswith(_ALPHA) and kind in _WHOLE_NUMBERS):
             raise InputError(
                 f"{path.name}: {key} holds numbers of type {kind}, not the weights of a LoRA."
             )

@@ -42,7 +42,7 @@ class CutPrompt:
     def words(self) -> str:
         """That it is cut, and where, in words that follow its name and a colon."""
         last = self.kept[-_SHOWN_CHARACTERS:]
-        shown = repr(last if last == self.kept else f"...{last}")
+        shown = repr(last if last == self.kept else f"...{last.lstrip()}")
         if self.estimated:
             return (
                 f"about {self.num_tokens} tokens, more than the {self.num_kept} that are read (an "

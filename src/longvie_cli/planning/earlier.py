@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from longvie_cli.disk.hashing import hash_file
 from longvie_cli.errors import ControlError, MediaError, UsageError
+from longvie_cli.media.contents import left_out, read_contents
 from longvie_cli.media.join import is_joinable
 from longvie_cli.media.last_pictures import hash_last_pictures
 from longvie_cli.media.metadata import read_settings
@@ -286,6 +287,8 @@ def earlier_video(
         notes += describe_conversion(
             video, height=preset.height, width=preset.width, fps=preset.fps, fit=fit
         )
+    if not earlier.is_ours:
+        notes += left_out(earlier.path, read_contents(earlier.path))
     return EarlierVideo(
         video=video,
         num_frames=count_frames(video, fps=None if joinable else preset.fps),

@@ -8,7 +8,7 @@ from longvie_cli.disk.hashing import fingerprint, hash_file
 from longvie_cli.errors import UsageError
 from longvie_cli.hub.installed import locate_weights
 from longvie_cli.media.gradual import is_blank
-from longvie_cli.media.reader import read_image
+from longvie_cli.media.image import describe_image, read_image
 from longvie_cli.media.sound import read_sound
 from longvie_cli.planning.decide import (
     check_first_frame,
@@ -46,7 +46,12 @@ def decide(request: GenerateRequest, progress: Progress, *, to_run: bool = False
         # All that is missing in one message, before a video is read through. Controls are looked
         # at first: what is wrong with them is wrong whatever is fetched.
         locate_weights(preset)
+    # What is wrong with the source is said before what is wrong beside it.
+    source.frames_left(0)
     notes: list[str] = []
+    if request.image is not None and request.camera is None:
+        # Of a picture that the camera goes through, its source says it.
+        notes += describe_image(request.image)
     sound = _sound(request, source, notes)
     start = _start(request, preset, fit, source)
     if request.image is None and start.image is not None and is_blank(start.image):

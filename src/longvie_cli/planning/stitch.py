@@ -11,7 +11,7 @@ from pathlib import Path
 from longvie_cli.disk.durable import part_path
 from longvie_cli.disk.hashing import fingerprint, hash_file
 from longvie_cli.errors import MediaError, UsageError
-from longvie_cli.media.contents import Contents, Stream, left_out, read_contents
+from longvie_cli.media.contents import Contents, Stream, chosen_video, left_out, read_contents
 from longvie_cli.media.ffmpeg import check_readable
 from longvie_cli.media.join import FittingClips, check_shown_alike, fitting_clips, is_copied
 from longvie_cli.media.packets import VideoPackets
@@ -135,16 +135,16 @@ def _file(path: Path) -> StitchInput:
 
 
 def _clips_of_folder(path: Path, output: Path) -> list[Path]:
-    if output.absolute().parent.resolve() == path.resolve():
-        raise UsageError(
-            f"-o {output}: it would be one of the clips of {path} the next time.",
-            hint="Pass -o in another folder.",
-        )
     # Dot files are notes that systems leave beside the files of others.
     named = sorted(clip for clip in path.iterdir() if not clip.name.startswith("."))
     clips = [clip for clip in named if clip.suffix.lower() == ".mp4"]
     if not clips:
         raise UsageError(f"{path}: this folder holds no run and no mp4 file.")
+    if output.absolute().parent.resolve() == path.resolve():
+        raise UsageError(
+            f"-o {output}: it would be one of the clips of {path} the next time.",
+            hint="Pass -o in another folder.",
+        )
     return clips
 
 
@@ -198,7 +198,8 @@ def stitch_plan(
     for item, contents, (first, *_) in zip(inputs, held, stored, strict=True):
         shown.append((item.clips[0], _video(contents, first.stream)))
         if item.run is None:
-            for line in left_out(item.path, contents, first.stream):
+            chosen = chosen_video(item.path, contents, first.stream)
+            for line in (*chosen, *left_out(item.path, contents)):
                 progress.warning(line)
     check_shown_alike(shown)
     if files := _sound_files(request):

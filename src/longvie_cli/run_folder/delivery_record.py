@@ -60,7 +60,10 @@ def read_delivery(folder: RunFolder) -> DeliveryRecord | None:
         return None
     try:
         values = open_sealed_json(read_document(folder.delivery, MAX_JSON_BYTES))
-        about = checked_about(values.pop("about"))
+        about = values.pop("about")
+        if not isinstance(about, dict):
+            raise ValueError("about: no object")
+        about = checked_about(about)
         return DeliveryRecord.model_validate(values | {"about": about})
     except ValidationError as reason:
         raise _damaged(folder, first_reason_of(reason)) from reason

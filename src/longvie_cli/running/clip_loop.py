@@ -13,7 +13,7 @@ from longvie_cli.disk.durable import write_atomic
 from longvie_cli.disk.hashing import hash_file
 from longvie_cli.evaluation.clip_checks import check_clip
 from longvie_cli.media.frames import last_frames, png_bytes
-from longvie_cli.media.reader import read_image
+from longvie_cli.media.image import read_image
 from longvie_cli.media.writer import VideoWriter
 from longvie_cli.planning.expected_time import expected_time
 from longvie_cli.planning.job import Job

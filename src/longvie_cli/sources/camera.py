@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from longvie_cli.controls.control_folder import ControlSource
     from longvie_cli.controls.normalization import DepthRange
     from longvie_cli.controls.picture_flight import PictureFlight
     from longvie_cli.worlds import Flight
@@ -93,7 +94,7 @@ class CameraSource(MadeSource):
     def _scene_picture(self) -> NDArray[np.uint8]:
         """The picture at the size of the controls, [height, width, 3]."""
         from longvie_cli.media.frames import resize_frame
-        from longvie_cli.media.reader import read_image
+        from longvie_cli.media.image import read_image
 
         height, width = self.preset.control_size
         if self.image is not None:
@@ -150,11 +151,12 @@ class CameraSource(MadeSource):
         remarks = self.depth.remarks(self.name, self.preset)
         if self.image is None:
             return remarks
-        from longvie_cli.media.reader import image_size
+        from longvie_cli.media.image import describe_image, image_size
         from longvie_cli.sources.conversions import describe_fit
 
         size = image_size(self.image)
-        return describe_fit(self.image.name, size, self.preset.control_size, self.fit) + remarks
+        fitted = describe_fit(self.image.name, size, self.preset.control_size, self.fit)
+        return [*describe_image(self.image), *fitted, *remarks]
 
     def picture(self, frame: int) -> NDArray[np.uint8] | None:
         if not self.has_picture:
@@ -171,18 +173,9 @@ class CameraSource(MadeSource):
         start = self.first_frame + spec.first_frame
         return self._over_landscape.caption_at(start, self.preset.num_frames)
 
-    def write_controls(
-        self,
-        folder: Path,
-        num_frames: int,
-        progress: Progress,
-        *,
-        text: str = "",
-        overwrite: bool = False,
-        mend: bool = False,
-    ) -> None:
-        from longvie_cli.controls.picture_flight import make_camera_controls, range_to_continue
-        from longvie_cli.controls.procedural import make_flight_controls
+    def controls(self, num_frames: int, text: str, progress: Progress) -> ControlSource:
+        from longvie_cli.controls.picture_flight import PictureControls, range_to_continue
+        from longvie_cli.controls.procedural import FlightControls
 
         geometry, start = self.preset.geometry, self._made_from
         if self.pingpong and self._num_frames is not None:
@@ -192,16 +185,13 @@ class CameraSource(MadeSource):
             # Past its end a path stands still; the last clip has frames of its own all the same.
             reach = geometry.frames_of_clips(geometry.num_clips(num_frames))
         depth_range = self.depth_range
-        how: dict[str, Any] = {"num_frames": reach, "progress": progress, "start_frame": start}
-        how |= {"text": text, "overwrite": overwrite, "mend": mend}
-        if self.has_picture:
-            if depth_range is None and self.greys is not None:
-                depth_range = range_to_continue(self._through_picture.disparity(start), self.greys)
+        if not self.has_picture:
             layout = control_layout(self.preset, depth_range)
-            make_camera_controls(self._through_picture, folder, layout=layout, **how)
-        else:
-            layout = control_layout(self.preset, depth_range)
-            make_flight_controls(self._over_landscape, folder, layout=layout, **how)
+            return FlightControls(self._over_landscape, layout, reach, start_frame=start, text=text)
+        if depth_range is None and self.greys is not None:
+            depth_range = range_to_continue(self._through_picture.disparity(start), self.greys)
+        layout = control_layout(self.preset, depth_range)
+        return PictureControls(self._through_picture, layout, reach, start_frame=start, text=text)
 
     def control_pictures(self, num_frames: int) -> Iterator[NDArray[np.uint8]]:
         for index in range(self.first_frame, self.first_frame + num_frames):

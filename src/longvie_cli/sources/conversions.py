@@ -12,6 +12,11 @@ def describe_conversion(
     """Return one line for each thing that happens to a video on its way to a size and rate."""
     name = video.path.name
     lines = [f"{name}: {line}" for line in _describe_pictures(video)]
+    if video.not_believed_seconds is not None:
+        lines.append(
+            f"{name}: its last frame claims to stay for {video.not_believed_seconds:.0f} s, "
+            "against all others; it is shown as long as they are."
+        )
     if video.variable_fps is not None:
         slowest, fastest = video.variable_fps
         lines.append(
@@ -50,7 +55,10 @@ def _describe_pictures(video: SourceVideo) -> list[str]:
     picture = video.picture
     lines = []
     if picture.num_streams > 1:
-        lines.append(f"it holds {picture.num_streams} videos; the first is used.")
+        lines.append(
+            f"it holds {picture.num_streams} videos; stream {video.stream} ({video.width}x"
+            f"{video.height}, {video.codec}), {video.why_chosen}, is used."
+        )
     if picture.hdr is not None:
         lines.append(f"HDR ({picture.hdr}) is tone-mapped to ordinary bt709 colours.")
     elif picture.is_wide_gamut:

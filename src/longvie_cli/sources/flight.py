@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from longvie_cli.progress import Progress
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from longvie_cli.controls.control_folder import ControlSource
     from longvie_cli.controls.normalization import DepthRange
     from longvie_cli.worlds import Flight
 
@@ -57,30 +57,17 @@ class FlightSource(MadeSource):
         start = self.first_frame + spec.first_frame
         return self._flight.caption_at(start, self.preset.num_frames)
 
-    def write_controls(
-        self,
-        folder: Path,
-        num_frames: int,
-        progress: Progress,
-        *,
-        text: str = "",
-        overwrite: bool = False,
-        mend: bool = False,
-    ) -> None:
-        from longvie_cli.controls.procedural import make_flight_controls
+    def controls(self, num_frames: int, text: str, progress: Progress) -> ControlSource:
+        from longvie_cli.controls.procedural import FlightControls
 
         # A flight has no end, so the last clip too gets controls of its own for every frame.
         geometry = self.preset.geometry
-        make_flight_controls(
+        return FlightControls(
             self._flight,
-            folder,
-            layout=control_layout(self.preset, self.depth_range),
-            num_frames=geometry.frames_of_clips(geometry.num_clips(num_frames)),
-            progress=progress,
+            control_layout(self.preset, self.depth_range),
+            geometry.frames_of_clips(geometry.num_clips(num_frames)),
             start_frame=self.first_frame,
             text=text,
-            overwrite=overwrite,
-            mend=mend,
         )
 
     def control_pictures(self, num_frames: int) -> Iterator[NDArray[np.uint8]]:

@@ -83,7 +83,7 @@ class FolderSource(Source):
         ]
 
     def picture(self, frame: int) -> NDArray[np.uint8] | None:
-        from longvie_cli.media.reader import read_image
+        from longvie_cli.media.image import read_image
 
         stored = self._controls.scene_image(self.first_frame + frame)
         if stored is None:

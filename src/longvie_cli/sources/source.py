@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from longvie_cli.controls.control_folder import ControlLayout
+    from longvie_cli.controls.control_folder import ControlLayout, ControlSource
     from longvie_cli.controls.files import ClipControls, ControlClips
     from longvie_cli.controls.normalization import DepthRange
     from longvie_cli.media.scenes import SceneChange
@@ -211,6 +211,15 @@ class MadeSource(Source):
         return 0 if self.pingpong else self.first_frame
 
     @abstractmethod
+    def controls(self, num_frames: int, text: str, progress: Progress) -> ControlSource:
+        """Return what gives depth and tracks of `num_frames` frames from `first_frame` on.
+
+        Args:
+            num_frames: Counted from `first_frame`.
+            text: Prompt of every clip, in place of those the source brings; empty leaves these.
+            progress: Told what looking for it takes.
+        """
+
     def write_controls(
         self,
         folder: Path,
@@ -225,12 +234,16 @@ class MadeSource(Source):
 
         Args:
             folder: Made where missing.
-            num_frames: Counted from `first_frame`.
+            num_frames: As for `controls`, and so `text`.
             progress: Told of everything.
-            text: Prompt of every clip in `cond.json`, in place of those the source brings.
+            text: See there.
             overwrite: Replace controls in the folder that were made otherwise.
             mend: Make damaged files again, as `make_control_folder`.
         """
+        from longvie_cli.controls.control_folder import make_control_folder
+
+        source = self.controls(num_frames, text, progress)
+        make_control_folder(source, folder, progress=progress, overwrite=overwrite, mend=mend)
 
     @abstractmethod
     def control_pictures(self, num_frames: int) -> Iterator[NDArray[np.uint8]]:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from longvie_cli.controls.control_folder import ControlSource
     from longvie_cli.controls.normalization import DepthRange
     from longvie_cli.media.probe import SourceVideo
     from longvie_cli.media.scenes import SceneChange, SceneScan
@@ -185,29 +186,15 @@ class VideoSource(MadeSource):
     def caption(self, spec: ClipSpec) -> str:
         return ""
 
-    def write_controls(
-        self,
-        folder: Path,
-        num_frames: int,
-        progress: Progress,
-        *,
-        text: str = "",
-        overwrite: bool = False,
-        mend: bool = False,
-    ) -> None:
-        from longvie_cli.controls.extraction import extract_controls
+    def controls(self, num_frames: int, text: str, progress: Progress) -> ControlSource:
+        from longvie_cli.controls.extraction import VideoControls
         from longvie_cli.sources.tracker_choice import make_tracker
 
-        extract_controls(
+        changes = self.scene_changes(num_frames, progress) if self.at_cut == "restart" else ()
+        cuts = tuple(change.frame for change in changes)
+        return VideoControls(
             self.video,
-            folder,
-            layout=control_layout(
-                self.preset,
-                self.depth_range,
-                tuple(change.frame for change in self.scene_changes(num_frames, progress))
-                if self.at_cut == "restart"
-                else (),
-            ),
+            control_layout(self.preset, self.depth_range, cuts),
             fit=self.fit,
             depth=self.depth.load(
                 self.video,
@@ -223,12 +210,9 @@ class VideoSource(MadeSource):
                 accept_noncommercial=self.accept_noncommercial,
                 progress=progress,
             ),
-            progress=progress,
             start_frame=self._made_from,
             num_frames=None if self.pingpong else num_frames,
             text=text,
-            overwrite=overwrite,
-            mend=mend,
         )
 
     def control_pictures(self, num_frames: int) -> Iterator[NDArray[np.uint8]]:

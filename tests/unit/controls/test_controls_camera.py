@@ -9,16 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from longvie_cli.controls.control_folder import ControlLayout
+from longvie_cli.controls.control_folder import ControlLayout, make_control_folder, read_depth_range
 from longvie_cli.controls.mesh_raster import draw_disparity, grid_triangles
 from longvie_cli.controls.normalization import DepthRange
 from longvie_cli.controls.picture_flight import (
+    PictureControls,
     PictureFlight,
-    make_camera_controls,
     range_to_continue,
 )
 from longvie_cli.controls.picture_scene import PictureScene, fit_ground
 from longvie_cli.errors import ControlError
+from longvie_cli.media.probe import probe_video
+from longvie_cli.media.reader import read_frames
 from longvie_cli.settings.camera_path import parse_camera_path
 from longvie_cli.timeline import ClipGeometry
 
@@ -177,27 +179,24 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_controls_are_resumed_clip_by_clip_and_neighbours_share_a_frame(
     tmp_path: Path, listener: Any
 ) -> None:
-    how = {"layout": layout(), "num_frames": 17, "progress": listener}
-    make_camera_controls(flight("forward"), tmp_path / "whole", **how)
+    source = PictureControls(flight("forward"), layout(), 17)
+    make_control_folder(source, tmp_path / "whole", progress=listener)
     whole = contents(tmp_path / "whole")
     names = {"depth_0000.mp4", "depth_0001.mp4", "track_0000.mp4", "track_0001.mp4"}
     assert names < set(whole)
-    make_camera_controls(flight("forward"), tmp_path / "again", **how)
+    make_control_folder(source, tmp_path / "again", progress=listener)
     for name in ("cond.json", "track_0001.mp4", "depth_0001.mp4"):
         (tmp_path / "again" / name).unlink()
-    make_camera_controls(flight("forward"), tmp_path / "again", **how)
+    make_control_folder(source, tmp_path / "again", progress=listener)
     assert contents(tmp_path / "again") == whole
     # Clip 1 on its own, with the range of all, has the depth of clip 1 of the whole.
-    from longvie_cli.controls.control_folder import read_depth_range
-    from longvie_cli.media.reader import read_frames
-
     size = {"fps": None, "height": HEIGHT, "width": WIDTH, "fit": "native"}
-    first = list(read_frames(tmp_path / "whole" / "depth_0000.mp4", **size))
-    second = list(read_frames(tmp_path / "whole" / "depth_0001.mp4", **size))
+    first = list(read_frames(probe_video(tmp_path / "whole" / "depth_0000.mp4"), **size))
+    second = list(read_frames(probe_video(tmp_path / "whole" / "depth_0001.mp4"), **size))
     assert np.abs(first[-1].astype(int) - second[0].astype(int)).mean() < 2
     same_range = layout(depth_range=read_depth_range(tmp_path / "whole"))
-    rest = {**how, "layout": same_range, "num_frames": 9, "start_frame": 8}
-    make_camera_controls(flight("forward"), tmp_path / "rest", **rest)
+    rest = PictureControls(flight("forward"), same_range, 9, start_frame=8)
+    make_control_folder(rest, tmp_path / "rest", progress=listener)
     assert (tmp_path / "rest" / "depth_0000.mp4").read_bytes() == whole["depth_0001.mp4"]
     assert (tmp_path / "rest" / "track_0000.mp4").read_bytes() == whole["track_0001.mp4"]
 

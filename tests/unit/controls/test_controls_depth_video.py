@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from longvie_cli.controls.control_folder import ControlLayout
+from longvie_cli.controls.control_folder import ControlLayout, make_control_folder
 from longvie_cli.controls.depth import TransformersDepthEstimator
 from longvie_cli.controls.depth_video import DepthVideo, find_polarity
-from longvie_cli.controls.extraction import extract_controls
+from longvie_cli.controls.extraction import VideoControls
 from longvie_cli.controls.files import load_control_clips
 from longvie_cli.controls.tracks import LucasKanadeTracker
 from longvie_cli.errors import ControlError, MediaError
@@ -115,10 +115,10 @@ def test_ready_depth_takes_the_place_of_estimates(
         "fit": "crop",
         "depth": DepthVideo(probe_video(path), "near-black"),
         "tracker": LucasKanadeTracker(),
-        "progress": SilentProgress(),
     }
     whole = probe_video(video)
-    folder = extract_controls(whole, tmp_path / "a", smoothing="none", **arguments).parent
+    controls = VideoControls(whole, smoothing="none", **arguments)
+    folder = make_control_folder(controls, tmp_path / "a", progress=SilentProgress()).parent
     low, high = np.percentile(nearness, [5, 95])
     expected = 255 * (high - np.clip(nearness, low, high)) / (high - low)
     shown = load_control_clips(folder, LAYOUT.geometry).read_range(0, 30, 48, 80, "crop").dense
@@ -137,10 +137,9 @@ def test_depth_shorter_than_its_video_is_refused(
         "fit": "crop",
         "depth": DepthVideo(probe_video(depth), "near-white"),
         "tracker": LucasKanadeTracker(),
-        "progress": SilentProgress(),
     }
     with pytest.raises(MediaError, match=r"has 20 frames \(1\.25 s.*needs 30 \(1\.88 s\)"):
-        extract_controls(probe_video(video), tmp_path / "controls", **arguments)
-    assert not (tmp_path / "controls").exists()
-    made = extract_controls(probe_video(video), tmp_path / "part", num_frames=20, **arguments)
+        VideoControls(probe_video(video), **arguments)
+    controls = VideoControls(probe_video(video), num_frames=20, **arguments)
+    made = make_control_folder(controls, tmp_path / "part", progress=SilentProgress())
     assert load_control_clips(made.parent, LAYOUT.geometry).num_frames == 20

@@ -10,13 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from longvie_cli.controls.control_folder import ControlLayout, read_depth_range
+from longvie_cli.controls.control_folder import (
+    ControlLayout,
+    make_control_folder,
+    read_depth_range,
+)
 from longvie_cli.controls.depth import TransformersDepthEstimator
 from longvie_cli.controls.depth_store import DEPTH_BATCH_FRAMES, DepthStore
-from longvie_cli.controls.extraction import extract_controls
+from longvie_cli.controls.extraction import VideoControls
 from longvie_cli.controls.files import load_control_clips
 from longvie_cli.controls.normalization import DepthRange
-from longvie_cli.controls.procedural import make_flight_controls
+from longvie_cli.controls.procedural import FlightControls
 from longvie_cli.controls.tracks import LucasKanadeTracker
 from longvie_cli.errors import ControlError, MediaError, OutputConflictError
 from longvie_cli.media.probe import probe_video
@@ -60,10 +64,11 @@ def extract(flight_video: Path, estimator: TransformersDepthEstimator) -> Callab
             "fit": "crop",
             "depth": estimator,
             "tracker": LucasKanadeTracker(),
-            "progress": SilentProgress(),
             **changes,
         }
-        return extract_controls(folder=folder, **arguments)
+        how = {"overwrite": arguments.pop("overwrite", False), "mend": arguments.pop("mend", False)}
+        progress = arguments.pop("progress", SilentProgress())
+        return make_control_folder(VideoControls(**arguments), folder, progress=progress, **how)
 
     return run
 
@@ -140,15 +145,9 @@ def test_neighbouring_clips_share_a_frame_and_the_last_one_is_held(extracted: Pa
     assert np.abs(tracks[10] - tracks[12]).mean() < 2
 
 
-def test_what_happens_to_the_video_is_said_first(
-    extract: Callable[..., Path], listener, tmp_path: Path
-) -> None:
+def test_every_pass_is_reported(extract: Callable[..., Path], listener, tmp_path: Path) -> None:
     layout = ControlLayout(ClipGeometry(13, 16), 48, 48, 8, 6)
     extract(tmp_path, layout=layout, num_frames=6, progress=listener)
-    assert listener.messages == [
-        "flight.mp4: 32 fps is resampled to 16 fps.",
-        "flight.mp4: 80x48 is resized to 48x48; 40 % of its width is cropped.",
-    ]
     assert listener.started == {"depth": (6, 0), "steady depth": (6, 0), "tracks": (1, 0)}
     assert listener.advanced == {"depth": 6, "steady depth": 6, "tracks": 1}
     assert listener.finished == ["depth", "steady depth", "tracks"]
@@ -252,9 +251,8 @@ def test_a_video_too_short_is_refused_before_anything_is_written(
 
 
 def test_a_flight_gives_its_exact_depth_and_its_captions(flight: Flight, tmp_path: Path) -> None:
-    folder = make_flight_controls(
-        flight, tmp_path, layout=LAYOUT, num_frames=FLIGHT_FRAMES, progress=SilentProgress()
-    ).parent
+    source = FlightControls(flight, LAYOUT, FLIGHT_FRAMES)
+    folder = make_control_folder(source, tmp_path, progress=SilentProgress()).parent
     disparity = np.stack([flight.frame(index).disparity for index in range(FLIGHT_FRAMES)])
     half = disparity.astype(np.float16).astype(np.float32)
     low, high = np.percentile(half, np.array([5.0, 95.0]))
@@ -268,23 +266,21 @@ def test_a_flight_gives_its_exact_depth_and_its_captions(flight: Flight, tmp_pat
 
 
 def test_a_flight_goes_on_where_it_was_stopped(flight: Flight, tmp_path: Path) -> None:
-    arguments = {"layout": LAYOUT, "num_frames": FLIGHT_FRAMES, "start_frame": 40}
+    source = FlightControls(flight, LAYOUT, FLIGHT_FRAMES, start_frame=40)
     whole = tmp_path / "whole"
-    make_flight_controls(flight, whole, **arguments, progress=SilentProgress())
+    make_control_folder(source, whole, progress=SilentProgress())
     stopped = tmp_path / "stopped"
     for steps in (1, 2):
         with pytest.raises(Killed):
-            make_flight_controls(flight, stopped, **arguments, progress=KillAfter(steps))
-    make_flight_controls(flight, stopped, **arguments, progress=SilentProgress())
+            make_control_folder(source, stopped, progress=KillAfter(steps))
+    make_control_folder(source, stopped, progress=SilentProgress())
     assert contents(stopped) == contents(whole)
 
 
 def test_a_flight_of_another_size_is_refused(flight: Flight, tmp_path: Path) -> None:
     layout = ControlLayout(ClipGeometry(13, 16), 64, 80, 8, 6)
     with pytest.raises(ValueError, match="80x48"):
-        make_flight_controls(
-            flight, tmp_path, layout=layout, num_frames=9, progress=SilentProgress()
-        )
+        FlightControls(flight, layout, 9)
 
 
 def test_depth_that_half_precision_cannot_hold_is_refused(tmp_path: Path) -> None:
@@ -300,15 +296,14 @@ def test_depth_that_half_precision_cannot_hold_is_refused(tmp_path: Path) -> Non
         for level in range(6):
             writer.write(np.full((48, 80, 3), 9 * level, np.uint8))
     with pytest.raises(ControlError, match="not finite"):
-        extract_controls(
+        controls = VideoControls(
             probe_video(source),
-            tmp_path / "controls",
-            layout=LAYOUT,
+            LAYOUT,
             fit="crop",
             depth=Overflowing(),
             tracker=LucasKanadeTracker(),
-            progress=SilentProgress(),
         )
+        make_control_folder(controls, tmp_path / "controls", progress=SilentProgress())
 
 
 def test_depth_store_gives_back_any_range(tmp_path: Path) -> None:

@@ -126,7 +126,9 @@ def test_foreign_files_are_not_joinable(ffmpeg, write_clip, moving_frames, tmp_p
     assert is_joinable(probe_video(ours), height=48, width=64, fps=16)
     assert not is_joinable(probe_video(ours), height=48, width=64, fps=24)
     assert not is_joinable(probe_video(ours), height=48, width=80, fps=16)
-    with pytest.raises(MediaError, match=r"b_frames\.mp4: cannot be joined without encoding"):
+    with pytest.raises(
+        MediaError, match=r"b_frames\.mp4: cannot be joined to ours\.mp4 without encoding"
+    ):
         join_clips(
             [ours, tmp_path / "b_frames.mp4"],
             tmp_path / "out.mp4",

@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 
 from longvie_cli.errors import MediaError
-from longvie_cli.media.packets import read_packets, read_sound
+from longvie_cli.media.packets import read_packets
 from longvie_cli.media.probe import probe_video
 from longvie_cli.media.reader import count_frames, read_frames
+from longvie_cli.media.sound import read_sound
 
 
 def test_ntsc_rate_length_and_sound(ffmpeg, tmp_path):
@@ -97,7 +98,7 @@ def _broken_files(folder: Path, good: Path) -> dict[str, Path]:
 
 BROKEN = [
     ("empty.mp4", "empty"),
-    ("text.mp4", "cannot be read as a video"),
+    ("text.mp4", "this is a text file, not a video"),
     ("text.txt", "text file|cannot be read"),
     ("noise.mp4", "cannot be read as a video"),
     ("cut_off.mp4", "cut off|cannot be read"),
@@ -150,7 +151,7 @@ def test_any_file_name(numbered_video, tmp_path, monkeypatch, name):
 def test_a_percent_sign_in_an_image_name_is_no_sequence(tmp_path):
     for name, colour in (("p%01d.png", "red"), ("p1.png", "blue"), ("p2.png", "blue")):
         Image.new("RGB", (8, 8), colour).save(tmp_path / name)
-    with pytest.raises(MediaError, match="still picture"):
+    with pytest.raises(MediaError, match="its format is not read"):
         probe_video(tmp_path / "p%01d.png")
 
 

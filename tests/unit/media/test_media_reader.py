@@ -11,8 +11,9 @@ from PIL import Image
 
 from longvie_cli.errors import MediaError
 from longvie_cli.media.frames import resize_frame
+from longvie_cli.media.image import read_image
 from longvie_cli.media.probe import probe_video
-from longvie_cli.media.reader import count_frames, read_frames, read_image, read_last_frames
+from longvie_cli.media.reader import count_frames, read_frames, read_last_frames, read_pairs
 
 
 def _on_screen(times: list[Fraction], second: Fraction) -> int:
@@ -249,3 +250,20 @@ def test_bad_images_are_one_sentence(tmp_path):
             read_image(tmp_path / f"{name}.png", height=8, width=8, fit="crop")
     with pytest.raises(MediaError, match="64x64, but 8x8 is needed"):
         read_image(tmp_path / "good.png", height=8, width=8, fit="native")
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch", "native"])
+def test_pairs_are_the_frames_of_both_videos(numbered_video, fit):
+    first = probe_video(numbered_video("one.mp4", num_frames=12, fps="16"))
+    second = probe_video(numbered_video("two.mkv", num_frames=14, fps="25"))
+    size = {"height": 48, "width": 64, "fit": fit}
+    if fit != "native":
+        size = {"height": 30, "width": 50, "fit": fit}
+    how = {"start_frame": 3, "num_frames": 7}
+    pairs = list(read_pairs(first, second, **size, **how))
+    for place, video in enumerate((first, second)):
+        alone = read_frames(video, fps=None, **size, **how)
+        for pair, frame in zip(pairs, alone, strict=True):
+            np.testing.assert_array_equal(pair[place], frame)
+    with pytest.raises(MediaError, match=r"one\.mp4: the video ends after 12 frames"):
+        list(read_pairs(first, second, **size, start_frame=3, num_frames=10))

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -219,3 +220,11 @@ def test_kill_leaves_no_video_and_the_next_try_succeeds(tmp_path, moving_frames,
     write_clip("clip.mp4", moving_frames(3))
     assert [entry.name for entry in tmp_path.iterdir()] == ["clip.mp4"]
     assert probe_video(path).num_frames == 3
+
+
+def test_what_was_written_is_known_without_looking(tmp_path):
+    path = tmp_path / "clip.mp4"
+    with VideoWriter(path, height=48, width=64, fps=16) as writer:
+        for level in range(5):
+            writer.write(np.full((48, 64, 3), 40 * level, np.uint8))
+    assert writer.written == replace(probe_video(path), packets=None)

@@ -15,7 +15,7 @@ from torch import Tensor
 from longvie_cli.errors import ControlError, InputError
 from longvie_cli.models.conditioning import FIRST_LATENT_SIGMA
 from longvie_cli.models.pipeline import LongViePipeline
-from longvie_cli.models.prompt_embeds import clean_prompt
+from longvie_cli.models.prompt_tokens import clean_prompt
 from small_models import small_pipeline, small_vae
 
 HEIGHT, WIDTH, NUM_FRAMES = 32, 48, 9

@@ -14,6 +14,8 @@ from longvie_cli.settings.prompts import (
     TimedPrompt,
     check_clips_fit,
     check_prompts_fit,
+    is_blank,
+    never_shown,
     parse_time,
     prompt_at,
     prompt_of_clip,
@@ -75,6 +77,11 @@ def test_lines_and_yaml_say_the_same(tmp_path: Path) -> None:
         ("[0s-0s] a", "ends before it begins"),
         ("[0s-10s]", "has no text"),
         ("[0s-10s] a\n[10s] b", "range"),
+        ("[0s..10s] a", "line 1: .* begins with no range"),
+        ("[0s-10s a", "line 1: .* begins with no range"),
+        ("# a\n[0s-10s] a\n[10s-later] b", "line 3: 'later' is no time"),
+        ("[0s-10s] \u200b", "has no text"),
+        ("- {from: 0, text: '\u2800 '}", "has no text"),
         ("just a prompt", "expected a list"),
         ("- {form: 0, text: a}", "unknown key 'form'"),
         ("- {from: 0}", "has no text"),
@@ -100,6 +107,52 @@ def test_a_wrong_file_is_refused_with_its_reason(tmp_path: Path, text: str, reas
         read_prompt_file(written(tmp_path, text))
     assert caught.value.message.startswith("prompts.txt: ")
     assert "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        *(
+            f"[0s{dash}20s] a\n[20s {dash} end] b"
+            for dash in "-\u2010\u2011\u2013\u2014\u2212\u301c"
+        ),
+        "[0s to 20s] a\n[20s to END] b",
+        "\uff3b\uff10:00\uff0d0\uff1a20\uff3d a\n\u3010\uff12\uff10s\uff5eend\u3011b",
+        "\ufeff[0 - 20] a\r\n[\u0662\u0660s-end] b",
+    ],
+)
+def test_ranges_are_read_in_every_hand(tmp_path: Path, lines: str) -> None:
+    assert read_prompt_file(written(tmp_path, lines)) == (
+        TimedPrompt(start_seconds=0, end_seconds=20, text="a"),
+        TimedPrompt(start_seconds=20, end_seconds=None, text="b"),
+    )
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["[clip 0\u20131] a\n[Clips 2 to 3] b", "- {clip: 0\u20131, text: a}\n- {clip: 2-3, text: b}"],
+)
+def test_clips_are_read_in_every_hand(tmp_path: Path, content: str) -> None:
+    assert read_prompt_file(written(tmp_path, content)) == (
+        ClipPrompt(first_clip=0, last_clip=1, text="a"),
+        ClipPrompt(first_clip=2, last_clip=3, text="b"),
+    )
+
+
+def test_a_text_that_shows_nothing_is_blank() -> None:
+    for text in (
+        "",
+        "  \t\n",
+        "\u200b\ufeff",
+        "\x00\x1b",
+        "\u00a0\u3000",
+        "\u3164",
+        "\u2800",
+        "\ufe0f",
+    ):
+        assert is_blank(text)
+    for text in ("x", ".", " \u96ea", "\U0001f3d4", "\u200bsnow"):
+        assert not is_blank(text)
 
 
 def test_clips_in_lines_and_yaml_say_the_same(tmp_path: Path) -> None:
@@ -168,3 +221,32 @@ def test_exactly_one_text_is_in_force_at_any_time(lengths: list[int], seconds: f
     prompts = prompts_of(*((start, start + n) for start, n in zip(starts, lengths, strict=True)))
     expected = max(start for start in starts if start <= seconds)
     assert prompt_at(prompts, seconds) == f"from {expected}"
+
+
+def test_each_prompt_that_no_clip_shows_is_named_with_the_shortest_that_one_would() -> None:
+    clips = [(0.0, 2.0625), (2.0625, 4.0)]
+    prompts = prompts_of((0, 1), (1, 2), (2, 3), (3, None))
+    first, second = never_shown(prompts, clips)
+    assert "[0s-1s] 'from 0'" in first and "[0s-1.04s]" in first and "(2.062 s)" in first
+    assert "[2s-3s] 'from 2'" in second and "[2s-3.04s]" in second
+    longer = prompts_of((0, 1.04), (1.04, 2), (2, 3.04), (3.04, None))
+    assert {prompt_at(longer, middle) for middle in (1.03125, 3.03125)} == {"from 0", "from 2"}
+    (last,) = never_shown(prompts_of((0, 3.5), (3.5, None)), clips)
+    assert "[3.5s-end]" in last and "The shortest video that shows it lasts 4.14 s." in last
+    assert never_shown(prompts_of((0, 2.0625), (2.0625, None)), clips) == []
+
+
+def test_a_text_that_is_shown_all_the_same_is_not_missed() -> None:
+    clips = [(0.0, 2.0), (2.0, 4.0)]
+    same = (
+        TimedPrompt(start_seconds=0, end_seconds=0.5, text="snow"),
+        TimedPrompt(start_seconds=0.5, end_seconds=None, text="snow"),
+    )
+    assert never_shown(same, clips) == []
+
+
+def test_of_many_prompts_that_are_never_shown_each_is_named() -> None:
+    ranges = [*((n / 10, (n + 1) / 10) for n in range(40)), (4, None)]
+    said = " ".join(never_shown(prompts_of(*ranges), [(0, 2), (2, 4), (4, 6)]))
+    hidden = [f"[{n / 10:g}s-{(n + 1) / 10:g}s]" for n in range(40) if n not in (10, 30)]
+    assert all(label in said for label in hidden)

@@ -10,7 +10,13 @@ import pytest
 
 from longvie_cli.errors import LongVieError, SettingsError, UsageError
 from longvie_cli.settings.presets import FrameSize, load_preset, preset_folder, with_size
-from longvie_cli.settings.requests import ExtendRequest, GenerateRequest, StitchRequest
+from longvie_cli.settings.requests import (
+    ExtendRequest,
+    ExtractControlsRequest,
+    GenerateRequest,
+    RedoRequest,
+    StitchRequest,
+)
 from longvie_cli.settings.resolve import resolve
 from longvie_cli.settings.sampling import Sampling
 from longvie_cli.sources.choose import usual_fit
@@ -321,3 +327,99 @@ def test_extend_says_it_too(tmp_path: Path, flags: dict[str, object], idle: str)
     given = {"output": tmp_path / "on.mp4", "previous": "out.mp4"} | flags
     with pytest.raises(UsageError, match=f"^{idle}: it would do nothing: "):
         resolve(ExtendRequest, given, config=None, environment={}, working_folder=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("steps: true", "steps: true: it must be a whole number"),
+        ("steps: 4.0", "steps: 4.0: it must be a whole number"),
+        ('seed: "7"', "seed: '7': it must be a whole number"),
+        ("guidance: yes", "guidance: true: it must be a number"),
+        ('guidance: "2"', "guidance: '2': it must be a number"),
+        ("overwrite: 1", "overwrite: 1: it must be true or false"),
+        ('offline: "false"', "offline: 'false': it must be true or false"),
+        ("prompt: 5", "prompt: 5: it must be text"),
+        ("video: no", "video: false: it must be text"),
+        ("audio: no", "audio: false: it must be text"),
+        ("size: 640", "size: 640: it must be text"),
+        ("fit: true", "fit: true: it must be text"),
+        ("lora: {path: a.safetensors, scale: true}", "lora"),
+        ("seed:", "seed: it has no value"),
+        ("prompt_file: ~", "prompt_file: it has no value"),
+        ("prompt: '  '", "a prompt must say something"),
+        ('prompt: "\\u200b\\e"', "a prompt must say something"),
+        ("track-grid: 9x9\ntrack_grid: 8x8", "track_grid: it is given twice"),
+        ("generate:\n  control-end: 1\n  control_end: 1", "control_end: it is given twice"),
+    ],
+)
+def test_a_value_of_another_kind_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        generate_request(tmp_path, {"prompt": None}, local=text)
+    assert caught.value.message.startswith("longvie.yaml: ")
+    assert message in caught.value.message
+
+
+def test_values_as_they_are_meant_are_taken(tmp_path: Path) -> None:
+    text = "steps: 4\nguidance: 2\nfov: 55.5\noverwrite: yes\nsize: 192x112\nlora: none\nseconds: 1"
+    request = generate_request(tmp_path, local=text)
+    assert (request.num_inference_steps, request.guidance_scale, request.overwrite) == (4, 2, True)
+
+
+@pytest.mark.parametrize("prompt", ["", "   ", "\u200b", "\x1b\n"])
+def test_a_blank_prompt_is_refused_wherever_it_is_given(tmp_path: Path, prompt: str) -> None:
+    with pytest.raises(UsageError, match=r"^--prompt: .*must say something"):
+        generate_request(tmp_path, {"prompt": prompt})
+    with pytest.raises(SettingsError, match=r"^LONGVIE_PROMPT: .*must say something"):
+        generate_request(tmp_path, {"prompt": None}, environment={"LONGVIE_PROMPT": prompt})
+    with pytest.raises(UsageError, match=r"^--prompt: .*must say something"):
+        flags = {"run": tmp_path, "clip": 0, "new_prompt": prompt}
+        resolve(RedoRequest, flags, config=None, environment={}, working_folder=tmp_path)
+    with pytest.raises(UsageError, match=r"^--prompt: .*must say something"):
+        flags = {"output": tmp_path, "seed": 1, "prompt": prompt}
+        resolve(ExtractControlsRequest, flags, config=None, environment={}, working_folder=tmp_path)
+
+
+def test_other_empty_variables_are_not_set(tmp_path: Path) -> None:
+    assert (
+        generate_request(tmp_path, environment={"LONGVIE_SEED": "", "LONGVIE_LORA": ""}).seed
+        is None
+    )
+
+
+def test_home_is_found_in_every_path(tmp_path: Path, isolated_home: Path) -> None:
+    home = isolated_home
+    flags: dict[str, object] = {
+        "output": Path("~/out.mp4"),
+        "video": "~/a.mp4",
+        "audio": "~/s.wav",
+        "run_dir": Path("~/run"),
+        "lora": ["~/x.safetensors:0.8"],
+        "depth_model": "path:~/depth",
+        "tracker": "path:~/tracker:online",
+        "prompt": "~/not a path",
+    }
+    by_flag = generate_request(tmp_path, flags)
+    asked = {key: value for key, value in flags.items() if key not in ("output", "prompt")}
+    text = json.dumps(asked | {"run_dir": "~/run"})
+    by_file = generate_request(tmp_path, {"prompt": "~/not a path"}, local=text)
+    (tmp_path / "longvie.yaml").unlink()
+    variables = {f"LONGVIE_{key.upper()}": str(value) for key, value in asked.items()}
+    variables |= {"LONGVIE_LORA": "~/x.safetensors:0.8"}
+    by_variable = generate_request(tmp_path, {"prompt": "~/not a path"}, environment=variables)
+    assert by_flag.output == home / "out.mp4"
+    for request in (by_flag, by_file, by_variable):
+        assert (request.video, request.run_dir) == (home / "a.mp4", home / "run")
+        assert (request.audio, request.depth_model) == (f"{home}/s.wav", f"{home}/depth")
+        assert request.lora is not None and request.tracker is not None
+        assert (request.lora[0].path, request.lora[0].scale) == (home / "x.safetensors", 0.8)
+        assert request.tracker.checkout == home / "tracker"
+        assert request.prompt == "~/not a path"
+    user = Path("~root").expanduser()
+    assert generate_request(tmp_path, {"video": "~root/a.mp4"}).video == user / "a.mp4"
+    # As in a shell, what is nobody's home is a name.
+    assert generate_request(tmp_path, {"video": "~nobody-here.mp4"}).video == Path(
+        "~nobody-here.mp4"
+    )
+    (home / "mine.yaml").write_text("seed: 9")
+    assert generate_request(tmp_path, config=Path("~/mine.yaml")).seed == 9

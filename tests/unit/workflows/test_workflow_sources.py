@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from longvie_cli.controls.control_folder import ControlLayout
+from longvie_cli.controls.control_folder import ControlLayout, make_control_folder
 from longvie_cli.controls.files import load_control_clips
-from longvie_cli.controls.procedural import make_flight_controls
+from longvie_cli.controls.procedural import FlightControls
 from longvie_cli.errors import ControlError, UsageError
 from longvie_cli.media.writer import VideoWriter
 from longvie_cli.planning.length import frames_to_make
@@ -107,7 +107,7 @@ def flight_controls(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("controls")
     layout = ControlLayout(PRESET.geometry, 32, 48, track_columns=4, track_rows=3)
     flight = Flight(5, width=48, height=32, fps=16)
-    make_flight_controls(flight, folder, layout=layout, num_frames=17, progress=SilentProgress())
+    make_control_folder(FlightControls(flight, layout, 17), folder, progress=SilentProgress())
     return folder
 
 

@@ -16,7 +16,7 @@ from longvie_cli.settings.tracking import (
     TrackerChoice,
     parse_track_grid,
     parse_tracker,
-    tracker_folder_resolved,
+    tracker_placed,
 )
 from longvie_cli.sources.tracker_choice import cotracker_weights, make_tracker, tracker_fact
 from standin_cotracker import write_standin
@@ -57,8 +57,9 @@ def test_a_grid_is_columns_by_rows(text: str) -> None:
 
 
 def test_folders_in_a_settings_file_start_at_the_file() -> None:
-    assert tracker_folder_resolved("path:code:online", Path("/a")) == "path:/a/code:online"
-    assert tracker_folder_resolved("lk", Path("/a")) == "lk"
+    assert tracker_placed("path:code:online", "/a/{}".format) == "path:/a/code:online"
+    assert tracker_placed("lk", "/a/{}".format) == "lk"
+    assert tracker_placed("path:", "/a/{}".format) == "path:"
 
 
 def test_the_embedded_tracker_needs_no_licence() -> None:
