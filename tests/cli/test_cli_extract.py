@@ -53,7 +53,7 @@ def test_controls_along_a_path_are_those_a_run_makes_for_itself(
         tmp_path / "controls" / "first.png", height=SMALL.height, width=width, fit="native"
     )
     assert np.abs(shown[0] - first).mean() < 3
-    assert np.abs(shown[-1] - first).mean() > 3
+    assert np.abs(shown[-1] - first).mean() > 1
 
     # Another path is another folder, and the folder can be generated from.
     other = ("--image", image, "--camera", "orbit left", "--seconds", "0.5")
