@@ -116,7 +116,8 @@ def _mapped(path: Path) -> NDArray[np.float16]:
     """
     try:
         # Mapped: a header that claims more than the file has is refused without allocating it.
-        batch = np.load(path, mmap_mode="r", allow_pickle=False)
+        # `np.load` would take an archive too, and leave one open that is damaged.
+        batch = np.lib.format.open_memmap(path, mode="r")
     except Exception as error:  # numpy has Python's own parser read the header.
         raise ControlError(f"{path}: holds no depth ({reason_of(error)}).") from error
     if not (batch.ndim == 3 and batch.dtype == np.float16 and batch.size):
