@@ -59,7 +59,7 @@ def test_too_small_a_machine_is_told_before_anything_is_made(
 def test_quantized_weights_belong_to_the_run(longvie, tmp_path: Path) -> None:
     assert longvie(*COMMAND, "--quantize", "int8", "-o", "out.mp4").code == 0
     outcome = longvie(*COMMAND, "-o", "out.mp4")
-    assert outcome.code == 4 and 'quantize "int8", not nothing' in outcome.err
+    assert outcome.code == 4 and 'quantize "int8", not "none"' in outcome.err
     extended = longvie("extend", "out.mp4", "--clips", "1", "--dry-run", "--json", "-o", "on.mp4")
     assert extended.fields["plan"]["settings"]["quantize"] == "int8"
     plain = longvie(

@@ -85,7 +85,7 @@ def test_a_lora_decides_the_frames_and_is_remembered_without_its_path(
     outcome = longvie(*more)
     assert outcome.code == 0, outcome.err
     assert outcome.fields["plan"]["settings"]["lora"] == [remembered]
-    assert "lora" not in longvie(*more, "--lora", "none").fields["plan"]["settings"]
+    assert longvie(*more, "--lora", "none").fields["plan"]["settings"]["lora"] == []
     (tmp_path / lora).unlink()
     outcome = longvie(*more)
     assert outcome.code == 2
@@ -108,7 +108,7 @@ def test_lora_without_peft_says_how_to_get_it(
     longvie, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_lora(tmp_path / "a.safetensors")
-    monkeypatch.setattr("longvie_cli.models.lora.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("longvie_cli.models.lora_files.importlib.util.find_spec", lambda name: None)
     outcome = longvie(*SHORT, "--lora", "a.safetensors", "-o", "out.mp4")
     assert outcome.code == 3
     assert "pip install 'longvie[lora]'" in outcome.err

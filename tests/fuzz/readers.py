@@ -655,7 +655,7 @@ READERS = (
     _json_reader("delivery.json", _delivery, (_DELIVERY,), 5_000, {2, 4, 5}),
     Reader("events.jsonl", _events, (_EVENT_LINES,), 5_000, frozenset(), _EVENTS),
     _json_reader("status: run.json", _status("run.json"), (_MANIFEST_JSON,), 1_500, {4, 5}),
-    _json_reader("status: record", _status("clips/0000.json"), (_RECORD_JSON,), 1_500, set()),
+    _json_reader("status: record", _status("clips/0000.json"), (_RECORD_JSON,), 1_500, {4}),
     _json_reader("status: delivery", _status("delivery.json"), (_DELIVERY,), 1_500, set()),
     _json_reader("status: events", _status("events.jsonl"), (_EVENTS[0],), 1_500, set()),
     Reader("status: holder", _status(".lock.holder"), (b"4194305\n",), 500, frozenset()),

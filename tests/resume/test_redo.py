@@ -140,7 +140,7 @@ def test_from_clip_keeps_clips_and_takes_the_new_settings(
     assert folder.clip_video(1).read_bytes() == first
     assert read_record(folder.clip_record(2)).revision == 1
     stored = read_manifest(folder.run_json)
-    assert stored.request["settings"]["track_strength"] == 0.5
+    assert stored.settings["track_strength"] == 0.5
     assert "this run is finished already" in longvie("resume", "out.longvie").err
     assert "this run is finished already" in longvie(*changed, "-o", "out.mp4").err
 
@@ -238,7 +238,7 @@ def test_status_loads_no_torch_and_watch_ends_with_the_run(made: Path, tmp_path:
 
 
 def test_a_clip_that_looks_wrong_is_made_again(longvie, tmp_path: Path, monkeypatch) -> None:
-    from longvie_cli.workflows import clip_loop
+    from longvie_cli.running import clip_loop
 
     verdicts = iter([("flat: so", "frozen: so"), ("flat: so",), ("flat: so",), ()])
     monkeypatch.setattr(clip_loop, "check_clip", lambda *_, **__: next(verdicts))

@@ -83,5 +83,11 @@ def test_every_format_that_is_read_is_one_that_ffmpeg_knows():
     listed = subprocess.run(
         [ffmpeg_executable(), "-hide_banner", "-demuxers"], capture_output=True, check=True
     ).stdout.decode()
-    known = {name for line in listed.splitlines()[4:] for name in line.split()[1].split(",")}
+    lines = [line.split() for line in listed.splitlines()]
+    known = {name for line in lines if len(line) > 1 for name in line[1].split(",")}
+        name
+        for line in listed.splitlines()
+        if len(line.split()) > 1
+        for name in line.split()[1].split(",")
+    }
     assert {*FORMATS} <= known
