@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from longvie_cli.errors import LongVieError, OutputConflictError, ResumableError
@@ -174,10 +175,13 @@ def _new_file(path: Path) -> int:
 
 def _remove_quietly(path: Path) -> None:
     # The error that made the file useless is already on its way to the user.
-    try:
+    with suppress(OSError):
         path.unlink(missing_ok=True)
-    except OSError:
         return
+    # A full disk may have no room even for taking a name away: first the file gives up its own.
+    with suppress(OSError):
+        os.truncate(path, 0)
+        path.unlink(missing_ok=True)
 
 
 def _fsync_folder(folder: Path) -> None:

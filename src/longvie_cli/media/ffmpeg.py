@@ -165,6 +165,8 @@ def check_readable(path: Path) -> None:
     except OSError as reason:
         if (scarce := scarcity_error(f"{path}: cannot be read", reason)) is not None:
             raise scarce from reason
+        if reason.errno in (errno.EFBIG, errno.ENOSPC, errno.EDQUOT):
+            raise storage_error(path, reason) from reason
         raise MediaError(f"{path}: cannot be read ({reason.strerror or reason}).") from reason
 
 

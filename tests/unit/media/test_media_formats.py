@@ -85,9 +85,4 @@ def test_every_format_that_is_read_is_one_that_ffmpeg_knows():
     ).stdout.decode()
     lines = [line.split() for line in listed.splitlines()]
     known = {name for line in lines if len(line) > 1 for name in line[1].split(",")}
-        name
-        for line in listed.splitlines()
-        if len(line.split()) > 1
-        for name in line.split()[1].split(",")
-    }
     assert {*FORMATS} <= known
