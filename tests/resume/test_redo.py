@@ -242,7 +242,7 @@ def test_a_clip_that_looks_wrong_is_made_again(longvie, tmp_path: Path, monkeypa
 
     verdicts = iter([("flat: so", "frozen: so"), ("flat: so",), ("flat: so",), ()])
     monkeypatch.setattr(clip_loop, "check_clip", lambda *_, **__: next(verdicts))
-    command = ("generate", "--seconds", "0.4", "--seed", "3", *QUICK, "--json")
+    command = ("generate", "-p", "hills", "--seconds", "0.4", "--seed", "3", *QUICK, "--json")
     kept = longvie(*command, "--retries", "2", "-o", "out.mp4")
     record = read_record(RunFolder(tmp_path / "out.longvie").clip_record(0))
     assert (record.seed, record.attempts, record.warnings) == (1_000_006, 3, ("flat: so",))
