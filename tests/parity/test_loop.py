@@ -13,9 +13,9 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
 from longvie_cli.models.pipeline import LongViePipeline
+from recorded import GOLDEN
 
 from .golden import (
-    FOLDER,
     Golden,
     difference,
     golden_context,
@@ -130,7 +130,7 @@ def run_clip(name: str) -> ClipRun:
 
 def clip_names() -> list[str]:
     """Return the recorded clips; one placeholder where there are none, so that the tests skip."""
-    if not (FOLDER / "loop_cases.safetensors").is_file():
+    if not (GOLDEN / "loop_cases.safetensors").is_file():
         return ["clip0"]
     return numbered(cases(), r"clip\d+")
 

@@ -12,12 +12,12 @@ from subprocess import Popen
 
 import numpy as np
 import pytest
-from longvie_cli.workflows.result import JobResult
 
 from delivered import QUICK, contents, frames_of
 from longvie_cli import GenerateRequest, generate
 from longvie_cli.media.metadata import read_settings
 from longvie_cli.media.packets import read_packets
+from longvie_cli.result import JobResult
 from longvie_cli.run_folder.layout import RunFolder
 from longvie_cli.run_folder.tails import load_tail
 
@@ -70,7 +70,11 @@ def test_a_video_becomes_two_clips(result: JobResult, made: RunFolder, tmp_path:
 def test_it_goes_on_with_the_rest_of_its_source(longvie, made: RunFolder, tmp_path: Path) -> None:
     outcome = longvie("extend", "out.mp4", "--seconds", "0.5", "-o", "on.mp4", "--json")
     assert outcome.code == 0, outcome.err
-    assert (outcome.fields["frames"], outcome.fields["warnings"]) == (56, [])
+    assert outcome.fields["frames"] == 56
+    *of_source, of_prompt = outcome.fields["warnings"]
+    assert all(said.startswith("reference.mp4: ") for said in of_source)
+    assert ["24 fps" in of_source[0], "cropped" in of_source[1]] == [True, True]
+    assert of_prompt == f"No --prompt given; used: '{PROMPT}'."
     assert "lossless" not in outcome.err and "without controls" not in outcome.err
     frames = frames_of(tmp_path / "on.mp4").astype(int)
     assert np.array_equal(frames[:48], frames_of(tmp_path / "out.mp4"))

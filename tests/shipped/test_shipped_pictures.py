@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from delivered import QUICK, contents, frames_of
+from longvie_cli.media.probe import probe_video
 from longvie_cli.media.reader import read_frames
 from longvie_cli.media.writer import VideoWriter
 from longvie_cli.worlds import Flight
@@ -16,7 +17,9 @@ REFERENCE = Path(__file__).resolve().parents[2] / "examples" / "reference.mp4"
 
 
 def test_a_picture_is_flown_through(longvie, tmp_path: Path) -> None:
-    frames = read_frames(REFERENCE, fps=16, height=200, width=300, fit="crop", num_frames=1)
+    frames = read_frames(
+        probe_video(REFERENCE), fps=16, height=200, width=300, fit="crop", num_frames=1
+    )
     Image.fromarray(next(iter(frames))).save(tmp_path / "photo.png")
     common = ("generate", "--image", "photo.png", "--camera", "forward 1, turn 20 in 2s")
     command = (*common, "-p", "Green islands at noon", "--seconds", "2.5", *QUICK, "-o", "out.mp4")
@@ -42,7 +45,7 @@ def test_a_scene_begins_from_its_own_picture(longvie, tmp_path: Path) -> None:
     assert outcome.code == 0, outcome.err
     frames = frames_of(tmp_path / "out.mp4").astype(int)
     size = {"height": 112, "width": 192}
-    source = list(read_frames(tmp_path / "cut.mp4", fps=16, **size, fit="crop"))
+    source = list(read_frames(probe_video(tmp_path / "cut.mp4"), fps=16, **size, fit="crop"))
     assert len(frames) == len(source) == 16
     # Not from the end of the scene before.
     assert np.abs(frames[8] - source[8]).mean() < np.abs(frames[8] - frames[7]).mean() / 2
