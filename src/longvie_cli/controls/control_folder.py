@@ -23,6 +23,7 @@ import re
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -48,13 +49,15 @@ from longvie_cli.disk.durable import make_folder, storage_error, write_atomic
 from longvie_cli.errors import ControlError, OutputConflictError
 from longvie_cli.media.frames import png_bytes
 from longvie_cli.media.probe import SourceVideo
-from longvie_cli.media.reader import read_frames
+from longvie_cli.media.reader import read_written
 from longvie_cli.media.writer import VideoWriter
 from longvie_cli.progress import Progress
 from longvie_cli.timeline import MAX_SECONDS, ClipGeometry, ClipSpec, plan_clips
 
 # These pictures are read back as numbers, so they are stored finer than a video to look at.
 _CONTROL_CRF = 10
+# Clips whose depth is read back by one ffmpeg; the progress moves after each clip.
+_CLIPS_READ_BACK = 16
 
 _SCHEMA_VERSION = 1
 _SCRATCH_PREFIX = ".depth-"
@@ -369,26 +372,41 @@ class _FolderMaker:
         layout, geometry = self._layout, self._layout.geometry
         points = track_grid(layout.height, layout.width, layout.track_columns, layout.track_rows)
         self._progress.start("tracks", len(clips), done=len(clips) - len(missing))
-        for index in missing:
-            start = plan[index].first_frame
-            shown = _end(plan[index]) - start
-            held = geometry.num_frames - shown
-            # Frame by frame: normalization works in float64.
-            disparity = store.read(start, shown)
-            depth = np.stack([depth_range.depth_bytes(frame) for frame in disparity])
-            dense = self._write_video(
-                clips[index].depth, _hold(depth, held)[..., None].repeat(3, axis=-1)
-            )
-            tracks = self._source.track(start, shown, points)
-            pictures = render_track_clip(
-                self._read_depth(dense),
-                _hold(tracks.points, held),
-                _hold(tracks.visible, held),
-            )
-            sparse = self._write_video(clips[index].track, pictures)
-            self._written.add([], [dense, sparse])
-            self._progress.advance("tracks", detail=f"clip {index + 1} of {len(clips)}")
+        for first in range(0, len(missing), _CLIPS_READ_BACK):
+            written = missing[first : first + _CLIPS_READ_BACK]
+            depth = [
+                self._write_depth(store, depth_range, plan[index], clips[index].depth)
+                for index in written
+            ]
+            # Coloured by the depth as it is decoded, which is what a folder holds.
+            decoded = map(_grey, read_written(depth))
+            for index, dense in zip(written, depth, strict=True):
+                start = plan[index].first_frame
+                shown = _end(plan[index]) - start
+                held = geometry.num_frames - shown
+                tracks = self._source.track(start, shown, points)
+                pictures = render_track_clip(
+                    np.stack(list(islice(decoded, geometry.num_frames))),
+                    _hold(tracks.points, held),
+                    _hold(tracks.visible, held),
+                )
+                sparse = self._write_video(clips[index].track, pictures)
+                self._written.add([], [dense, sparse])
+                self._progress.advance("tracks", detail=f"clip {index + 1} of {len(clips)}")
+            # To its end, which says whether all of it could be read.
+            for _ in decoded:
+                raise ControlError(f"{clips[written[-1]].depth}: more frames than were written.")
         self._progress.finish("tracks")
+
+    def _write_depth(
+        self, store: DepthStore, depth_range: DepthRange, spec: ClipSpec, path: Path
+    ) -> SourceVideo:
+        shown = _end(spec) - spec.first_frame
+        # Frame by frame: normalization works in float64.
+        disparity = store.read(spec.first_frame, shown)
+        depth = np.stack([depth_range.depth_bytes(frame) for frame in disparity])
+        held = self._layout.geometry.num_frames - shown
+        return self._write_video(path, _hold(depth, held)[..., None].repeat(3, axis=-1))
 
     def _write_video(self, path: Path, frames: NDArray[np.uint8]) -> SourceVideo:
         height, width = frames.shape[1:3]
@@ -397,16 +415,6 @@ class _FolderMaker:
             for frame in frames:
                 writer.write(frame)
         return writer.written
-
-    def _read_depth(self, video: SourceVideo) -> NDArray[np.uint8]:
-        layout = self._layout
-        depth = np.empty((layout.geometry.num_frames, layout.height, layout.width), dtype=np.uint8)
-        frames = read_frames(
-            video, fps=None, height=layout.height, width=layout.width, fit="stretch"
-        )
-        for index, frame in enumerate(frames):
-            depth[index] = np.rint(frame.mean(axis=-1))
-        return depth
 
 
 def is_control_name(name: str) -> bool:
@@ -439,6 +447,11 @@ def _remove_scratch(folder: Path) -> None:
 def _end(spec: ClipSpec) -> int:
     """Return the frame of the source after the last that a clip shows."""
     return spec.first_frame + spec.skip_frames + spec.added_frames
+
+
+def _grey(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    grey: NDArray[np.uint8] = np.rint(frame.mean(axis=-1)).astype(np.uint8)
+    return grey
 
 
 def _is_made(clip: ControlFiles) -> bool:

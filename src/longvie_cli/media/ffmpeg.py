@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from fractions import Fraction
 from functools import cache
 from pathlib import Path
 from typing import IO
@@ -110,6 +111,32 @@ def input_arguments(path: Path) -> list[str]:
     """Return the arguments that make ffmpeg read exactly the file `path`, whatever its name."""
     bounds = ("-format_whitelist", ",".join(FORMATS), "-max_pixels", str(MAX_PIXELS))
     return [*_PROTOCOLS, *bounds, "-i", f"file:{path}"]
+
+
+def is_chainable(path: Path) -> bool:
+    """Return whether `chained_arguments` can name a file: a line of its list holds one name."""
+    return not {"\n", "\r"} & set(str(path))
+
+
+@contextmanager
+def chained_arguments(parts: Sequence[tuple[Path, Fraction]]) -> Iterator[tuple[list[str], int]]:
+    """The arguments that read mp4 files of ours as one, and the descriptor ffmpeg must inherit.
+
+    One file is open at a time, however many there are.
+
+    Args:
+        parts: Each file, encoded like the first, and the seconds it lasts.
+    """
+    lines = ["ffconcat version 1.0"]
+    for path, seconds in parts:
+        quoted = str(path.absolute()).replace("'", "'\\''")
+        lines += [f"file 'file:{quoted}'", f"duration {float(seconds):.6f}"]
+    with unnamed_file("\n".join(lines).encode("utf-8", "surrogateescape") + b"\n") as listed:
+        number = listed.fileno()
+        opened = ("-protocol_whitelist", "fd,file", "-format_whitelist", "concat,mov")
+        # Otherwise the parameter sets would be stored a second time, in front of every key frame.
+        read = ("-f", "concat", "-safe", "0", "-auto_convert", "0", "-fd", str(number), "-i", "fd:")
+        yield [*opened, *read], number
 
 
 @contextmanager

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from fractions import Fraction
-from functools import cache
 from pathlib import Path
 from typing import IO
 
 from longvie_cli.disk.durable import begin_part, commit_file, part_path, storage_error
-from longvie_cli.errors import LongVieError, MediaError, OutputConflictError
-from longvie_cli.media.contents import Stream, read_contents
+from longvie_cli.errors import LongVieError, OutputConflictError
 from longvie_cli.media.ffmpeg import (
+    chained_arguments,
     check_read_to_the_end,
     input_arguments,
     metadata_arguments,
@@ -22,19 +20,15 @@ from longvie_cli.media.ffmpeg import (
     unnamed_file,
     writing_error,
 )
+from longvie_cli.media.fitting import FittingClips, fitting_clips
 from longvie_cli.media.metadata import ffmetadata, seal
-from longvie_cli.media.packets import VideoPackets, packets_of, read_packets
 from longvie_cli.media.probe import SourceVideo
 from longvie_cli.media.sound import SoundPart, sound_file
 from longvie_cli.media.writer import (
     container_arguments,
-    encoding_arguments,
-    frame_arguments,
     timing,
 )
 
-# Of these an mp4 can hold the packets, and the parameter sets say how they are decoded.
-_CODECS = ("h264", "hevc", "av1", "vp9", "mpeg4", "mpeg2video")
 # How players of Apple want HEVC named.
 _TAGS = {"hevc": ("-tag:v", "hvc1")}
 # Pieces of mp4 that can follow one another: each says at which time it begins.
@@ -45,204 +39,9 @@ _PIECES = (
 _PIECE_BOXES = (b"moof", b"mdat")
 _BLOCK_BYTES = 1 << 20
 
-_OTHER_ENCODER = "its encoder parameters are others"
-
-
-@dataclass(frozen=True)
-class FittingClips:
-    """Clips that can follow one another as they are stored.
-
-    Args:
-        paths: The files, in order.
-        packets: What each of them stores.
-        fps: Frames per second, of each and of all.
-    """
-
-    paths: tuple[Path, ...]
-    packets: tuple[VideoPackets, ...]
-    fps: Fraction
-
-    @property
-    def num_frames(self) -> int:
-        """Frames of all of them."""
-        return sum(len(packets.timestamps) for packets in self.packets)
-
-    def seconds(self, index: int) -> Fraction:
-        """Return how long the frames of one of them last."""
-        return len(self.packets[index].timestamps) / self.fps
-
-
-def is_joinable(
-    video: SourceVideo, *, height: int, width: int, fps: int, preset: str = "medium"
-) -> bool:
-    """Return whether clips of this size, rate and x264 preset can follow `video` by stream copy.
-
-    True for videos that `VideoWriter` or `join_clips` made, in whatever container. Others have to
-    be encoded again (`read_frames` into a `VideoWriter`) before clips can follow.
-    """
-    packets = video.packets
-    assert packets is not None, "looked at, not written just now"
-    if (packets.codec, packets.height, packets.width) != ("h264", height, width):
-        return False
-    sample = _sample(height, width, fps, preset)
-    return _difference(packets, sample, Fraction(fps)) is None
-
-
-@cache
-def _sample(height: int, width: int, fps: int, preset: str) -> VideoPackets:
-    """Return what a video of ours is like, made without a file: one black frame."""
-    with (
-        unnamed_file(bytes(height * width * 3)) as black,
-        running_ffmpeg(
-            [
-                *frame_arguments(height, width, fps, black.fileno()),
-                *encoding_arguments(18, preset),
-                *("-movflags", "frag_keyframe+empty_moov", "-f", "mp4", "pipe:1"),
-            ],
-            inherited=[black.fileno()],
-        ) as process,
-    ):
-        video = process.stdout.read()
-        if process.wait() != 0:
-            raise writing_error(Path("a sample video"), process)
-    return packets_of(video)
-
-
-def fitting_clips(clips: Sequence[Path], *, fps: Fraction | int | None = None) -> FittingClips:
-    """Return clips found to fit each other.
-
-    Args:
-        clips: Videos encoded alike, in any containers.
-        fps: The rate they must have; None: the one they have.
-
-    Raises:
-        MediaError: A clip cannot be read, or does not fit the first; says in what they differ.
-    """
-    if not clips:
-        raise MediaError("There are no clips to join.")
-    packets = tuple(map(read_packets, clips))
-    rate = Fraction(fps) if fps is not None else _common_rate(packets)
-    for clip, stored in zip(clips, packets, strict=True):
-        difference = _difference(stored, packets[0], rate)
-        if difference == _OTHER_ENCODER:
-            difference = _encoder_difference(clip, clips[0])
-        if difference is not None:
-            raise _unlike(clip, clips[0], difference)
-    return FittingClips(tuple(clips), packets, rate)
-
-
-def check_shown_alike(clips: Sequence[tuple[Path, Stream]]) -> None:
-    """Do nothing if the pictures of files are shown in the same way.
-
-    Args:
-        clips: Each file and the stream of it that is its video.
-
-    Raises:
-        MediaError: One is to be turned otherwise than the first, or stores other pixels.
-    """
-    for clip, stream in clips:
-        if (difference := _shown_otherwise(stream, *clips[0])) is not None:
-            raise _unlike(clip, clips[0][0], difference)
-
-
-def _shown_otherwise(stream: Stream, first: Path, reference: Stream) -> str | None:
-    if stream.rotation != reference.rotation:
-        return (
-            f"it is to be turned by {stream.rotation:g} degrees, {first.name} by "
-            f"{reference.rotation:g}"
-        )
-    if stream.layout != reference.layout:
-        return f"its pixel format is {stream.layout}, that of {first.name} {reference.layout}"
-    if stream.profile != reference.profile:
-        return (
-            f"its {stream.codec} profile is {stream.profile}, that of {first.name} "
-            f"{reference.profile}"
-        )
-    return None
-
-
-def _encoder_difference(clip: Path, first: Path) -> str:
-    videos = [read_contents(path).of("video") for path in (clip, first)]
-    shown = _shown_otherwise(videos[0][0], first, videos[1][0]) if all(videos) else None
-    return shown or f"its encoder parameters are others than those of {first.name}"
-
-
-def _unlike(clip: Path, first: Path, difference: str) -> MediaError:
-    beside = "" if clip == first else f" to {first.name}"
-    return MediaError(
-        f"{clip}: cannot be joined{beside} without encoding it again: {difference}.",
-        hint="Write the clips alike first, with one program and the same size, constant frame "
-        "rate, codec and quality; or leave this one out.",
-    )
-
-
-def _common_rate(clips: Sequence[VideoPackets]) -> Fraction:
-    """Return the rate that all clips have, or else one that the first may be meant to have."""
-    guesses = _rates(next((clip for clip in clips if len(clip.timestamps) > 1), clips[0]))
-    fitting = (rate for rate in guesses if all(_has_rate(clip, rate) for clip in clips))
-    return next(fitting, guesses[0])
-
-
-def _rates(packets: VideoPackets) -> list[Fraction]:
-    """Return rates that rounded times may stand for, the likeliest first."""
-    average = packets.average_fps
-    if average is None:
-        average = 1 / packets.duration if packets.duration else Fraction(1)
-    whole, broadcast = round(average), Fraction(round(average * 1001 / 1000) * 1000, 1001)
-    guesses = [Fraction(whole), broadcast, average.limit_denominator(1001)]
-    found = [rate for rate in guesses if rate > 0 and _has_rate(packets, rate)]
-    return found or [max(Fraction(1), guesses[0])]
-
-
-def _has_rate(packets: VideoPackets, fps: Fraction) -> bool:
-    """Return whether frames come at this rate, but for the rounding of a container's times.
-
-    How long the last one is to stay does not count, unless it is much longer.
-    """
-    # In whole numbers: 24 hours have millions of frames.
-    scale = packets.time_base.numerator * fps.numerator
-    frame = packets.time_base.denominator * fps.denominator
-    allowed = scale if scale * 4 <= frame else 0
-    first, count = packets.timestamps[0], len(packets.timestamps)
-    times = enumerate(packets.timestamps)
-    if any(abs((time - first) * scale - number * frame) > allowed for number, time in times):
-        return False
-    return (packets.end - first) * scale <= count * frame + frame // 2
-
-
-def _difference(packets: VideoPackets, reference: VideoPackets, fps: Fraction) -> str | None:
-    """Return what keeps `packets` from following or leading `reference`, None if nothing does."""
-    shape, wanted = (packets.width, packets.height), (reference.width, reference.height)
-    if packets.codec not in _CODECS:
-        return f"its codec is {packets.codec}, of which no mp4 is made"
-    if packets.codec != reference.codec:
-        return f"its codec is {packets.codec}, not {reference.codec}"
-    if shape != wanted:
-        return "it is {}x{}, not {}x{}".format(*shape, *wanted)
-    if packets.hidden_frames:
-        return (
-            f"{packets.hidden_frames} of its frames are hidden by an edit list, as programs leave "
-            "it that trim without encoding"
-        )
-    if not _has_rate(packets, fps):
-        return _rate_difference(packets, fps)
-    if packets.extradata != reference.extradata:
-        return _OTHER_ENCODER
-    return None
-
-
-def _rate_difference(packets: VideoPackets, fps: Fraction) -> str:
-    own = _rates(packets)[0]
-    if _has_rate(packets, own):
-        return f"its frames come at {float(own):.5g} fps, not at {float(fps):.5g}"
-    return (
-        f"its frame rate varies ({float(packets.average_fps or own):.4g} fps on average), and "
-        f"every frame has to last 1/{float(fps):.5g} s"
-    )
-
 
 def join_clips(
-    clips: Sequence[Path],
+    clips: Sequence[Path | SourceVideo],
     output: Path,
     *,
     fps: int,
@@ -253,7 +52,7 @@ def join_clips(
     """Join clips into one mp4 by stream copy, each frame exactly 1/fps, and return its frames.
 
     Args:
-        clips: Videos encoded alike, in order, in any containers; every frame of each is kept.
+        clips: As for `fitting_clips`, in order; every frame of each is kept.
         fps: Frames per second of the clips and of the result.
 
     The other arguments, and what is raised beside `MediaError` for clips that do not fit, are
@@ -298,23 +97,31 @@ def write_joined(
         raise storage_error(output, reason) from reason
     try:
         with ExitStack() as files:
-            arguments, inherited = _join_arguments(clips, metadata, sound, output, files)
+            listed = files.enter_context(unnamed_file())
+            rows = clips.rows()
+            source = files.enter_context(_row(clips, rows[0])) if len(rows) == 1 else _PIECES_IN
+            arguments, inherited = _join_arguments(clips, source, metadata, sound, output, files)
             timescale, _ = timing(clips.fps)
             process = files.enter_context(
                 running_ffmpeg(
-                    [*arguments, *container_arguments(timescale, part)],
+                    [
+                        *arguments,
+                        *container_arguments(timescale, part),
+                        *(*source.packets, "-f", "framecrc", f"pipe:{listed.fileno()}"),
+                    ],
                     feed=True,
-                    inherited=inherited,
+                    inherited=[*inherited, listed.fileno()],
                 )
             )
             try:
-                _feed(clips, process.stdin)
+                if len(rows) > 1:
+                    _feed(clips, rows, process.stdin)
                 process.stdin.close()
             except BrokenPipeError as reason:
                 raise writing_error(output, process) from reason
             if process.wait() != 0:
                 raise writing_error(output, process)
-        _check_result(part, output, clips)
+            _check_joined(listed, output, clips)
         if metadata is not None:
             seal(part)
         commit_file(part, output)
@@ -324,17 +131,55 @@ def write_joined(
             part.unlink(missing_ok=True)
 
 
+@dataclass(frozen=True)
+class _Packets:
+    """Where packets with their final times come from.
+
+    Args:
+        inputs: ffmpeg's arguments that read them.
+        packets: Its arguments that take them along.
+        inherited: Descriptors that it must inherit.
+    """
+
+    inputs: list[str]
+    packets: list[str]
+    inherited: tuple[int, ...] = ()
+
+
+# Several rows of clips are read one after another, and their packets handed on.
+_PIECES_IN = _Packets(["-f", "mp4", "-i", "pipe:0"], ["-map", "0:v:0", "-c:v", "copy"])
+
+
+@contextmanager
+def _row(clips: FittingClips, row: range) -> Iterator[_Packets]:
+    """How ffmpeg reads clips that lie in a row, each frame at its time in the whole."""
+    timescale, ticks = timing(clips.fps)
+    done = sum(len(packets.timestamps) for packets in clips.packets[: row.start])
+    delay = max(packets.delay for packets in clips.packets)
+    first = clips.packets[row.start]
+    shown = f"({done + delay + first.first_shown}+round((PTS-STARTPTS)/{ticks}))*{ticks}"
+    retime = f"setts=pts={shown}:dts=({done}+N)*{ticks}:duration={ticks}:time_base=1/{timescale}"
+    packets = ["-map", f"0:{first.stream}", "-c:v", "copy", "-bsf:v", f"{retime}:prescale=1"]
+    if len(row) == 1:
+        yield _Packets(input_arguments(clips.paths[row.start]), packets)
+        return
+    with chained_arguments([(clips.paths[index], clips.seconds(index)) for index in row]) as chain:
+        inputs, number = chain
+        yield _Packets(inputs, packets, (number,))
+
+
 def _join_arguments(
     clips: FittingClips,
+    source: _Packets,
     metadata: str | None,
     sound: Sequence[SoundPart],
     output: Path,
     files: ExitStack,
 ) -> tuple[list[str], list[int]]:
-    """Return the arguments that join the pieces on stdin with the rest, and what is inherited."""
-    inherited: list[int] = []
-    inputs = ["-f", "mp4", "-i", "pipe:0"]
-    options = ["-map", "0:v:0", "-c:v", "copy", *_TAGS.get(clips.packets[0].codec, ())]
+    """Return the arguments that join packets with the rest, and what is inherited."""
+    inherited = list(source.inherited)
+    inputs = list(source.inputs)
+    options = [*source.packets, *_TAGS.get(clips.packets[0].codec, ())]
     if metadata is not None:
         tags = files.enter_context(unnamed_file(ffmetadata(metadata)))
         inherited.append(tags.fileno())
@@ -343,12 +188,12 @@ def _join_arguments(
     if sound:
         number = 1 if metadata is None else 2
         if is_copied(sound):
-            source, place = _copied_sound(sound[0])
+            heard, place = _copied_sound(sound[0])
         else:
             file = files.enter_context(sound_file(sound, output))
             inherited.append(file.fileno())
-            source, place = unnamed_arguments(file.fileno()), 0
-        inputs += source
+            heard, place = unnamed_arguments(file.fileno()), 0
+        inputs += heard
         options += ["-map", f"{number}:a:{place}", "-c:a", "copy", "-flags:a", "+bitexact"]
     return [*inputs, *options], inherited
 
@@ -371,27 +216,23 @@ def _copied_sound(part: SoundPart) -> tuple[list[str], int]:
     return [*begin, *lasts, *input_arguments(part.sound.path)], part.sound.place
 
 
-def _feed(clips: FittingClips, joined: IO[bytes]) -> None:
+def _feed(clips: FittingClips, rows: Sequence[range], joined: IO[bytes]) -> None:
     """Write the packets of all clips to a process, as pieces of one mp4 with their final times."""
-    timescale, ticks = timing(clips.fps)
-    delay = max(packets.delay for packets in clips.packets)
-    done = 0
-    for clip, packets in zip(clips.paths, clips.packets, strict=True):
-        shown = f"({done + delay + packets.first_shown}+round((PTS-STARTPTS)/{ticks}))*{ticks}"
-        retime = (
-            f"setts=pts={shown}:dts=({done}+N)*{ticks}:duration={ticks}"
-            f":time_base=1/{timescale}:prescale=1"
-        )
-        taken = [*input_arguments(clip), "-map", f"0:{packets.stream}", "-c", "copy"]
-        taken += ["-bsf:v", retime, "-map_metadata", "-1", "-map_chapters", "-1"]
-        pieces = ["-video_track_timescale", str(timescale), *_PIECES, "-f", "mp4", "pipe:1"]
-        with running_ffmpeg([*taken, *pieces]) as process:
+    timescale, _ = timing(clips.fps)
+    pieces = ["-map_metadata", "-1", "-map_chapters", "-1"]
+    pieces += ["-video_track_timescale", str(timescale), *_PIECES, "-f", "mp4", "pipe:1"]
+    for row in rows:
+        with (
+            _row(clips, row) as source,
+            running_ffmpeg(
+                [*source.inputs, *source.packets, *pieces], inherited=source.inherited
+            ) as process,
+        ):
             for kind, header, length in _boxes(process.stdout):
                 # Of what comes before the pieces once is enough: it is the same for all.
-                wanted = done == 0 or kind in _PIECE_BOXES
+                wanted = row.start == 0 or kind in _PIECE_BOXES
                 _hand_on(process.stdout, joined if wanted else None, header, length)
-            check_read_to_the_end(clip, process)
-        done += len(packets.timestamps)
+            check_read_to_the_end(clips.paths[row.start], process)
 
 
 def _boxes(stream: IO[bytes]) -> Iterator[tuple[bytes, bytes, int]]:
@@ -416,11 +257,16 @@ def _hand_on(source: IO[bytes], target: IO[bytes] | None, header: bytes, length:
             target.write(block)
 
 
-def _check_result(part: Path, output: Path, clips: FittingClips) -> None:
-    packets = read_packets(part)
-    found = len(packets.timestamps)
-    if found != clips.num_frames or packets.timestamps[0] or not packets.is_constant(clips.fps):
+def _check_joined(listed: IO[bytes], output: Path, clips: FittingClips) -> None:
+    """Do nothing if every frame was handed to the file, each 1/fps after the one before."""
+    listed.seek(0)
+    rows = (line.split(b",") for line in listed if not line.startswith(b"#"))
+    times = sorted((int(shown), int(lasts)) for _, _, shown, lasts, *_ in rows)
+    first = times[0][0] if times else 0
+    _, ticks = timing(clips.fps)
+    wanted = [(first + ticks * number, ticks) for number in range(clips.num_frames)]
+    if times != wanted:
         raise LongVieError(
-            f"{output}: joining gave {found} frames at {packets.average_fps} fps "
-            f"instead of {clips.num_frames} at {clips.fps}."
+            f"{output}: joining gave {len(times)} frames instead of {clips.num_frames}, or not at "
+            f"{clips.fps} fps each."
         )

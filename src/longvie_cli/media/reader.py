@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -13,34 +14,24 @@ from longvie_cli.errors import MediaError
 from longvie_cli.media.ffmpeg import (
     DamagedVideoError,
     FfmpegProcess,
+    chained_arguments,
     check_read_to_the_end,
-    input_arguments,
+    is_chainable,
     running_ffmpeg,
+)
+from longvie_cli.media.filters import (
+    choosing_filters,
+    decoding_arguments,
+    deinterlacing,
+    grey_filters,
+    handed_over_size,
+    pixel_filters,
+    range_filters,
+    video_arguments,
 )
 from longvie_cli.media.frames import SQUARE, Fit, Frame, Frames, resize_frame, resize_grey
 from longvie_cli.media.probe import SourceVideo
 from longvie_cli.timeline import timecode
-
-# Output frame k shows the source frame on screen at second k/fps. Containers that round times to
-# milliseconds put a frame up to half a millisecond late, so that instant is taken this much later.
-_LATENESS = 1 / 16  # of an output frame: 3.9 ms at 16 fps
-
-# Pictures with more pixels than 4096x2304 are averaged in ffmpeg before they reach us: one of 8K
-# would be 100 MB. Colours of HDR are converted in 32-bit floats, which 4K makes slow.
-_MAX_PIXELS_HANDED_OVER = 4096 * 2304
-_MAX_PIXELS_CONVERTED = 1920 * 1080
-
-# Frames for which one may be shown before it is brought to size ahead of being repeated.
-_MAX_REPEATS = 32
-
-# Untagged colours: players take those of high-definition video for bt709, smaller ones for bt601.
-_HIGH_DEFINITION = (720, 1280)
-
-# HDR to SDR: 203 cd/m2 is the white of ordinary pictures in HDR (ITU-R BT.2408), so it is 1. What
-# is darker than 0.3 of it stays as it is; everything up to 1000 cd/m2 is pressed into the rest.
-_WHITE_NITS = 203
-_PEAK_NITS = 1000
-_TONE_CURVE = f"tonemap=mobius:param=0.3:desat=0:peak={_PEAK_NITS / _WHITE_NITS:.3f}"
 
 
 def read_frames(
@@ -80,6 +71,42 @@ def read_frames(
     return _resized_frames(source, fps, height, width, fit, start_frame, num_frames)
 
 
+def read_written(videos: Sequence[SourceVideo]) -> Iterator[Frame]:
+    """Yield the frames of mp4 files, one file after the other, from one ffmpeg where it can be.
+
+    Args:
+        videos: Files of one size and rate that `VideoWriter` wrote.
+
+    Raises:
+        MediaError: As `read_frames`.
+    """
+    first = videos[0]
+    height, width = first.height, first.width
+    if not all(is_chainable(video.path) for video in videos):
+        for video in videos:
+            yield from read_frames(video, fps=None, height=height, width=width, fit="native")
+        return
+    pixels = pixel_filters(first, height, width)
+    shown = ("-map", "0:v:0", "-fps_mode", "passthrough", "-vf", ",".join(pixels))
+    parts = [(video.path, Fraction(video.duration_seconds)) for video in videos]
+    num_bytes = height * width * 3
+    num_read = 0
+    with (
+        chained_arguments(parts) as (inputs, listed),
+        running_ffmpeg(
+            [*inputs, *shown, "-f", "rawvideo", "pipe:1"], inherited=[listed]
+        ) as process,
+    ):
+        while len(data := process.stdout.read(num_bytes)) == num_bytes:
+            num_read += 1
+            yield np.frombuffer(data, np.uint8).reshape(height, width, 3)
+        check_read_to_the_end(first.path, process)
+    if num_read != sum(video.num_frames for video in videos):
+        for video in videos:
+            if (found := count_frames(video, fps=None)) != video.num_frames:
+                raise _too_short(video, None, found, video.num_frames)
+
+
 def read_pairs(
     first: SourceVideo,
     second: SourceVideo,
@@ -104,8 +131,8 @@ def read_pairs(
     Raises:
         MediaError: As `read_frames`.
     """
-    size = _handed_over_size(first, height, width, fit)
-    if size != _handed_over_size(second, height, width, fit):
+    size = handed_over_size(first, height, width, fit)
+    if size != handed_over_size(second, height, width, fit):
         how: dict[str, Any] = {"fps": None, "height": height, "width": width, "fit": fit}
         how |= {"start_frame": start_frame, "num_frames": num_frames}
         yield from zip(read_frames(first, **how), read_frames(second, **how), strict=True)
@@ -113,12 +140,12 @@ def read_pairs(
     inputs: list[str] = []
     graph: list[str] = []
     for place, source in enumerate((first, second)):
-        inputs += _input_arguments(source)
+        inputs += video_arguments(source)
         filters = [
-            *_deinterlacing(source),
+            *deinterlacing(source),
             "settb=1/1000,setpts=N",  # two by two, whatever their times
-            *_range_filters(start_frame, num_frames),
-            *_pixel_filters(source, *size),
+            *range_filters(start_frame, num_frames),
+            *pixel_filters(source, *size),
         ]
         graph.append(f"[{place}:{source.stream}]{','.join(filters)}[part{place}]")
     graph.append("[part0][part1]vstack=shortest=1[both]")
@@ -170,9 +197,9 @@ def read_small_frames(
         MediaError: The file cannot be read.
     """
     pixels = [f"scale={width}:{height}:flags=area", "format=rgb24"]
-    filters = _filters(source, fps, start_frame, num_frames, pixels)
+    filters = choosing_filters(source, fps, start_frame, num_frames, pixels)
     num_bytes = height * width * 3
-    arguments = [*_decoding_arguments(source, filters), "-f", "rawvideo", "pipe:1"]
+    arguments = [*decoding_arguments(source, filters), "-f", "rawvideo", "pipe:1"]
     with running_ffmpeg(arguments) as process:
         while len(data := process.stdout.read(num_bytes)) == num_bytes:
             yield np.frombuffer(data, np.uint8).reshape(height, width, 3)
@@ -216,7 +243,7 @@ def count_frames(source: SourceVideo, *, fps: int | None) -> int:
         MediaError: The file cannot be read or is cut off.
     """
     arguments = [
-        *_decoding_arguments(source, _filters(source, fps, 0, None, [])),
+        *decoding_arguments(source, choosing_filters(source, fps, 0, None, [])),
         *("-f", "null", "-progress", "pipe:1", "pipe:1"),
     ]
     with running_ffmpeg(arguments) as process:
@@ -240,130 +267,6 @@ def read_last_frames(
     return np.stack(list(frames))
 
 
-def _filters(
-    source: SourceVideo,
-    fps: int | None,
-    start_frame: int,
-    num_frames: int | None,
-    pixels: list[str],
-) -> list[str]:
-    """Return the filters that choose frames and give each of them these `pixels`."""
-    chosen = [*_timing_filters(source, fps), *_range_filters(start_frame, num_frames)]
-    if fps is not None and source.longest_seconds * fps > _MAX_REPEATS:
-        # ffmpeg makes all repeats of a frame at once: here they are one picture, not as many.
-        return [*_deinterlacing(source), *pixels, *chosen]
-    return [*_deinterlacing(source), *chosen, *pixels]
-
-
-def _deinterlacing(source: SourceVideo) -> list[str]:
-    # One picture out of the two instants of each; pictures that are not interlaced pass.
-    return ["bwdif=mode=send_frame:deint=interlaced"] if source.picture.interlaced else []
-
-
-def _timing_filters(source: SourceVideo, fps: int | None) -> list[str]:
-    if fps is None:
-        return []
-    # A video shorter than the lateness would be over before it began.
-    late = _LATENESS / fps if source.duration_seconds * fps >= 1 else 0.0
-    microseconds = round(late * 1_000_000)
-    end: list[str] = []
-    if source.not_believed_seconds is not None:
-        # ffmpeg would show the last frame for as long as it claims to last.
-        end = [f"trim=end_frame={max(1, math.ceil((source.duration_seconds - late) * fps))}"]
-    return [
-        f"settb=1/1000000,setpts=PTS-STARTPTS-{microseconds}",
-        f"fps={fps}:round=up",
-        *end,
-    ]
-
-
-def _range_filters(start_frame: int, num_frames: int | None) -> list[str]:
-    end = "" if num_frames is None else f":end_frame={start_frame + num_frames}"
-    return [f"trim=start_frame={start_frame}{end}"]
-
-
-def _handed_over_size(source: SourceVideo, height: int, width: int, fit: Fit) -> tuple[int, int]:
-    """Return the height and width ffmpeg hands out: as decoded, or a whole part of it if huge."""
-    rows, columns = source.decoded_height, source.decoded_width
-    picture = source.picture
-    converted = picture.hdr is not None or picture.is_wide_gamut
-    limit = _MAX_PIXELS_CONVERTED if converted else _MAX_PIXELS_HANDED_OVER
-    if fit == "native" or rows * columns <= limit:
-        return rows, columns
-    needed = math.ceil(math.sqrt(rows * columns / limit))
-    possible = min(rows // height, columns // width)
-    divisor = max(1, min(needed, possible))
-    return round(rows / divisor), round(columns / divisor)
-
-
-def _pixel_filters(source: SourceVideo, height: int, width: int) -> list[str]:
-    """Return the filters that make 8-bit sRGB-like pictures of this size, transparency over black.
-
-    A stream may change its size half-way; every frame gets the same size.
-    """
-    picture = source.picture
-    smaller = height < source.decoded_height or width < source.decoded_width
-    kernel = "area" if smaller else "bicubic"
-    scaled = f"scale={width}:{height}:flags={kernel}+accurate_rnd+full_chroma_int+bitexact"
-    tags = _missing_tags(source)
-    if picture.hdr is not None or picture.is_wide_gamut:
-        linear = [
-            f"zscale=matrix=gbr:transfer=linear:range=pc:npl={_WHITE_NITS}",
-            "format=gbrpf32le",
-            "zscale=primaries=bt709",
-        ]
-        tone = [_TONE_CURVE] if picture.hdr is not None else []
-        ordinary = ["zscale=transfer=bt709:range=pc", "format=gbrp"]
-        # Twelve bits on the way, and no chroma at half size that would have to be invented again.
-        return [*tags, f"{scaled},format=yuv444p12", *linear, *tone, *ordinary, "format=rgb24"]
-    if picture.transparent:
-        return [*tags, scaled, "format=gbrap", "premultiply=inplace=1", "format=rgb24"]
-    return [*tags, scaled, "format=rgb24"]
-
-
-def _grey_filters(height: int, width: int) -> list[str]:
-    """Return the filters that make 16-bit grey pictures of this size."""
-    return [
-        f"scale={width}:{height}:flags=bicubic+accurate_rnd+full_chroma_int+bitexact",
-        "format=gray16le",
-    ]
-
-
-def _missing_tags(source: SourceVideo) -> list[str]:
-    """Return the filter that says how untagged colours are to be read."""
-    picture = source.picture
-    tags: dict[str, str] = {}
-    wide = picture.hdr is not None or picture.is_wide_gamut
-    if wide:
-        if picture.color_range == "unknown":
-            tags["range"] = "tv"
-        if picture.matrix == "unknown":
-            tags["colorspace"] = "bt2020nc"
-        if picture.primaries == "unknown":
-            tags["color_primaries"] = "bt2020"
-        if picture.transfer in ("unknown", "bt2020-10", "bt2020-12"):
-            tags["color_trc"] = "bt709"  # the three are one curve
-    elif picture.matrix == "unknown" and picture.pixel_format.startswith(("yuv", "nv", "p0")):
-        sides = sorted((source.decoded_height, source.decoded_width))
-        if sides[0] >= _HIGH_DEFINITION[0] or sides[1] >= _HIGH_DEFINITION[1]:
-            tags["colorspace"] = "bt709"
-    if not tags:
-        return []
-    return ["setparams=" + ":".join(f"{name}={value}" for name, value in tags.items())]
-
-
-def _decoding_arguments(source: SourceVideo, filters: list[str]) -> list[str]:
-    stream = f"0:{source.stream}"
-    frames = ("-map", stream, "-fps_mode", "passthrough", "-vf", ",".join(filters))
-    return [*_input_arguments(source), *frames]
-
-
-def _input_arguments(source: SourceVideo) -> list[str]:
-    decoder = ["-c:v", source.picture.decoder] if source.picture.decoder else []
-    # Without -reinit_filter 0 a stream that changes its size half-way would begin to count anew.
-    return ["-reinit_filter", "0", *decoder, *input_arguments(source.path)]
-
-
 def _resized_frames(
     source: SourceVideo,
     fps: int | None,
@@ -373,7 +276,7 @@ def _resized_frames(
     start_frame: int,
     num_frames: int | None,
 ) -> Iterator[Frame]:
-    size = _handed_over_size(source, height, width, fit)
+    size = handed_over_size(source, height, width, fit)
     for frame in _decoded_frames(source, fps, start_frame, num_frames, size):
         yield _shown(frame, source, height, width, fit)
 
@@ -395,7 +298,7 @@ def _grey_frames(
     start_frame: int,
     invert: bool,
 ) -> Iterator[NDArray[np.float32]]:
-    size = _handed_over_size(source, height, width, fit)
+    size = handed_over_size(source, height, width, fit)
     for frame in _decoded_frames(source, fps, start_frame, None, size, grey=True):
         grey = frame.astype(np.float32) / np.float32(65535)
         if invert:
@@ -416,9 +319,9 @@ def _decoded_frames(
     shape: tuple[int, ...] = size if grey else (*size, 3)
     dtype: np.dtype[Any] = np.dtype("<u2") if grey else np.dtype(np.uint8)
     num_bytes = math.prod(shape) * dtype.itemsize
-    pixels = _grey_filters(*size) if grey else _pixel_filters(source, *size)
-    filters = _filters(source, fps, start_frame, num_frames, pixels)
-    arguments = [*_decoding_arguments(source, filters), "-f", "rawvideo", "pipe:1"]
+    pixels = grey_filters(*size) if grey else pixel_filters(source, *size)
+    filters = choosing_filters(source, fps, start_frame, num_frames, pixels)
+    arguments = [*decoding_arguments(source, filters), "-f", "rawvideo", "pipe:1"]
     num_read = 0
     with running_ffmpeg(arguments) as process:
         while num_frames is None or num_read < num_frames:
@@ -458,8 +361,8 @@ def _check_decoded(
 def count_sound_frames(source: SourceVideo, *, fps: int | None, limit: int | None = None) -> int:
     """Return how many frames at this rate, at most `limit`, come before the first damage."""
     pixels = ["scale=16:16:flags=fast_bilinear", "format=gray"]
-    filters = _filters(source, fps, 0, limit, pixels)
-    decoding = _decoding_arguments(source, filters)
+    filters = choosing_filters(source, fps, 0, limit, pixels)
+    decoding = decoding_arguments(source, filters)
     # The first error ends it; of the frames ffmpeg still held back, none is counted.
     strict = ["-xerror", "-err_detect", "explode", *decoding, "-f", "rawvideo", "pipe:1"]
     num_bytes = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from fractions import Fraction
@@ -20,6 +21,7 @@ from longvie_cli.media.ffmpeg import (
 )
 from longvie_cli.media.frames import Frame
 from longvie_cli.media.metadata import ffmetadata
+from longvie_cli.media.packets import VideoPackets
 from longvie_cli.media.probe import Picture, SourceVideo
 
 TICKS_PER_FRAME = 1000
@@ -47,6 +49,10 @@ _WRITTEN_PICTURE = Picture(
 # clip of a size has the same ones. A fixed number of threads gives the same bytes on every machine.
 _X264 = ("-c:v", "libx264", "-profile:v", "high", "-bf", "0", "-threads", "4")
 _STITCHABLE = ("-x264-params", "stitchable=1")
+
+# The index lies in front, and in it, before the tables that grow, what a decoder needs.
+_INDEX_BYTES = 1 << 14
+_PARAMETER_BOX = b"avcC"
 
 
 def frame_arguments(height: int, width: int, fps: int, descriptor: int) -> list[str]:
@@ -95,6 +101,46 @@ def written_video(path: Path, *, height: int, width: int, fps: int, num_frames: 
         pixel_aspect=Fraction(1),
         picture=_WRITTEN_PICTURE,
         longest_seconds=1 / fps,
+    )
+
+
+def written_packets(video: SourceVideo) -> VideoPackets:
+    """Return what `probe_video` finds stored in a file that `VideoWriter` wrote; starts nothing.
+
+    Args:
+        video: The file, as `written_video` describes it.
+
+    Raises:
+        MediaError: The file does not begin as one that was written so.
+        ResumableError: The disk failed.
+    """
+    timescale, ticks = timing(round(video.fps))
+    try:
+        with video.path.open("rb") as file:
+            head = file.read(_INDEX_BYTES)
+    except OSError as reason:
+        raise storage_error(video.path, reason) from reason
+    place = head.find(_PARAMETER_BOX)
+    if place < 4:
+        raise MediaError(f"{video.path}: is not a video as longvie writes them.")
+    size = int.from_bytes(head[place - 4 : place])
+    parameters = head[place + 4 : place - 4 + size]
+    return VideoPackets(
+        stream=0,
+        is_default=True,
+        codec=video.codec,
+        height=video.height,
+        width=video.width,
+        time_base=Fraction(1, timescale),
+        timestamps=tuple(range(0, video.num_frames * ticks, ticks)),
+        delay=0,
+        first_shown=0,
+        hidden_frames=0,
+        end=video.num_frames * ticks,
+        usual_duration=ticks,
+        # As ffmpeg's framecrc names it: its Adler-32 begins at 0.
+        extradata=f"{len(parameters)}, 0x{zlib.adler32(parameters, 0):08x}",
+        audio_codec=None,
     )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from longvie_cli.disk.hashing import hash_file
 from longvie_cli.errors import ControlError, MediaError, UsageError
 from longvie_cli.media.contents import left_out, read_contents
-from longvie_cli.media.join import is_joinable
+from longvie_cli.media.fitting import is_joinable
 from longvie_cli.media.last_pictures import hash_last_pictures
 from longvie_cli.media.metadata import read_settings
 from longvie_cli.media.probe import SourceVideo, probe_video

@@ -13,7 +13,8 @@ from longvie_cli.disk.hashing import fingerprint, hash_file
 from longvie_cli.errors import MediaError, UsageError
 from longvie_cli.media.contents import Contents, Stream, chosen_video, left_out, read_contents
 from longvie_cli.media.ffmpeg import check_readable
-from longvie_cli.media.join import FittingClips, check_shown_alike, fitting_clips, is_copied
+from longvie_cli.media.fitting import FittingClips, check_shown_alike, fitting_clips
+from longvie_cli.media.join import is_copied
 from longvie_cli.media.packets import VideoPackets
 from longvie_cli.media.sound import SoundPart, SoundStream, read_sound
 from longvie_cli.planning.paths import check_output_path, is_input

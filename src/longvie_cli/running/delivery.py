@@ -18,6 +18,7 @@ from longvie_cli.disk.hashing import hash_file
 from longvie_cli.media.join import join_clips
 from longvie_cli.media.last_pictures import hash_last_pictures
 from longvie_cli.media.metadata import encode_settings
+from longvie_cli.media.probe import SourceVideo
 from longvie_cli.media.sound import SoundPart
 from longvie_cli.media.writer import written_video
 from longvie_cli.planning.job import Job
@@ -84,12 +85,9 @@ def deliver(job: Job, run: Run, progress: Progress) -> JobResult:
         ResumableError: The disk is full.
     """
     folder = job.folder
-    clips = [folder.clip_video(spec.index) for spec in job.specs]
-    if job.earlier is not None:
-        clips.insert(0, job.earlier.path if job.earlier.joinable else folder.earlier_video)
     about = embedded_settings(job)
     join_clips(
-        clips,
+        clips_to_join(job, len(job.specs)),
         folder.joined_video,
         fps=job.preset.fps,
         metadata=encode_settings(about) if job.delivery.embed_metadata else None,
@@ -120,6 +118,25 @@ def deliver(job: Job, run: Run, progress: Progress) -> JobResult:
     return _result(job)
 
 
+def clips_to_join(job: Job, num_clips: int) -> list[SourceVideo]:
+    """Return the first clips of a run, after the earlier video if there is one."""
+    clips = [
+        _written(job, job.folder.clip_video(spec.index), spec.added_frames)
+        for spec in job.specs[:num_clips]
+    ]
+    if (earlier := job.earlier) is not None:
+        encoded = _written(job, job.folder.earlier_video, earlier.num_frames)
+        clips.insert(0, earlier.video if earlier.joinable else encoded)
+    return clips
+
+
+def _written(job: Job, path: Path, num_frames: int) -> SourceVideo:
+    height, width = job.preset.height, job.preset.width
+    return written_video(
+        path, height=height, width=width, fps=job.preset.fps, num_frames=num_frames
+    )
+
+
 def _sound_parts(job: Job) -> list[SoundPart]:
     """Return the sound of the whole video, part after part; none where it has no sound."""
     earlier, sound, fps = job.earlier, job.sound, job.preset.fps
@@ -145,15 +162,9 @@ def is_own_output(job: Job, run: Run) -> bool:
 
 def _last_pictures(job: Job) -> dict[str, Any]:
     """Return what the video ends with, so that `extend` sees whether it still does."""
-    spec, preset = job.specs[-1], job.preset
-    last = written_video(
-        job.folder.clip_video(spec.index),
-        height=preset.height,
-        width=preset.width,
-        fps=preset.fps,
-        num_frames=spec.added_frames,
-    )
-    count = min(preset.history_frames, spec.added_frames)
+    spec = job.specs[-1]
+    last = _written(job, job.folder.clip_video(spec.index), spec.added_frames)
+    count = min(job.preset.history_frames, spec.added_frames)
     return {"count": count, "hash": hash_last_pictures(last, count)}
 
 

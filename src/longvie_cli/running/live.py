@@ -8,6 +8,7 @@ from longvie_cli.disk.durable import make_folder, storage_error
 from longvie_cli.media.join import join_clips
 from longvie_cli.media.metadata import encode_settings
 from longvie_cli.planning.job import Job
+from longvie_cli.running.delivery import clips_to_join
 
 # Each refresh copies everything once more, so they must not follow the clips of a long video one
 # by one: no sooner than this, nor than 20 times what the last one took (5 % of the time at most).
@@ -40,16 +41,12 @@ class LiveVideo:
         if not last and began < self._not_before:
             return
         job = self._job
-        folder = job.folder
-        clips = [folder.clip_video(spec.index) for spec in job.specs[:num_clips]]
-        if job.earlier is not None:
-            clips.insert(0, job.earlier.path if job.earlier.joinable else folder.earlier_video)
         try:
             make_folder(self._path.parent)
         except OSError as reason:
             raise storage_error(self._path.parent, reason) from reason
         join_clips(
-            clips,
+            clips_to_join(job, num_clips),
             self._path,
             fps=job.preset.fps,
             metadata=encode_settings({"tool": "longvie", "live": True, "clips": num_clips}),

@@ -15,9 +15,10 @@ from PIL import Image
 from longvie_cli.controls.control_folder import ControlLayout
 from longvie_cli.errors import MediaError
 from longvie_cli.media.ffmpeg import DamagedVideoError, check_readable
+from longvie_cli.media.filters import handed_over_size
 from longvie_cli.media.image import read_image
 from longvie_cli.media.probe import probe_video
-from longvie_cli.media.reader import _handed_over_size, count_frames, read_frames
+from longvie_cli.media.reader import count_frames, read_frames
 from longvie_cli.media.scenes import SceneScan, scan_scenes
 from longvie_cli.sources.conversions import describe_conversion
 from longvie_cli.timeline import ClipGeometry
@@ -241,8 +242,8 @@ def test_a_huge_picture_is_averaged_before_it_reaches_us(ffmpeg, tmp_path):
     colours = "color=0x204060:s=7680x4320:r=16:d=0.125"
     ffmpeg("-f", "lavfi", "-i", colours, "-c:v", "mpeg4", "-q:v", "2", path)
     video = probe_video(path)
-    assert _handed_over_size(video, 112, 192, "crop") == (2160, 3840)
-    assert _handed_over_size(video, 4320, 7680, "crop") == (4320, 7680)
+    assert handed_over_size(video, 112, 192, "crop") == (2160, 3840)
+    assert handed_over_size(video, 4320, 7680, "crop") == (4320, 7680)
     frames = list(read_frames(probe_video(path), fps=16, height=112, width=192, fit="crop"))
     assert len(frames) == 2
     assert_near(frames[0][50, 50], (0x20, 0x40, 0x60), 6)

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import os
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from longvie_cli.errors import MediaError, OutputConflictError
-from longvie_cli.media.join import is_joinable, join_clips
+from longvie_cli.media.ffmpeg import input_arguments, run_reading
+from longvie_cli.media.fitting import is_joinable
+from longvie_cli.media.join import join_clips
 from longvie_cli.media.metadata import encode_settings, read_settings
 from longvie_cli.media.packets import read_packets
 from longvie_cli.media.probe import probe_video
 from longvie_cli.media.reader import count_frames, read_frames
 from longvie_cli.media.sound import SoundPart, read_sound
+from longvie_cli.media.writer import written_video
 
 
 def _frames(path, height=48, width=64):
@@ -255,3 +259,41 @@ def test_a_video_without_sound_is_said(clips, tmp_path):
     with pytest.raises(MediaError, match="no sound"):
         join_clips(clips, output, fps=16, metadata=None, sound=_whole(clips[0]), overwrite=False)
     assert not output.exists()
+
+
+@pytest.mark.parametrize("folder", ["plain", "it's #1 %d ü", "two\nlines"])
+def test_written_clips_are_joined_as_files_that_were_looked_at(
+    tmp_path, moving_frames, write_clip, folder
+):
+    (tmp_path / folder).mkdir()
+    counts = (33, 1, 2, 17)
+    clips = [write_clip(f"{folder}/clip {i}.mp4", moving_frames(n)) for i, n in enumerate(counts)]
+    written = [
+        written_video(path, height=48, width=64, fps=16, num_frames=count)
+        for path, count in zip(clips, counts, strict=True)
+    ]
+    # Given by path each is fed alone; a film before them, looked at, is fed before their row.
+    ways = {"fed": clips, "row": written, "both": [probe_video(clips[0]), *written[1:]]}
+    found = {}
+    for name, given in ways.items():
+        output = tmp_path / f"{name}.mp4"
+        assert join_clips(given, output, fps=16, metadata="{}", overwrite=False) == 53
+        found[name] = (probe_video(output).packets, md5_of_packets(output))
+    assert found["fed"] == found["row"] == found["both"]
+    assert found["row"][0].is_constant(16)
+
+
+def test_written_clips_of_another_encoder_are_not_joined(tmp_path, moving_frames, write_clip):
+    clips = [
+        write_clip(name, moving_frames(3), preset=preset)
+        for name, preset in (("a.mp4", "medium"), ("b.mp4", "ultrafast"))
+    ]
+    written = [written_video(path, height=48, width=64, fps=16, num_frames=3) for path in clips]
+    with pytest.raises(MediaError, match=r"b\.mp4: cannot be joined to a\.mp4"):
+        join_clips(written, tmp_path / "out.mp4", fps=16, metadata=None, overwrite=False)
+    assert not (tmp_path / "out.mp4").exists()
+
+
+def md5_of_packets(path: Path) -> bytes:
+    arguments = [*input_arguments(path), "-map", "0:v", "-c", "copy", "-f", "md5", "pipe:1"]
+    return run_reading(path, arguments)

@@ -18,8 +18,8 @@ from longvie_cli.errors import MediaError, OutputConflictError, ResumableError
 from longvie_cli.media.ffmpeg import ffmpeg_executable, running_ffmpeg, writing_error
 from longvie_cli.media.packets import read_packets
 from longvie_cli.media.probe import probe_video
-from longvie_cli.media.reader import read_frames
-from longvie_cli.media.writer import VideoWriter
+from longvie_cli.media.reader import read_frames, read_written
+from longvie_cli.media.writer import VideoWriter, written_packets, written_video
 
 
 def _described(path: Path) -> str:
@@ -228,3 +228,37 @@ def test_what_was_written_is_known_without_looking(tmp_path):
         for level in range(5):
             writer.write(np.full((48, 64, 3), 40 * level, np.uint8))
     assert writer.written == replace(probe_video(path), packets=None)
+    assert written_packets(writer.written) == probe_video(path).packets
+
+
+def test_packets_of_something_else_are_not_guessed(tmp_path):
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(bytes(1000))
+    wanted = written_video(path, height=48, width=64, fps=16, num_frames=5)
+    with pytest.raises(MediaError, match=r"clip\.mp4: is not a video as longvie writes them"):
+        written_packets(wanted)
+
+
+@pytest.mark.parametrize("folder", ["plain", "it's #1 %d ü", "two\nlines"])
+def test_what_was_written_is_read_back_in_one_go(tmp_path, moving_frames, folder):
+    (tmp_path / folder).mkdir()
+    written, frames = [], []
+    for index, count in enumerate((3, 1, 5)):
+        path = tmp_path / folder / f"clip {index}.mp4"
+        with VideoWriter(path, height=48, width=64, fps=24) as writer:
+            for frame in moving_frames(count):
+                writer.write(frame)
+        written.append(writer.written)
+        size = {"height": 48, "width": 64, "fit": "native"}
+        frames += read_frames(probe_video(path), fps=None, **size)
+    assert np.array_equal(list(read_written(written)), frames)
+
+
+def test_a_written_file_that_lost_frames_is_named(tmp_path, moving_frames, write_clip):
+    whole, short = (write_clip(name, moving_frames(4)) for name in ("whole.mp4", "short.mp4"))
+    wanted = [
+        written_video(path, height=48, width=64, fps=16, num_frames=count)
+        for path, count in ((whole, 4), (short, 6))
+    ]
+    with pytest.raises(MediaError, match=r"short\.mp4: the video ends after 4 frames"):
+        list(read_written(wanted))
