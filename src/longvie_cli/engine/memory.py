@@ -31,7 +31,7 @@ from longvie_cli.kernels.quantized_linear import quantize_linears
 from longvie_cli.models.longvie import LongVieTransformer3DModel
 from longvie_cli.models.weights.sources import is_converted
 from longvie_cli.settings.presets import Preset, preset_folder
-from longvie_cli.settings.sampling import Offload, Quantize
+from longvie_cli.settings.sampling import Offload, Quantize, Sampling
 
 GIB = 1 << 30
 # A CUDA context with the cuBLAS and cuDNN handles; from public reports of 0.5 to 0.8 GiB.
@@ -318,15 +318,24 @@ def plan_memory(
     return MemoryPlan(offload, quantize, models.components(), phases)
 
 
-@lru_cache(maxsize=8)
-def plans_of_preset(
-    preset: Preset, *, dtype: str, quantize: Quantize, on_cpu: bool
-) -> Mapping[Offload, MemoryPlan]:
+def plans_of_preset(preset: Preset, sampling: Sampling) -> Mapping[Offload, MemoryPlan]:
     """Return the plans of a preset's own models in every placement the device has, fastest first.
+
+    Args:
+        preset: The preset.
+        sampling: Of it count the device, the type and how the blocks are stored.
 
     Raises:
         OSError: Its configs are not there.
     """
+    on_cpu = sampling.device.split(":")[0] == "cpu"
+    return _plans(preset, dtype=sampling.dtype, quantize=sampling.quantize, on_cpu=on_cpu)
+
+
+@lru_cache(maxsize=8)
+def _plans(
+    preset: Preset, *, dtype: str, quantize: Quantize, on_cpu: bool
+) -> Mapping[Offload, MemoryPlan]:
     models = prepare_models(
         models_of_folder(_config_folder(preset)), dtype=dtype, quantize=quantize, on_cpu=on_cpu
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from diffusers.hooks import apply_group_offloading
@@ -45,6 +46,25 @@ _INSTALL = {
 }
 
 Plans = Mapping[Offload, MemoryPlan]
+
+
+def resolve_placement(said: Mapping[str, Any], device: str, offload: str) -> dict[str, Any]:
+    """Return where and in which type a model is run, by the names of `Sampling`.
+
+    Args:
+        said: What is said of the sampling, `FrameSettings.said`.
+        device: A `--device` value.
+        offload: An `--offload` value.
+
+    Raises:
+        UsageError: The machine has no such device, or it cannot run the model so.
+        MissingResourceError: The package of an attention backend is not installed.
+    """
+    device = resolve_device(device)
+    dtype = resolve_dtype(said.get("dtype", "auto"), device)
+    attention = resolve_attention(said.get("attention", "auto"), device, dtype)
+    check_offload(offload, device)
+    return {"device": device, "dtype": dtype, "attention": attention, "offload": offload}
 
 
 def resolve_attention(name: str, device: str, dtype: str) -> Attention:
@@ -97,7 +117,7 @@ def choose_plan(
     memory: MachineMemory,
     *,
     device: str,
-    others: Callable[[Quantize], Plans],
+    others: Callable[..., Plans],
 ) -> MemoryPlan:
     """Return the plan of an `--offload` value; `auto` is the fastest placement that fits.
 
@@ -236,10 +256,10 @@ def _shortage(plan: MemoryPlan, memory: MachineMemory, device: str) -> str:
     )
 
 
-def _hint(plans: Plans, memory: MachineMemory, others: Callable[[Quantize], Plans]) -> str:
+def _hint(plans: Plans, memory: MachineMemory, others: Callable[..., Plans]) -> str:
     ways = [f"--offload {plan.offload}" for plan in plans.values() if fits(plan, memory)][:1]
     if not _quantized(plans):
-        fitting = [plan for plan in others("int8").values() if fits(plan, memory)]
+        fitting = [plan for plan in others(quantize="int8").values() if fits(plan, memory)]
         ways += [f"--quantize int8 --offload {plan.offload}" for plan in fitting[:1]]
     if not ways:
         return "No placement of this preset fits; free some memory or use a larger machine."

@@ -35,8 +35,8 @@ def controlled_steps(num_inference_steps: int, start: float = 0.0, end: float = 
     """
     if not 0 <= start < end <= 1:
         raise InputError(
-            f"control_start {start:g} and control_end {end:g}: they must be fractions of the "
-            "steps, 0 <= start < end <= 1."
+            f"Controls from {start:g} to {end:g}: these must be fractions of the steps, "
+            "0 <= start < end <= 1."
         )
     inside = [step for step in range(num_inference_steps) if start <= step / num_inference_steps]
     # Compared as quotients: 0.29 * 100 is a hair below 29, but 29 / 100 is 0.29.

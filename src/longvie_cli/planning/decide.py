@@ -33,7 +33,6 @@ from longvie_cli.settings.sampling import (
     LoraFile,
     Sampling,
     SamplingSettings,
-    check_control_range,
 )
 from longvie_cli.sources.source import Source
 from longvie_cli.timeline import ClipSpec, plan_clips
@@ -130,21 +129,11 @@ def decided_sampling(
         UsageError: The device, its type or its placement cannot be, or the control range is empty.
         InputError, MissingResourceError: A LoRA cannot be used.
     """
-    from longvie_cli.engine.placement import (
-        check_offload,
-        resolve_attention,
-        resolve_device,
-        resolve_dtype,
-    )
+    from longvie_cli.engine.placement import resolve_placement
 
     said = ({} if before is None else before.said()) | asked.said()
-    device = resolve_device(asked.device)
-    dtype = resolve_dtype(said.pop("dtype", "auto"), device)
-    attention = resolve_attention(said.pop("attention", "auto"), device, dtype)
-    check_offload(asked.offload, device)
-    placed = {"device": device, "dtype": dtype, "attention": attention, "offload": asked.offload}
+    placed = resolve_placement(said, asked.device, asked.offload)
     sampling = Sampling.of(preset, **said | placed, loras=loras)
-    check_control_range(sampling.control_start, sampling.control_end)
     judge_loras(loras, preset, progress)
     return sampling
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import platformdirs
 
@@ -20,9 +20,6 @@ from longvie_cli.disk.hashing import fingerprint
 from longvie_cli.planning.job import Job
 from longvie_cli.progress import duration
 from longvie_cli.settings.sampling import Offload
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
@@ -87,10 +84,7 @@ def time_key(job: Job, offload: Offload) -> str:
         "preset": preset.name,
         "size": [preset.width, preset.height, preset.num_frames],
         "device": device,
-        "dtype": sampling.dtype,
-        "quantize": sampling.quantize,
-        "attention": sampling.attention,
-        "offload": offload,
+        **replace(sampling, offload=offload).placed,
         "controls": job.source.kind != "none",
     }
     return fingerprint(facts)

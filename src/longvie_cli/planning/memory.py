@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from longvie_cli.errors import MissingResourceError, UsageError
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from longvie_cli.engine.machine import MachineMemory
     from longvie_cli.engine.memory import MemoryPlan
     from longvie_cli.engine.placement import Plans
-    from longvie_cli.settings.sampling import Quantize
+    from longvie_cli.settings.sampling import Sampling
 
 _GIGABYTE = 1e9
 
@@ -30,10 +31,10 @@ def fitting_plan(job: Job) -> MemoryPlan:
     sampling = job.sampling
     return choose_plan(
         sampling.offload,
-        _plans(job, sampling.quantize),
+        _plans(job, sampling),
         machine_memory(sampling.device),
         device=sampling.device,
-        others=lambda quantize: _plans(job, quantize),
+        others=lambda **changed: _plans(job, replace(sampling, **changed)),
     )
 
 
@@ -49,7 +50,7 @@ def describe_memory(job: Job, progress: Progress) -> dict[str, Any] | None:
     try:
         plan, shortage = fitting_plan(job), None
     except UsageError as error:
-        plans = _plans(job, job.sampling.quantize)
+        plans = _plans(job, job.sampling)
         asked = job.sampling.offload
         plan = list(plans.values())[-1] if asked == "auto" else plans[asked]
         shortage = f"{error.message} {error.hint}".strip()
@@ -93,16 +94,11 @@ def _size(num_bytes: int) -> str:
     return f"{num_bytes / _GIGABYTE:.1f} GB"
 
 
-def _plans(job: Job, quantize: Quantize) -> Plans:
+def _plans(job: Job, sampling: Sampling) -> Plans:
     from longvie_cli.engine.memory import plans_of_preset
 
     try:
-        return plans_of_preset(
-            job.preset,
-            dtype=job.sampling.dtype,
-            quantize=quantize,
-            on_cpu=job.sampling.device.split(":")[0] == "cpu",
-        )
+        return plans_of_preset(job.preset, sampling)
     except OSError as error:
         raise MissingResourceError(
             f"preset {job.preset.name}: its models are not installed ({error}).",

@@ -20,6 +20,7 @@ from longvie_cli.progress import command_line
 from longvie_cli.run_folder.events import append_event
 from longvie_cli.run_folder.manifest import Redo, differences
 from longvie_cli.run_folder.run import Run
+from longvie_cli.settings.sampling import FrameSettings
 
 
 def redone(job: Job, redos: Sequence[Redo]) -> Job:
@@ -65,11 +66,7 @@ def _put(values: list[_Value], first: int, new: _Value) -> None:
 
 # Settings that may differ from clip to clip of one file; the others shape the file, the source or
 # the cutting into clips, and belong to all clips.
-_MAY_CHANGE = {
-    *("prompt", "prompts", "seed", "seeds", "seed_per_clip", "steps", "guidance"),
-    *("negative_prompt", "depth_strength", "track_strength", "control_start", "control_end"),
-    *("dtype", "quantize", "attention", "lora", "retries"),
-}
+_MAY_CHANGE = {"prompt", "prompts", "seeds", "lora", "retries", *FrameSettings.flags()}
 
 
 _ONLY_OF_THE_FILE = {"audio", "audio_start", "earlier_sound", "embed_metadata"}

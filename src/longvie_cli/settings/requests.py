@@ -27,7 +27,7 @@ from longvie_cli.settings.presets import (
     SizeSetting,
 )
 from longvie_cli.settings.prompts import Prompts, PromptText
-from longvie_cli.settings.sampling import DType, SamplingSettings, check_control_range
+from longvie_cli.settings.sampling import DType, SamplingSettings
 from longvie_cli.settings.tracking import Tracking
 from longvie_cli.timeline import MAX_SECONDS, ClipGeometry
 
@@ -186,7 +186,6 @@ class GenerateRequest(
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        check_control_range(self.control_start or 0.0, self.control_end)
         if self.audio == "source" and self.video is None:
             raise UsageError("--audio source: there is no --video to take the sound from.")
         if self.depth is not None and self.video is None:

@@ -11,6 +11,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    model_validator,
 )
 
 from longvie_cli.errors import UsageError
@@ -71,10 +72,21 @@ class FrameSettings(BaseModel):
     quantize: Quantize | None = None
     attention: Attention | Literal["auto"] | None = None
 
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        _check_control_range(self.control_start or 0.0, self.control_end)
+        return self
+
     def said(self) -> dict[str, Any]:
         """Return what is said, by the names that `Sampling` has for it."""
         names = FrameSettings.model_fields
         return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+    @classmethod
+    def flags(cls) -> dict[str, str]:
+        """Return the name of the flag of each of these fields, and after it the field's own."""
+        fields = FrameSettings.model_fields.items()
+        return {field.alias or name: name for name, field in fields}
 
 
 class SamplingSettings(FrameSettings):
@@ -126,6 +138,9 @@ class Sampling:
     attention: Attention = "native"
     loras: tuple[LoraFile, ...] = ()
 
+    def __post_init__(self) -> None:
+        _check_control_range(self.control_start, self.control_end)
+
     @classmethod
     def of(cls, preset: Preset, **chosen: Any) -> Self:
         """Return what a preset was trained with, on the CPU where nothing else is chosen."""
@@ -156,13 +171,18 @@ class Sampling:
         """What is read of the negative prompt: without guidance nothing."""
         return "" if self.guidance_scale == 1 else self.negative_prompt
 
+    @property
+    def placed(self) -> dict[str, Any]:
+        """What of it decides how long one evaluation of the model takes, as JSON values."""
+        names = ("dtype", "quantize", "attention", "offload")
+        return {name: getattr(self, name) for name in names}
+
     def deciding(self) -> dict[str, Any]:
         """Return what decides frames, as JSON values by the names of the flags; LoRA not."""
-        fields = FrameSettings.model_fields.items()
-        return {field.alias or name: getattr(self, name) for name, field in fields}
+        return {flag: getattr(self, name) for flag, name in FrameSettings.flags().items()}
 
 
-def check_control_range(start: float, end: float | None) -> None:
+def _check_control_range(start: float, end: float | None) -> None:
     """Raises UsageError where --control-start is not before --control-end."""
     if end is not None and start >= end:
         raise UsageError(f"--control-start {start:g}: it must be less than --control-end {end:g}.")

@@ -28,7 +28,7 @@ from longvie_cli.engine.memory import (
 )
 from longvie_cli.models.longvie import LongVieTransformer3DModel
 from longvie_cli.settings.presets import load_preset, preset_folder
-from longvie_cli.settings.sampling import Offload, Quantize
+from longvie_cli.settings.sampling import Offload, Quantize, Sampling
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,8 @@ def test_what_is_let_go_is_not_counted() -> None:
 
 
 def test_the_cpu_has_one_placement_and_one_memory() -> None:
-    plans = plans_of_preset(load_preset("tiny"), dtype="float32", quantize="none", on_cpu=True)
+    preset = load_preset("tiny")
+    plans = plans_of_preset(preset, Sampling.of(preset))
     assert list(plans) == ["none"]
     assert plans["none"].peak_device_bytes == 0
     assert plans["none"].peak_host_bytes > sum(weights(plans["none"]).values())

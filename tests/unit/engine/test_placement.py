@@ -194,33 +194,33 @@ def machine(device_gib: float, host_gib: float = 64) -> MachineMemory:
     [(79, "none"), (46, "model"), (23.6, "group"), (9, "group")],
 )
 def test_auto_takes_the_fastest_that_fits(free: float, expected: str) -> None:
-    chosen = choose_plan("auto", FULL, machine(free), device="cuda:0", others=lambda _: HALF)
+    chosen = choose_plan("auto", FULL, machine(free), device="cuda:0", others=lambda **_: HALF)
     assert chosen.offload == expected
 
 
 def test_a_small_card_is_told_which_flags_fit() -> None:
     with pytest.raises(UsageError) as caught:
-        choose_plan("none", FULL, machine(23.6), device="cuda:0", others=lambda _: HALF)
+        choose_plan("none", FULL, machine(23.6), device="cuda:0", others=lambda **_: HALF)
     assert caught.value.message == (
         "cuda:0 has 23.6 GiB free; --offload none needs about 44.1 GiB (estimated)."
     )
     assert caught.value.hint == "Pass --offload group, or --quantize int8 --offload model."
     assert caught.value.exit_code == 2
     with pytest.raises(UsageError, match=r"needs about 8\.6 GiB") as caught:
-        choose_plan("auto", FULL, machine(6), device="cuda:0", others=lambda _: HALF)
+        choose_plan("auto", FULL, machine(6), device="cuda:0", others=lambda **_: HALF)
     assert caught.value.hint.startswith("No placement of this preset fits")
 
 
 def test_the_machines_own_memory_counts_where_weights_wait_there() -> None:
-    chosen = choose_plan("none", FULL, machine(80, 16), device="cuda:0", others=lambda _: HALF)
+    chosen = choose_plan("none", FULL, machine(80, 16), device="cuda:0", others=lambda **_: HALF)
     assert chosen.offload == "none", "the files only pass through"
     with pytest.raises(UsageError, match=r"this machine has 16\.0 GiB free.*group needs about 20"):
-        choose_plan("group", FULL, machine(24, 16), device="cuda:0", others=lambda _: HALF)
+        choose_plan("group", FULL, machine(24, 16), device="cuda:0", others=lambda **_: HALF)
     on_cpu = MachineMemory(None, None, 8 * GIB, 8 * GIB)
     with pytest.raises(UsageError, match=r"this machine has 8\.0 GiB free"):
-        choose_plan("auto", {"none": FULL["none"]}, on_cpu, device="cpu", others=lambda _: {})
+        choose_plan("auto", {"none": FULL["none"]}, on_cpu, device="cpu", others=lambda **_: {})
     unknown = MachineMemory(None, None, None, None)
-    assert choose_plan("auto", FULL, unknown, device="cpu", others=lambda _: {}).offload == "none"
+    assert choose_plan("auto", FULL, unknown, device="cpu", others=lambda **_: {}).offload == "none"
 
 
 def test_this_machines_memory() -> None:
