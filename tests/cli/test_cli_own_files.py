@@ -10,7 +10,7 @@ import pytest
 
 from longvie_cli.controls.files import load_control_clips
 from longvie_cli.controls.written_files import HASHES_NAME, WrittenFiles
-from longvie_cli.disk.checksums import sealed_json
+from longvie_cli.disk.checksums import checksummed_json
 from longvie_cli.progress import SilentProgress
 from longvie_cli.settings.presets import load_preset
 
@@ -22,7 +22,7 @@ def test_a_list_of_hashes_reaches_no_file_outside_its_folder(tmp_path: Path, nam
     (tmp_path / "victim").write_text("mine")
     (tmp_path / "controls").mkdir()
     listed = {"files": {name.format(victim=tmp_path / "victim"): "00"}, "videos": {}}
-    (tmp_path / "controls" / HASHES_NAME).write_bytes(sealed_json(listed))
+    (tmp_path / "controls" / HASHES_NAME).write_bytes(checksummed_json(listed))
     files = WrittenFiles(tmp_path / "controls")
     assert files.damaged() == []
     files.remove_damaged(SilentProgress())

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from faults.trials import Ended, Judge, Longvie, Place, Tally
-from longvie_cli.disk.checksums import open_sealed_json, sealed_json
+from longvie_cli.disk.checksums import checksummed_json, read_checksummed_json
 from longvie_cli.disk.hashing import fingerprint
 
 HARMS = ("empty", "cut", "last byte", "flip", "flip", "gone", "folder", "link")
@@ -235,11 +235,11 @@ def test_run_json_is_edited_by_hand(forked, referee, tally, state, thorough) -> 
     for name, edit in EDITS.items():
         place = Place(damages.state.parent / "trial", damages.state)
         run = place.work / "out.longvie"
-        values = open_sealed_json((run / "run.json").read_bytes())
+        values = read_checksummed_json((run / "run.json").read_bytes())
         edit(values)
         if thorough:
             for file in ("run.json", "run.copy.json"):
-                (run / file).write_bytes(sealed_json(values))
+                (run / file).write_bytes(checksummed_json(values))
         else:
             stored = json.loads((run / "run.json").read_bytes())
             (run / "run.json").write_text(json.dumps(stored | values))
@@ -259,11 +259,11 @@ def test_the_seed_of_a_run_cannot_be_edited(forked, referee, tally, state) -> No
     judge = referee("flight")
     place = Place(state("flight", FIRST_CLIP).parent / "trial", state("flight", FIRST_CLIP))
     run = place.work / "out.longvie"
-    values = open_sealed_json((run / "run.json").read_bytes())
+    values = read_checksummed_json((run / "run.json").read_bytes())
     values["settings"]["seed"] = values["request"]["seed"] = 12
     values["settings"]["flight"] = values["seed"] = 12
     for file in ("run.json", "run.copy.json"):
-        (run / file).write_bytes(sealed_json(values))
+        (run / file).write_bytes(checksummed_json(values))
     ended = forked.run(place, RESUME)
     assert ended.code == 4 and "by hand" in ended.err
     assert values["fingerprint"] != fingerprint(values["settings"])

@@ -65,7 +65,7 @@ from longvie_cli.settings.prompts import (
     read_prompt_file,
     seed_of_clip,
 )
-from longvie_cli.settings.recorded import files_of, recalled, recorded
+from longvie_cli.settings.request_json import files_of, request_json, request_of_json
 from longvie_cli.settings.requests import ExtendRequest, GenerateRequest, RunRequest
 from longvie_cli.settings.resolve import COMMANDS, resolve
 from longvie_cli.sources.depth_choice import DepthChoice
@@ -231,7 +231,7 @@ _MANIFEST = stored_manifest(
         Redo(clip=1, prompt="hills", seed=4),
     ),
     settings=_RUN_SETTINGS,
-    request=recorded(_REQUEST),
+    request=request_json(_REQUEST),
     inputs=RunInputs(
         source="/videos/ref.mp4",
         source_kind="video",
@@ -332,7 +332,7 @@ def _prompts(folder: Path, data: bytes) -> None:
     assert prompt_of_clip(prompts, 0) == prompts[0].text
     seed_of_clip(prompts, 3)
     check_clips_fit(prompts, 50, "prompts.txt")
-    json.dumps([recorded(prompt) for prompt in prompts], ensure_ascii=False).encode()
+    json.dumps([request_json(prompt) for prompt in prompts], ensure_ascii=False).encode()
 
 
 def _camera_words(folder: Path, data: bytes) -> None:
@@ -368,12 +368,12 @@ def _manifest(folder: Path, data: bytes) -> None:
     run = Run(RunFolder(folder), manifest)
     output_of(run)
     run.clips()
-    DepthChoice.recalled(manifest.inputs.depth)
+    DepthChoice.of_stored(manifest.inputs.depth)
     write_manifest(folder / "again.json", manifest)
     assert read_manifest(folder / "again.json") == manifest
-    request = recalled(manifest.command, manifest.request, run.folder.run_json)
+    request = request_of_json(manifest.command, manifest.request, run.folder.run_json)
     files_of(manifest.request)
-    recorded(request)
+    request_json(request)
 
 
 def _record(folder: Path, data: bytes) -> None:
@@ -417,7 +417,7 @@ def _go_on(earlier: Earlier) -> None:
     preset = preset_of(request, earlier)
     asked = completed(request, earlier, preset)
     sampling = sampling_of(request, earlier, preset, SilentProgress())
-    recorded(asked)
+    request_json(asked)
     earlier.last_greys(preset)
     fit = earlier.settings.fit or preset.fit
     start = Start("end of out.mp4")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from longvie_cli.disk.checksums import open_sealed_json
+from longvie_cli.disk.checksums import read_checksummed_json
 from longvie_cli.disk.hashing import fingerprint
 from longvie_cli.errors import OutputConflictError
 from longvie_cli.run_folder.manifest import (
@@ -100,7 +100,7 @@ def test_what_a_later_version_adds_is_read_past_and_kept(tmp_path, manifest, rec
         known = type(stored).model_fields
         assert all(getattr(found, name) == getattr(stored, name) for name in known)
         write(path, found)
-        assert open_sealed_json(path.read_bytes()) == later
+        assert read_checksummed_json(path.read_bytes()) == later
 
 
 @quick

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from delivered import QUICK, contents, frames_of
-from longvie_cli.disk.checksums import open_sealed_json, sealed_json
+from longvie_cli.disk.checksums import checksummed_json, read_checksummed_json
 
 CLIPS = ("--clips", "2", *QUICK)
 
@@ -63,10 +63,10 @@ def test_a_record_edited_to_fit_is_still_not_of_this_run(longvie, tmp_path: Path
     ours = json.loads((tmp_path / "a.longvie" / "clips" / "0001.json").read_bytes())
     _copy_clip(tmp_path, "b.longvie", "a.longvie")
     path = tmp_path / "a.longvie" / "clips" / "0001.json"
-    record = open_sealed_json(path.read_bytes())
+    record = read_checksummed_json(path.read_bytes())
     # Everything but the hashes of the files: the chain of tails still says it.
     record |= {key: ours[key] for key in ("run_id", "seed", "prompt")}
-    path.write_bytes(sealed_json(record))
+    path.write_bytes(checksummed_json(record))
     (tmp_path / "a.longvie" / "delivery.json").unlink()
     outcome = longvie(*command, "--overwrite")
     assert outcome.code == 0, outcome.err

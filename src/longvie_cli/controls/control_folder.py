@@ -44,7 +44,7 @@ from longvie_cli.controls.normalization import DepthRange, PercentileSketch
 from longvie_cli.controls.rendering import render_track_clip, track_grid
 from longvie_cli.controls.tracks import PointTracks
 from longvie_cli.controls.written_files import WrittenFiles
-from longvie_cli.disk.checksums import sealed_json
+from longvie_cli.disk.checksums import checksummed_json
 from longvie_cli.disk.durable import make_folder, storage_error, write_atomic
 from longvie_cli.errors import ControlError, OutputConflictError
 from longvie_cli.media.frames import png_bytes
@@ -300,7 +300,7 @@ class _FolderMaker:
         if self._layout.cuts:
             plan = plan_clips(self._layout.geometry, store.num_frames, cuts=self._layout.cuts)
             record["clips"] = [[spec.first_frame, _end(spec)] for spec in plan]
-        write_atomic(self._folder / NORMALIZATION_NAME, sealed_json(record))
+        write_atomic(self._folder / NORMALIZATION_NAME, checksummed_json(record))
         return depth_range, store.num_frames
 
     def _fill(self, store: DepthStore, sketch: PercentileSketch) -> None:

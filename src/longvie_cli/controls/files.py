@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from longvie_cli.controls.written_files import WrittenFiles
-from longvie_cli.disk.checksums import open_sealed_json
+from longvie_cli.disk.checksums import read_checksummed_json
 from longvie_cli.disk.containment import is_inside
 from longvie_cli.disk.documents import MAX_JSON_BYTES, briefly, parse_json, read_document
 from longvie_cli.disk.durable import write_atomic
@@ -466,7 +466,7 @@ def read_normalization(path: Path) -> dict[str, Any]:
         ControlError: It cannot be read, or holds no JSON object.
     """
     try:
-        return open_sealed_json(read_document(path, MAX_JSON_BYTES))
+        return read_checksummed_json(read_document(path, MAX_JSON_BYTES))
     except OSError as error:
         raise ControlError(f"{path}: it cannot be read: {error.strerror}.") from error
     except ValueError as error:

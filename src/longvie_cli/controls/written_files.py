@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from longvie_cli.disk.checksums import open_sealed_json, sealed_json
+from longvie_cli.disk.checksums import checksummed_json, read_checksummed_json
 from longvie_cli.disk.durable import is_passing, storage_error, write_atomic
 from longvie_cli.disk.hashing import hash_file
 from longvie_cli.errors import OutputConflictError
@@ -39,7 +39,7 @@ class WrittenFiles:
         self._hashes: dict[str, str] = {}
         self._videos: dict[str, SourceVideo] = {}
         try:
-            listed = open_sealed_json(self._path.read_bytes())
+            listed = read_checksummed_json(self._path.read_bytes())
             names = {*listed["files"], *listed["videos"]}
             if any(name in ("", ".", "..") or Path(name).name != name for name in names):
                 raise ValueError("it names files outside the folder")
@@ -135,7 +135,7 @@ class WrittenFiles:
                 name: [video.num_frames, video.height, video.width, round(video.fps)]
                 for name, video in self._videos.items()
             }
-            write_atomic(self._path, sealed_json({"files": self._hashes, "videos": shapes}))
+            write_atomic(self._path, checksummed_json({"files": self._hashes, "videos": shapes}))
 
 
 def _video(path: Path, shape: Sequence[object]) -> SourceVideo:

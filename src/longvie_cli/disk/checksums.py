@@ -17,13 +17,13 @@ _DIGEST_BYTES = 16
 _BLOCK_BYTES = 1 << 20
 
 
-def sealed_json(values: Mapping[str, Any]) -> bytes:
+def checksummed_json(values: Mapping[str, Any]) -> bytes:
     """Return an object as a JSON file with a checksum of all else in it."""
     whole = {**values, _KEY: _checksum(values)}
     return (json.dumps(whole, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def open_sealed_json(data: bytes) -> dict[str, Any]:
+def read_checksummed_json(data: bytes) -> dict[str, Any]:
     """Return the object in a JSON file, without the checksum.
 
     A file without one was written by hand, and is taken as it is.

@@ -27,7 +27,7 @@ from longvie_cli.settings.prompts import (
     prompt_of_clip,
     seed_of_clip,
 )
-from longvie_cli.settings.recorded import files_of, recorded
+from longvie_cli.settings.request_json import files_of, request_json
 from longvie_cli.settings.sampling import (
     FrameSettings,
     LoraFile,
@@ -154,7 +154,7 @@ def _prompt(choice: Choice) -> str | None:
 
 
 def _inputs(choice: Choice) -> tuple[Input, ...]:
-    named = files_of(recorded(choice.request))
+    named = files_of(request_json(choice.request))
     implied = [*choice.source.files(), *choice.inputs]
     implied += [("LoRA", lora.path) for lora in choice.sampling.loras]
     if choice.sound is not None:

@@ -13,7 +13,7 @@ from longvie_cli.hub.installed import weight_hashes
 from longvie_cli.planning.job import Choice, Job
 from longvie_cli.run_folder.manifest import RunInputs, RunManifest
 from longvie_cli.settings.presets import Preset, preset_folder
-from longvie_cli.settings.recorded import recorded
+from longvie_cli.settings.request_json import request_json
 from longvie_cli.settings.sampling import Sampling
 from longvie_cli.timeline import ClipSpec
 from longvie_cli.version import __version__
@@ -90,14 +90,14 @@ def new_manifest(job: Job) -> RunManifest:
         command=job.command,
         settings=dict(job.settings),
         fingerprint=fingerprint(job.settings),
-        request=recorded(job.delivery),
+        request=request_json(job.delivery),
         asked=job.asked,
         inputs=RunInputs(
             source=None if source.location is None else str(source.location.absolute()),
             source_kind=source.kind,
             weights=None if job.preset.weights is None else str(job.preset.weights.absolute()),
             lora_paths=tuple(str(lora.path.absolute()) for lora in job.sampling.loras),
-            depth=None if source.depth_choice is None else source.depth_choice.recorded(),
+            depth=None if source.depth_choice is None else source.depth_choice.stored(),
             states={str(path.absolute()): input_state(path) for _, path in job.inputs},
         ),
         plan=job.specs,

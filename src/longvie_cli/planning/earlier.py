@@ -29,7 +29,7 @@ from longvie_cli.settings.presets import (
     TrackGrid,
     parse_size,
 )
-from longvie_cli.settings.recorded import RunRequests, recalled
+from longvie_cli.settings.request_json import RunRequests, request_of_json
 from longvie_cli.settings.requests import ExtendRequest
 from longvie_cli.settings.sampling import LoraFile
 from longvie_cli.settings.tracking import parse_track_grid
@@ -109,7 +109,7 @@ class Earlier:
         if self.run is None:
             return None
         manifest = self.run.manifest
-        return recalled(manifest.command, manifest.request, self.run.folder.run_json)
+        return request_of_json(manifest.command, manifest.request, self.run.folder.run_json)
 
     @property
     def source_path(self) -> Path | None:
@@ -128,7 +128,7 @@ class Earlier:
         """Where the depth of its source came from."""
         if self.run is None:
             return DepthChoice()
-        return DepthChoice.recalled(self.run.manifest.inputs.depth)
+        return DepthChoice.of_stored(self.run.manifest.inputs.depth)
 
     @cached_property
     def tail(self) -> Path | None:

@@ -24,7 +24,7 @@ from longvie_cli.planning.rest_of_source import source_to_go_on_with
 from longvie_cli.progress import Progress
 from longvie_cli.run_folder.tails import load_tail
 from longvie_cli.settings.presets import Fit, Preset, load_preset, with_size
-from longvie_cli.settings.recorded import recorded
+from longvie_cli.settings.request_json import request_json
 from longvie_cli.settings.requests import ExtendRequest
 from longvie_cli.settings.sampling import Sampling
 from longvie_cli.sources.source import Source, with_track_grid
@@ -62,7 +62,7 @@ def decide(request: ExtendRequest, progress: Progress, *, to_run: bool = False) 
     choice = Choice(
         command="extend",
         request=asked.model_copy(update={"audio": audio}),
-        asked=fingerprint(recorded(request)),
+        asked=fingerprint(request_json(request)),
         preset=preset,
         sampling=sampling,
         source=source,

@@ -19,7 +19,7 @@ from longvie_cli.planning.decide import (
 from longvie_cli.planning.job import AddedSound, Choice, Job, Start
 from longvie_cli.progress import Progress
 from longvie_cli.settings.presets import Fit, Preset, load_preset, with_size
-from longvie_cli.settings.recorded import recorded
+from longvie_cli.settings.request_json import request_json
 from longvie_cli.settings.requests import GenerateRequest
 from longvie_cli.sources.choose import made_source, usual_fit
 from longvie_cli.sources.folder import FolderSource
@@ -62,7 +62,7 @@ def decide(request: GenerateRequest, progress: Progress, *, to_run: bool = False
     choice = Choice(
         command="generate",
         request=request,
-        asked=fingerprint(recorded(request)),
+        asked=fingerprint(request_json(request)),
         preset=preset,
         sampling=sampling,
         source=source,

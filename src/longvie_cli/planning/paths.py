@@ -14,7 +14,7 @@ from longvie_cli.disk.durable import part_path
 from longvie_cli.errors import MediaError, OutputConflictError, UsageError
 from longvie_cli.media.metadata import read_settings
 from longvie_cli.run_folder.layout import RunFolder
-from longvie_cli.settings.recorded import files_of, recorded
+from longvie_cli.settings.request_json import files_of, request_json
 from longvie_cli.settings.requests import (
     Delivery,
     ExtendRequest,
@@ -33,7 +33,7 @@ def check_places(request: GenerateRequest | ExtendRequest) -> None:
         UsageError: As `check_output_path`, or --live is no file that can be.
         OutputConflictError: As `check_inputs_stay`, or something else lies at --live.
     """
-    inputs = files_of(recorded(request))
+    inputs = files_of(request_json(request))
     check_output_path(request.output, [path for _, path in inputs], run_dir=request.run_dir)
     check_name(request.run_dir)
     check_inputs_stay(inputs, RunFolder.of(request.output, request.run_dir))
@@ -42,7 +42,7 @@ def check_places(request: GenerateRequest | ExtendRequest) -> None:
 
 def input_files(request: BaseModel) -> list[Path]:
     """Return everything a request reads."""
-    return [path for _, path in files_of(recorded(request))]
+    return [path for _, path in files_of(request_json(request))]
 
 
 def check_inputs_stay(inputs: Iterable[Input], folder: RunFolder) -> None:
@@ -74,7 +74,7 @@ def check_control_folder(request: ExtractControlsRequest) -> None:
     if output.exists() and not output.is_dir():
         raise UsageError(f"-o {output}: this is a file; the controls need a folder.")
     _check_no_run_has(output)
-    for flag, path in files_of(recorded(request)):
+    for flag, path in files_of(request_json(request)):
         if is_control_name(path.name) and _is_same(path.parent, output):
             raise OutputConflictError(
                 f"{path} ({flag}): it lies in the folder of -o, under a name that the new controls "

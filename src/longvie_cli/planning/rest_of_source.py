@@ -281,5 +281,5 @@ class _Finding:
             raise UsageError(f"--depth: there is no video that it is the depth of ({source.name}).")
         estimated = isinstance(source, CameraSource) and source.has_picture
         names = ["tracker", "depth_smoothing", *([] if estimated else ["depth_model"])]
-        if idle := [name for name in names if getattr(asked, name) is not None]:
-            self._notes.append(f"{flags_of(idle)}: nothing to do, it goes on with {source.name}.")
+        if unused := [name for name in names if getattr(asked, name) is not None]:
+            self._notes.append(f"{flags_of(unused)}: nothing to do, it goes on with {source.name}.")

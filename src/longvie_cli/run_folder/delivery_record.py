@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from longvie_cli.disk.checksums import open_sealed_json, sealed_json
+from longvie_cli.disk.checksums import checksummed_json, read_checksummed_json
 from longvie_cli.disk.documents import MAX_JSON_BYTES, first_reason_of, read_document
 from longvie_cli.disk.durable import write_atomic
 from longvie_cli.errors import OutputConflictError
@@ -47,7 +47,7 @@ def write_delivery(folder: RunFolder, record: DeliveryRecord) -> None:
         ResumableError: The disk is full.
         OutputConflictError: The folder cannot be written.
     """
-    write_atomic(folder.delivery, sealed_json(record.model_dump(mode="json")))
+    write_atomic(folder.delivery, checksummed_json(record.model_dump(mode="json")))
 
 
 def read_delivery(folder: RunFolder) -> DeliveryRecord | None:
@@ -59,7 +59,7 @@ def read_delivery(folder: RunFolder) -> DeliveryRecord | None:
     if not folder.delivery.is_file():
         return None
     try:
-        values = open_sealed_json(read_document(folder.delivery, MAX_JSON_BYTES))
+        values = read_checksummed_json(read_document(folder.delivery, MAX_JSON_BYTES))
         about = values.pop("about")
         if not isinstance(about, dict):
             raise ValueError("about: no object")

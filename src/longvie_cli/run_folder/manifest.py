@@ -9,7 +9,7 @@ from typing import Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from longvie_cli.disk.checksums import open_sealed_json, sealed_json
+from longvie_cli.disk.checksums import checksummed_json, read_checksummed_json
 from longvie_cli.disk.documents import MAX_JSON_BYTES, first_reason_of, read_document
 from longvie_cli.disk.durable import is_passing, storage_error, write_atomic
 from longvie_cli.errors import OutputConflictError
@@ -324,7 +324,7 @@ def _read(path: Path, kind: type[_Stored]) -> _Stored:
     except ValueError as reason:
         raise _damaged(path, str(reason)) from reason
     try:
-        values = open_sealed_json(data)
+        values = read_checksummed_json(data)
         version = values.get("schema_version", SCHEMA_VERSION)
         if isinstance(version, int) and version > SCHEMA_VERSION:
             raise OutputConflictError(
@@ -346,7 +346,7 @@ def _damaged(path: Path, why: str) -> DamagedRecordError:
 
 
 def _json_bytes(stored: BaseModel) -> bytes:
-    return sealed_json(stored.model_dump(mode="json"))
+    return checksummed_json(stored.model_dump(mode="json"))
 
 
 def _short(value: object) -> str:

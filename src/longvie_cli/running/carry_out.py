@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from longvie_cli.disk.checksums import open_sealed_json, sealed_json
+from longvie_cli.disk.checksums import checksummed_json, read_checksummed_json
 from longvie_cli.disk.durable import is_passing, storage_error, write_atomic
 from longvie_cli.disk.hashing import hash_file
 from longvie_cli.media.reader import read_frames
@@ -86,13 +86,13 @@ def _encode_earlier_video(job: Job, run: Run, progress: Progress) -> None:
             progress.advance("earlier video")
         progress.finish("earlier video")
     record = {"run_id": run.manifest.run_id, "video_hash": hash_file(folder.earlier_video)}
-    write_atomic(folder.earlier_record, sealed_json(record))
+    write_atomic(folder.earlier_record, checksummed_json(record))
 
 
 def _is_as_recorded(run: Run) -> bool:
     folder = run.folder
     try:
-        record = open_sealed_json(folder.earlier_record.read_bytes())
+        record = read_checksummed_json(folder.earlier_record.read_bytes())
         found = {"run_id": run.manifest.run_id, "video_hash": hash_file(folder.earlier_video)}
         return record == found
     except OSError as reason:

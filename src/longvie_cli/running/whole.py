@@ -22,7 +22,7 @@ from longvie_cli.running.changes import redos_of_request
 from longvie_cli.running.delivery import finished_run
 from longvie_cli.running.dry_run import describe
 from longvie_cli.settings.presets import load_preset
-from longvie_cli.settings.recorded import recorded
+from longvie_cli.settings.request_json import request_json
 from longvie_cli.settings.requests import ExtendRequest, GenerateRequest
 
 _Asked = TypeVar("_Asked", GenerateRequest, ExtendRequest)
@@ -83,7 +83,7 @@ def _finished_before(
             return None
         run = Run.read(folder)
         manifest = run.manifest
-        if manifest.asked != fingerprint(recorded(request)) or redos_of_request(run.redos):
+        if manifest.asked != fingerprint(request_json(request)) or redos_of_request(run.redos):
             return None
         states = manifest.inputs.states.items()
         if any(input_state(Path(path)) != state for path, state in states):

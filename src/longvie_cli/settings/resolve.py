@@ -26,7 +26,6 @@ from longvie_cli.disk.documents import (
     read_document,
 )
 from longvie_cli.errors import LongVieError, SettingsError, UsageError
-from longvie_cli.settings.idle import idle_settings
 from longvie_cli.settings.presets import preset_folder
 from longvie_cli.settings.prompts import read_prompt_file
 from longvie_cli.settings.requests import (
@@ -44,6 +43,7 @@ from longvie_cli.settings.requests import (
 )
 from longvie_cli.settings.sampling import NO_LORA
 from longvie_cli.settings.tracking import tracker_placed
+from longvie_cli.settings.without_effect import settings_without_effect
 
 COMMANDS: dict[str, type[Request]] = {
     "extract-controls": ExtractControlsRequest,
@@ -150,7 +150,7 @@ def resolve(
         values["prompts"] = read_prompt_file(Path(prompt_file))
     _check_preset(values, origins)
     request = _build(model, values, origins)
-    for key, reason in idle_settings(request).items():
+    for key, reason in settings_without_effect(request).items():
         # In a file or variable it may be meant for other commands.
         if key in origins and origins[key].origin == "--":
             raise origins[key].error(key, f"it would do nothing: {reason}.")

@@ -70,14 +70,14 @@ class DepthChoice:
         )
 
     @classmethod
-    def recalled(cls, stored: StoredDepth | None) -> DepthChoice:
-        """Return the choice that `recorded` wrote down; the default where nothing is."""
+    def of_stored(cls, stored: StoredDepth | None) -> DepthChoice:
+        """Return the choice that `stored` returned; the default where nothing is."""
         if stored is None:
             return cls()
         video = None if stored.video is None else Path(stored.video)
         return cls(stored.model, stored.smoothing, video, stored.polarity)
 
-    def recorded(self) -> StoredDepth:
+    def stored(self) -> StoredDepth:
         """Return the choice for the run folder, paths absolute."""
         folder = self._model_folder
         return StoredDepth(

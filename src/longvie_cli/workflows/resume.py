@@ -22,7 +22,7 @@ from longvie_cli.running.carry_out import carry_out
 from longvie_cli.running.changes import Change, redone
 from longvie_cli.running.delivery import finished_run
 from longvie_cli.running.opening import check_request
-from longvie_cli.settings.recorded import RunRequests, files_of, recalled
+from longvie_cli.settings.request_json import RunRequests, files_of, request_of_json
 from longvie_cli.settings.requests import GenerateRequest, RedoRequest, RunRequest
 
 # Which flag's file a deciding setting with a hash in it speaks of.
@@ -94,7 +94,7 @@ def _job(run: Run, progress: Progress) -> Job:
     stored = manifest.request
     _refuse_a_copy(folder, stored)
     again = command_line(["longvie", "resume", folder.root])
-    request = recalled(manifest.command, stored, folder.run_json)
+    request = request_of_json(manifest.command, stored, folder.run_json)
     for flag, path in files_of(stored):
         if not path.exists():
             raise InputError(

@@ -29,7 +29,7 @@ class _Source:
     has_picture: bool
 
 
-def idle_settings(request: Request) -> dict[str, str]:
+def settings_without_effect(request: Request) -> dict[str, str]:
     """Return the settings that do nothing beside the others, with the reason, by key.
 
     Whether they were given or are defaults is not looked at.
@@ -37,23 +37,23 @@ def idle_settings(request: Request) -> dict[str, str]:
     if not isinstance(request, GenerateRequest | ExtendRequest | ExtractControlsRequest):
         return {}
     source = _source(request)
-    idle = _found_in_pictures(source)
+    unused = _found_in_pictures(source)
     if request.depth is None and source.kind != "earlier":
-        idle["depth_polarity"] = "there is no --depth"
+        unused["depth_polarity"] = "there is no --depth"
     if source.kind != "camera" or not source.has_picture:
-        idle["fov"] = "no --camera goes through a picture"
+        unused["fov"] = "no --camera goes through a picture"
     if source.kind in ("camera", "flight"):
-        idle["at_cut"] = "only a video, or controls of one, can have cuts"
+        unused["at_cut"] = "only a video, or controls of one, can have cuts"
     if isinstance(request, ExtractControlsRequest):
-        return idle | _of_extraction(source)
+        return unused | _of_extraction(source)
     if _guidance(request) == 1:
-        idle["negative_prompt"] = "with --guidance 1 nothing is pushed away from"
+        unused["negative_prompt"] = "with --guidance 1 nothing is pushed away from"
     if isinstance(request, GenerateRequest):
-        return idle | _of_first_frame(request, source)
+        return unused | _of_first_frame(request, source)
     if request.at_cut in ("refuse", "ignore"):
         reason = f"with --at-cut {request.at_cut} no scene begins anew"
-        idle |= dict.fromkeys(("first_frame", "first_frame_model"), reason)
-    return idle
+        unused |= dict.fromkeys(("first_frame", "first_frame_model"), reason)
+    return unused
 
 
 def _guidance(request: GenerateRequest | ExtendRequest) -> float | None:
@@ -78,10 +78,10 @@ def _found_in_pictures(source: _Source) -> dict[str, str]:
     if source.kind not in ("camera", "flight"):
         return {}
     reason = "depth and tracks are rendered along the path, not found in pictures"
-    idle = dict.fromkeys(_FOUND_IN_PICTURES, reason)
+    unused = dict.fromkeys(_FOUND_IN_PICTURES, reason)
     if source.kind == "camera" and source.has_picture:
-        del idle["depth_model"]
-    return idle
+        del unused["depth_model"]
+    return unused
 
 
 def _of_extraction(source: _Source) -> dict[str, str]:
@@ -91,13 +91,13 @@ def _of_extraction(source: _Source) -> dict[str, str]:
 
 
 def _of_first_frame(request: GenerateRequest, source: _Source) -> dict[str, str]:
-    idle: dict[str, str] = {}
+    unused: dict[str, str] = {}
     if source.kind in ("camera", "flight") and request.image is None:
-        idle["fit"] = "there is no picture to bring to size"
+        unused["fit"] = "there is no picture to bring to size"
     if request.image is not None:
-        idle["first_frame_model"] = "--image is the first frame"
+        unused["first_frame_model"] = "--image is the first frame"
     elif request.first_frame == "video" or (
         request.first_frame is None and source.kind in ("video", "controls")
     ):
-        idle["first_frame_model"] = "the first frame is the source's; pass --first-frame prompt"
-    return idle
+        unused["first_frame_model"] = "the first frame is the source's; pass --first-frame prompt"
+    return unused

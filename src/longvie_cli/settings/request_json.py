@@ -23,7 +23,7 @@ _KINDS: dict[str, type[GenerateRequest] | type[ExtendRequest]] = {
 }
 
 
-def recorded(request: BaseModel) -> dict[str, Any]:
+def request_json(request: BaseModel) -> dict[str, Any]:
     """Return every field of a request as JSON values, all paths absolute."""
     values = {name: getattr(request, name) for name in type(request).model_fields}
     stored = {name: _json(value) for name, value in values.items() if name not in _OF_ONE_CALL}
@@ -35,7 +35,7 @@ def recorded(request: BaseModel) -> dict[str, Any]:
     return stored
 
 
-def recalled(command: str, stored: Mapping[str, Any], where: Path) -> RunRequests:
+def request_of_json(command: str, stored: Mapping[str, Any], where: Path) -> RunRequests:
     """Return the request that `recorded` wrote down.
 
     Args:

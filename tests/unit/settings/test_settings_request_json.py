@@ -9,7 +9,7 @@ import pytest
 
 from longvie_cli.errors import OutputConflictError
 from longvie_cli.settings.prompts import ClipPrompt, TimedPrompt
-from longvie_cli.settings.recorded import files_of, recalled, recorded
+from longvie_cli.settings.request_json import files_of, request_json, request_of_json
 from longvie_cli.settings.requests import ExtendRequest, GenerateRequest
 
 COMMON = {"output": "out.mp4", "steps": 3, "guidance": 1.5}
@@ -28,9 +28,9 @@ GENERATED = [
 def test_a_generate_request_comes_back(tmp_path, monkeypatch, fields) -> None:
     monkeypatch.chdir(tmp_path)
     request = GenerateRequest.model_validate({**COMMON, **fields})
-    stored = json.loads(json.dumps(recorded(request)))
-    back = recalled("generate", stored, tmp_path / "run.json")
-    assert recorded(back) == stored
+    stored = json.loads(json.dumps(request_json(request)))
+    back = request_of_json("generate", stored, tmp_path / "run.json")
+    assert request_json(back) == stored
     assert (back.prompts, back.camera, back.track_grid) == (
         *(request.prompts, request.camera, request.track_grid),
     )
@@ -47,8 +47,8 @@ def test_a_generate_request_comes_back(tmp_path, monkeypatch, fields) -> None:
 
 def test_what_extend_leaves_open_stays_open(tmp_path) -> None:
     request = ExtendRequest(output=Path("out.mp4"), previous=Path("a.mp4"), from_clip=3)
-    stored = json.loads(json.dumps(recorded(request)))
-    back = recalled("extend", stored, tmp_path / "run.json")
+    stored = json.loads(json.dumps(request_json(request)))
+    back = request_of_json("extend", stored, tmp_path / "run.json")
     assert isinstance(back, ExtendRequest)
     assert (back.lora, back.seed, back.from_clip) == (None, None, None)
 
@@ -56,4 +56,4 @@ def test_what_extend_leaves_open_stays_open(tmp_path) -> None:
 def test_a_setting_of_a_newer_version_is_refused(tmp_path) -> None:
     request = GenerateRequest.model_validate({**COMMON, "prompt": "x"})
     with pytest.raises(OutputConflictError, match="newer longvie"):
-        recalled("generate", recorded(request) | {"later": 1}, tmp_path / "run.json")
+        request_of_json("generate", request_json(request) | {"later": 1}, tmp_path / "run.json")
