@@ -225,6 +225,12 @@ def test_the_first_frame_can_come_from_an_image_model(
     # An untrained image model paints noise; the video model's own first frames are smooth.
     assert np.abs(np.diff(picture.astype(int), axis=1)).mean() > 10
 
+    # Its tokenizer knows letters only, and reads 77 of them.
+    long = ("-p", " ".join(["snow"] * 70 + ["peaks"] * 9), "--dry-run", "--json")
+    said = longvie(*common, *chosen, *long, "-o", "long.mp4").fields["warnings"]
+    assert any(line.startswith("--first-frame-model image-model: the prompt has") for line in said)
+    assert not any("image-model" in line for line in outcome.err.splitlines())
+
     missing = longvie(*common, *chosen[:3], tmp_path / "nothing", "-o", "other.mp4")
     assert missing.code == 3
     assert "no pipeline in diffusers layout" in missing.err

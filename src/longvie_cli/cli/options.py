@@ -245,8 +245,8 @@ class Cuts:
         Literal["refuse", "restart", "ignore"] | None,
         f.flag(
             f.INPUT,
-            "Where the source cuts to another scene: refuse (default), restart with the new scene, "
-            "or ignore the cut.",
+            "Where the source cuts, dissolves or fades to another scene: refuse (default), restart "
+            "with the new scene, or ignore it.",
         ),
     ]
 

@@ -110,7 +110,7 @@ def _depth_anything(
 
 # The commits were not read from the hub itself: each is quoted, for this very repository, by at
 # least three unrelated public projects. The hub refuses a commit that a repository does not have.
-# No commit of Vchitect/LongVie2 could be found, nor its licence: see docs/design.md.
+# No commit of Vchitect/LongVie2 could be found, nor its licence: see docs/decisions.md.
 REGISTRY = (
     ModelEntry(
         name="wan2.1-i2v-14b-480p",

@@ -83,7 +83,7 @@ def require_peft() -> None:
     """Raises MissingResourceError where peft, which only LoRA needs, is not installed."""
     if importlib.util.find_spec("peft") is None:
         raise MissingResourceError(
-            "--lora: the package peft is missing.", hint="pip install 'longvie[lora]'"
+            "--lora: the package peft is missing.", hint="pip install 'peft>=0.17'"
         )
 
 

@@ -18,6 +18,8 @@ from longvie_cli.settings.presets import Preset, preset_folder
 _BYTES_A_TOKEN = 4
 # The end of the text, and what some tokenizers put before it.
 _ADDED_TOKENS = 2
+# Tokenizers without a limit of their own name a number far beyond this.
+_MOST_TOKENS = 1 << 20
 # Of the end of what is kept.
 _SHOWN_CHARACTERS = 40
 
@@ -82,6 +84,27 @@ def cut_by(tokenizer: Any, text: str, limit: int) -> CutPrompt | None:
         return None
     read = tokenizer(text, truncation=True, max_length=limit).input_ids
     return CutPrompt(num_tokens, len(read), tokenizer.decode(read, skip_special_tokens=True))
+
+
+def cut_by_image_model(prompt: str, folder: Path) -> CutPrompt | None:
+    """Return what is read of a prompt by a text-to-image pipeline, None where it reads all of it.
+
+    Of its text encoders the one that reads most counts.
+
+    Args:
+        prompt: Text, which such pipelines read as it is.
+        folder: Where the pipeline lies, in diffusers layout.
+    """
+    cuts = []
+    for part in sorted(folder.glob("tokenizer*")):
+        tokenizer = _tokenizer_in(part)
+        if tokenizer is None or not 0 < tokenizer.model_max_length <= _MOST_TOKENS:
+            continue
+        cut = cut_by(tokenizer, prompt, tokenizer.model_max_length)
+        if cut is None:
+            return None
+        cuts.append(cut)
+    return max(cuts, key=lambda cut: len(cut.kept), default=None)
 
 
 def _cut_bytes(text: str, limit: int) -> CutPrompt | None:

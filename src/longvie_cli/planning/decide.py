@@ -12,7 +12,12 @@ from longvie_cli.planning.deciding import deciding_settings
 from longvie_cli.planning.job import Choice, Job, Start
 from longvie_cli.planning.length import frames_to_make
 from longvie_cli.planning.paths import Input, check_inputs_stay
-from longvie_cli.planning.prompt_notes import clip_seconds, prompts_in_words, say_of_prompts
+from longvie_cli.planning.prompt_notes import (
+    clip_seconds,
+    prompts_in_words,
+    say_of_first_pictures,
+    say_of_prompts,
+)
 from longvie_cli.progress import Progress
 from longvie_cli.run_folder.layout import RunFolder
 from longvie_cli.settings.presets import Preset
@@ -88,6 +93,9 @@ def decided_job(choice: Choice, progress: Progress, *, to_run: bool) -> Job:
         given=request.prompts,
         negative_prompt=choice.sampling.negative_prompt_read,
     )
+    if start.image_model is not None:
+        pictured = [prompts[spec.index] for spec in specs if start.is_made_for(spec)]
+        say_of_first_pictures(progress, start.image_model, pictured)
     seeds = clip_seeds(specs, choice.sampling, request.prompts)
     check_scene_pictures(specs, source, start)
     inputs = _inputs(choice)

@@ -42,6 +42,12 @@ class Start:
     image_model: Path | None = None
     scenes_label: str | None = None
 
+    def is_made_for(self, spec: ClipSpec) -> bool:
+        """Return whether a clip begins with a picture that has to be made from its prompt."""
+        if spec.starts_scene:
+            return self.scenes_label is not None
+        return spec.index == 0 and self.image is None and self.history is None
+
 
 @dataclass(frozen=True)
 class EarlierVideo:

@@ -6,9 +6,10 @@ import itertools
 import re
 import unicodedata
 from collections.abc import Sequence
+from pathlib import Path
 
 from longvie_cli.disk.documents import one_line
-from longvie_cli.models.prompt_tokens import cut_prompt
+from longvie_cli.models.prompt_tokens import cut_by_image_model, cut_prompt
 from longvie_cli.progress import Progress
 from longvie_cli.settings.presets import Preset, Vocabulary
 from longvie_cli.settings.prompts import Prompts, TimedPrompt, never_shown
@@ -104,6 +105,19 @@ def say_of_texts(
         progress.warning(f"{len(found) - _MOST_CUT} more prompts are longer than what is read.")
     if preset.vocabulary is not None and (words := _unknown(named, preset.vocabulary)):
         progress.warning(_unknown_in_words(preset.name, preset.vocabulary, words))
+
+
+def say_of_first_pictures(progress: Progress, model: Path, prompts: Sequence[str]) -> None:
+    """Warn of prompts that are longer than a text-to-image model reads.
+
+    Args:
+        progress: Told of it.
+        model: Folder of the model.
+        prompts: Those of which it makes a picture.
+    """
+    for prompt in dict.fromkeys(prompts):
+        if (cut := cut_by_image_model(prompt, model)) is not None:
+            progress.warning(f"--first-frame-model {model.name}: the prompt has {cut.words}")
 
 
 def clip_seconds(specs: Sequence[ClipSpec], fps: int) -> list[tuple[float, float]]:

@@ -197,8 +197,8 @@ def _paint_pictures(making: _Making, clips: Sequence[StoredClip]) -> None:
     for clip in clips:
         spec = clip.spec
         made = making.run.picture_of(spec.index)
-        starts = spec.starts_scene or (spec.index == 0 and job.start.history is None)
-        if clip.record is not None or not starts or _is_painted(made, making.progress):
+        wanted = clip.record is None and job.start.is_made_for(spec)
+        if not wanted or _is_painted(made, making.progress):
             continue
         from longvie_cli.engine.first_frame import make_first_frame
 

@@ -36,7 +36,7 @@ def request_json(request: BaseModel) -> dict[str, Any]:
 
 
 def request_of_json(command: str, stored: Mapping[str, Any], where: Path) -> RunRequests:
-    """Return the request that `recorded` wrote down.
+    """Return the request that `request_json` wrote down.
 
     Args:
         command: `generate` or `extend`.
