@@ -330,12 +330,25 @@ def plans_of_preset(
     models = prepare_models(
         models_of_folder(_config_folder(preset)), dtype=dtype, quantize=quantize, on_cpu=on_cpu
     )
-    activations = trace_activations(models, preset)
+    activations = _activations_of_preset(preset, dtype=dtype, on_cpu=on_cpu)
     placements: tuple[Offload, ...] = ("none",) if on_cpu else ("none", "model", "group")
     return {
         offload: plan_memory(models, activations, offload=offload, quantize=quantize, on_cpu=on_cpu)
         for offload in placements
     }
+
+
+@lru_cache(maxsize=8)
+def _activations_of_preset(preset: Preset, *, dtype: str, on_cpu: bool) -> Activations:
+    """Return what a preset's models have alive, however their weights are stored.
+
+    A dequantized weight is gone before its block's fullest moment. Seconds of work for a large
+    model, and whoever finds that nothing fits asks for two kinds of weights.
+    """
+    models = models_of_folder(_config_folder(preset))
+    return trace_activations(
+        prepare_models(models, dtype=dtype, quantize="none", on_cpu=on_cpu), preset
+    )
 
 
 def _config_folder(preset: Preset) -> Path:

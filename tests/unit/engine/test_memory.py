@@ -167,6 +167,24 @@ def test_longer_and_larger_clips_take_more() -> None:
         assert getattr(wider, phase) == pytest.approx(2 * getattr(small, phase), rel=0.1)
 
 
+def test_quantized_weights_leave_the_activations_as_they_are() -> None:
+    """Which is why plans trace them once for all ways to store weights."""
+    preset = load_preset("tiny").model_copy(update={"num_frames": 5})
+    traced = [
+        trace_activations(
+            prepare_models(
+                models_of_folder(preset_folder("tiny")),
+                dtype="float32",
+                quantize=quantize,
+                on_cpu=True,
+            ),
+            preset,
+        )
+        for quantize in ("none", "int8")
+    ]
+    assert traced[0] == traced[1]
+
+
 def test_what_is_let_go_is_not_counted() -> None:
     class Chain(nn.Module):
         def __init__(self) -> None:
