@@ -154,6 +154,26 @@ def reference_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object | None:
+    """Give each file to one process, as loadfile does, but tests/faults as a whole.
+
+    What its files share, an interpreter to fork and the runs to break, takes ten seconds to make.
+    """
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class LoadRoomScheduling(LoadFileScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return "tests/faults" if file.startswith("tests/faults/") else file
+
+    # In the order of the folders: whole commands first, so that no long file is begun last.
+    config.option.loadscopereorder = False
+    return LoadRoomScheduling(config, log)
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Iterator[None]:
     """Add what the trials of tests/faults came to, and close with what was skipped and why."""
