@@ -167,22 +167,18 @@ def test_longer_and_larger_clips_take_more() -> None:
         assert getattr(wider, phase) == pytest.approx(2 * getattr(small, phase), rel=0.1)
 
 
-def test_quantized_weights_leave_the_activations_as_they_are() -> None:
-    """Which is why plans trace them once for all ways to store weights."""
+def test_plans_for_other_weights_are_those_of_their_own_models() -> None:
+    """Of so short a clip a dequantized weight is part of the fullest moment."""
     preset = load_preset("tiny").model_copy(update={"num_frames": 5})
-    traced = [
-        trace_activations(
-            prepare_models(
-                models_of_folder(preset_folder("tiny")),
-                dtype="float32",
-                quantize=quantize,
-                on_cpu=True,
-            ),
-            preset,
-        )
-        for quantize in ("none", "int8")
-    ]
-    assert traced[0] == traced[1]
+    peaks = []
+    for quantize in ("none", "int8"):
+        how = {"dtype": "float32", "quantize": quantize, "on_cpu": True}
+        models = prepare_models(models_of_folder(preset_folder("tiny")), **how)  # type: ignore[arg-type]
+        activations = trace_activations(models, preset)
+        peaks.append(activations.denoise)
+        plan = plan_memory(models, activations, offload="none", quantize=quantize, on_cpu=True)
+        assert plans_of_preset(preset, **how) == {"none": plan}  # type: ignore[arg-type]
+    assert peaks[1] > peaks[0]
 
 
 def test_what_is_let_go_is_not_counted() -> None:
