@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
@@ -121,15 +122,21 @@ def small_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     root = tmp_path_factory.mktemp("small_package")
     build_package(root)
+    # A run collects garbage to be rid of the text encoder at once. Of the libraries, which are all
+    # imported by now, nothing is garbage, and looking through them takes a third of a second.
+    gc.collect()
+    gc.freeze()
     return root
 
 
 @pytest.fixture(scope="module")
 def small_preset(small_package: Path) -> Iterator[None]:
     """Preset `tiny` is that small one, in this process and in those it starts."""
+    from flights_once import fly_once
     from small_preset import package_in_use
 
-    with package_in_use(small_package):
+    with package_in_use(small_package), pytest.MonkeyPatch.context() as patch:
+        fly_once(patch)
         yield
 
 
@@ -145,6 +152,26 @@ def reference_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for index in range(24):
             writer.write(flight.frame(index).rgb)
     return path
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object | None:
+    """Give each file to one process, as loadfile does, but tests/faults as a whole.
+
+    What its files share, an interpreter to fork and the runs to break, takes ten seconds to make.
+    """
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class LoadRoomScheduling(LoadFileScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return "tests/faults" if file.startswith("tests/faults/") else file
+
+    # In the order of the folders: whole commands first, so that no long file is begun last.
+    config.option.loadscopereorder = False
+    return LoadRoomScheduling(config, log)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

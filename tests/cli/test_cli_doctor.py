@@ -167,3 +167,20 @@ def test_the_plain_locale_will_do(without_torch: dict[str, str]) -> None:
     _, found = _run(**without_torch, LC_ALL="C")
     assert found["text encoding"]["status"] == "ok"
     assert found["text encoding"]["found"] == "utf-8 (LC_ALL=C)"
+
+
+@pytest.mark.parametrize("chosen", [None, "ACTIVE"])
+def test_threads_sleep_while_they_wait_unless_the_user_wants_it_otherwise(
+    tmp_path: Path, chosen: str | None
+) -> None:
+    """Threads that spin take the core that the thread they wait for needs."""
+    environment = {**os.environ, "HOME": str(tmp_path), "OMP_DISPLAY_ENV": "TRUE"}
+    environment.pop("OMP_WAIT_POLICY", None)
+    if chosen is not None:
+        environment["OMP_WAIT_POLICY"] = chosen
+    command = [sys.executable, "-m", "longvie_cli", "doctor", "--json"]
+    # The library that runs torch's threads says itself what it was told when it was loaded.
+    said = subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=False
+    ).stderr
+    assert f"OMP_WAIT_POLICY = '{chosen or 'PASSIVE'}'" in said

@@ -67,7 +67,7 @@ def read_terminal(terminal: int, until: Path) -> None:
     "ignored", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["closed", "nohup"]
 )
 def test_a_closed_terminal_stops_the_run_and_nohup_keeps_it(tmp_path: Path, ignored: bool) -> None:
-    flags = ("-p", "hills", "--clips", "2", "--steps", "60", "--guidance", "1", "-o", "out.mp4")
+    flags = ("-p", "hills", "--clips", "3", "--steps", "60", "--guidance", "1", "-o", "out.mp4")
     arguments = [sys.executable, "-m", "longvie_cli", "generate", *flags]
     process, terminal = pty.fork()
     if process == 0:

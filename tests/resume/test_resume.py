@@ -58,7 +58,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_killed_run_goes_on_with_the_same_frames(
-    start_longvie: Start, tmp_path: Path, uninterrupted: Path
+    start_longvie: Start, longvie, tmp_path: Path, uninterrupted: Path
 ) -> None:
     """One kill of a process of its own; tests/faults has the others."""
     process = start_longvie(*COMMAND, "-o", "out.mp4")
@@ -73,18 +73,20 @@ def test_a_killed_run_goes_on_with_the_same_frames(
         if (tmp_path / "out.longvie" / "clips" / name).with_suffix(".json").exists()
     }
 
-    code, out, err = finish(start_longvie(*COMMAND, "-o", "out.mp4"))
-    assert (code, out) == (0, "out.mp4\n"), err
+    outcome = longvie(*COMMAND, "-o", "out.mp4")
+    assert (outcome.code, outcome.out) == (0, "out.mp4\n"), outcome.err
     assert (tmp_path / "out.mp4").read_bytes() == (uninterrupted / "out.mp4").read_bytes()
     after = clip_states(tmp_path / "out.longvie")
     assert {name: after[name] for name in finished_before} == finished_before
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"]
+    ("number", "code"),
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
+    ids=["SIGINT", "SIGTERM"],
 )
 def test_a_signal_stops_cleanly_and_says_how_to_go_on(
-    start_longvie: Start, tmp_path: Path, uninterrupted: Path, number: int, code: int
+    start_longvie: Start, longvie, tmp_path: Path, uninterrupted: Path, number: int, code: int
 ) -> None:
     process = start_longvie(*COMMAND, "--json", "-o", "out.mp4")
     wait_for(tmp_path / "out.longvie" / "clips" / "0000.json", process)
@@ -98,9 +100,9 @@ def test_a_signal_stops_cleanly_and_says_how_to_go_on(
     if number == signal.SIGTERM:
         return
 
-    resumed = finish(start_longvie("resume", "out.longvie"))
-    assert resumed[0] == 0, resumed[2]
-    assert "are there already; going on" in resumed[2]
+    resumed = longvie("resume", "out.longvie")
+    assert resumed.code == 0, resumed.err
+    assert "are there already; going on" in resumed.err
     assert (tmp_path / "out.mp4").read_bytes() == (uninterrupted / "out.mp4").read_bytes()
 
 

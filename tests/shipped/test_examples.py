@@ -58,15 +58,9 @@ def test_the_python_api_makes_two_clips(tmp_path: Path) -> None:
     ],
 )
 def test_settings_and_prompts_are_understood(
-    tmp_path: Path, environment: dict[str, str], settings: tuple[str, ...]
+    longvie, tmp_path: Path, settings: tuple[str, ...]
 ) -> None:
-    reference = str(EXAMPLES / "reference.mp4")
-    finished = subprocess.run(
-        ["longvie", "generate", "--video", reference, *settings, "-o", "o.mp4", "--dry-run"],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    assert finished.returncode == 0, finished.stderr
+    reference = EXAMPLES / "reference.mp4"
+    outcome = longvie("generate", "--video", reference, *settings, "-o", "o.mp4", "--dry-run")
+    assert outcome.code == 0, outcome.err
     assert not (tmp_path / "o.mp4").exists()

@@ -95,6 +95,7 @@ def test_its_second_clip_is_made_again(longvie, made: RunFolder, tmp_path: Path)
     assert np.array_equal(frames, np.concatenate(clips))
 
 
+@pytest.mark.slow
 def test_controls_made_before_and_a_kill_give_the_same_video(
     longvie, start_longvie: Callable[..., Popen[str]], made: RunFolder, tmp_path: Path
 ) -> None:

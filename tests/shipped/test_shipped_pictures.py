@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from delivered import QUICK, contents, frames_of
@@ -16,6 +17,7 @@ from longvie_cli.worlds import Flight
 REFERENCE = Path(__file__).resolve().parents[2] / "examples" / "reference.mp4"
 
 
+@pytest.mark.slow
 def test_a_picture_is_flown_through(longvie, tmp_path: Path) -> None:
     frames = read_frames(
         probe_video(REFERENCE), fps=16, height=200, width=300, fit="crop", num_frames=1

@@ -11,7 +11,7 @@ import typer
 from longvie_cli.cli import doctor, extend, extract_controls, generate, models, runs, stitch
 from longvie_cli.cli.boundary import report_usage_error
 from longvie_cli.cli.help import HelpfulCommand, HelpfulGroup, epilog, show_help
-from longvie_cli.cli.interpreter import keep_docstrings
+from longvie_cli.cli.interpreter import keep_docstrings, let_threads_sleep
 from longvie_cli.cli.options import Version, show_version
 
 app = typer.Typer(
@@ -78,6 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave the process with its exit code."""
     if arguments is None:
         keep_docstrings()
+    let_threads_sleep()
     _open_standard_streams()
     given = list(sys.argv[1:] if arguments is None else arguments)
     color = False if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" else None

@@ -20,6 +20,16 @@ def keep_docstrings() -> None:
     os.execve(sys.executable, command, environment)
 
 
+def let_threads_sleep() -> None:
+    """Let threads of torch sleep while they wait for each other; to be called before its import.
+
+    They spin otherwise, each on a core that the thread they wait for may need: beside one other
+    busy process a clip of `tiny` on two cores took 72 to 116 s instead of 7 to 15
+    (docs/benchmarks.md). What the user has set stays.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
 def _without_optimizing(arguments: Sequence[str]) -> list[str]:
     """Return the arguments of an interpreter without its own `-O`."""
     kept: list[str] = []

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -183,15 +183,12 @@ def prepare_models(models: Models, *, dtype: str, quantize: Quantize, on_cpu: bo
 
 def trace_activations(models: Models, preset: Preset) -> Activations:
     """Return what the models' code has alive for a clip of the preset with both controls."""
-    config, vae = models.transformer.config, models.vae.config
-    half = models.transformer.dtype
-    temporal, spatial = vae.scale_factor_temporal, vae.scale_factor_spatial
-    frames = (preset.num_frames - 1) // temporal + 1
-    history_frames = (preset.history_frames - 1) // temporal + 1
-    rows, columns = preset.height // spatial, preset.width // spatial
+    return replace(_trace_around(models, preset), denoise=_trace_denoising(models, preset))
 
-    def latents(channels: int, num_frames: int, dtype: torch.dtype = half) -> Tensor:
-        return torch.empty((1, channels, num_frames, rows, columns), device="meta", dtype=dtype)
+
+def _trace_around(models: Models, preset: Preset) -> Activations:
+    """Trace all but the transformer, whose part is 0."""
+    config = models.transformer.config
 
     def text() -> Any:
         tokens = torch.zeros((1, config.text_tokens), dtype=torch.int64, device="meta")
@@ -209,33 +206,58 @@ def trace_activations(models: Models, preset: Preset) -> Activations:
         pixels = torch.empty(size, device="meta", dtype=torch.float32)
         return models.vae.encode(pixels[:1] if models.vae.use_slicing else pixels)
 
-    def denoise() -> Any:
-        # Held in float32 over all steps: both controls, the image condition, the latents, history.
-        held = [latents(config.in_channels, frames, torch.float32) for _ in range(3)]
-        held.append(latents(config.in_channels, history_frames, torch.float32))
-        images = None
-        if config.image_dim is not None:
-            images = torch.empty((1, _image_tokens(models), config.image_dim), device="meta")
-        return held, models.transformer(
-            latents(config.in_channels, frames),
-            torch.empty(1, device="meta"),
-            torch.empty((1, config.text_tokens, config.text_dim), device="meta", dtype=half),
-            None if images is None else images.to(half),
-            dense=latents(config.in_channels, frames),
-            sparse=latents(config.in_channels, frames),
-            history=latents(config.in_channels, history_frames),
-            return_dict=False,
-        )
-
     def decode() -> Any:
-        return models.vae.decode(latents(vae.z_dim, frames, torch.float32), return_dict=False)
+        latents = _latents(models, preset, models.vae.config.z_dim, preset.num_frames)
+        return models.vae.decode(latents, return_dict=False)
 
     return Activations(
         text=peak_bytes(models.text_encoder, text),
         encode=max(peak_bytes(models.vae, encode), peak_bytes(models.image_encoder, image)),
-        denoise=peak_bytes(models.transformer, denoise),
+        denoise=0,
         decode=peak_bytes(models.vae, decode),
     )
+
+
+def _trace_denoising(models: Models, preset: Preset) -> int:
+    """Trace the transformer."""
+    config, half = models.transformer.config, models.transformer.dtype
+
+    def latents(num_frames: int, dtype: torch.dtype = half) -> Tensor:
+        return _latents(models, preset, config.in_channels, num_frames, dtype)
+
+    def denoise() -> Any:
+        # Held in float32 over all steps: both controls, the image condition, the latents, history.
+        held = [latents(preset.num_frames, torch.float32) for _ in range(3)]
+        held.append(latents(preset.history_frames, torch.float32))
+        images = None
+        if config.image_dim is not None:
+            images = torch.empty((1, _image_tokens(models), config.image_dim), device="meta")
+        return held, models.transformer(
+            latents(preset.num_frames),
+            torch.empty(1, device="meta"),
+            torch.empty((1, config.text_tokens, config.text_dim), device="meta", dtype=half),
+            None if images is None else images.to(half),
+            dense=latents(preset.num_frames),
+            sparse=latents(preset.num_frames),
+            history=latents(preset.history_frames),
+            return_dict=False,
+        )
+
+    return peak_bytes(models.transformer, denoise)
+
+
+def _latents(
+    models: Models,
+    preset: Preset,
+    channels: int,
+    num_frames: int,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Return what the VAE makes of that many frames, as a shape alone."""
+    vae = models.vae.config
+    frames = (num_frames - 1) // vae.scale_factor_temporal + 1
+    rows, columns = (side // vae.scale_factor_spatial for side in (preset.height, preset.width))
+    return torch.empty((1, channels, frames, rows, columns), device="meta", dtype=dtype)
 
 
 def plan_memory(
@@ -339,12 +361,27 @@ def _plans(
     models = prepare_models(
         models_of_folder(_config_folder(preset)), dtype=dtype, quantize=quantize, on_cpu=on_cpu
     )
-    activations = trace_activations(models, preset)
+    activations = replace(
+        _around_of_preset(preset, dtype=dtype, on_cpu=on_cpu),
+        denoise=_trace_denoising(models, preset),
+    )
     placements: tuple[Offload, ...] = ("none",) if on_cpu else ("none", "model", "group")
     return {
         offload: plan_memory(models, activations, offload=offload, quantize=quantize, on_cpu=on_cpu)
         for offload in placements
     }
+
+
+@lru_cache(maxsize=8)
+def _around_of_preset(preset: Preset, *, dtype: str, on_cpu: bool) -> Activations:
+    """Trace a preset's models but for the transformer, the only one whose weights are quantized.
+
+    Seconds of work for a large preset; where nothing fits, two kinds of weights are asked for.
+    """
+    models = models_of_folder(_config_folder(preset))
+    return _trace_around(
+        prepare_models(models, dtype=dtype, quantize="none", on_cpu=on_cpu), preset
+    )
 
 
 def _config_folder(preset: Preset) -> Path:

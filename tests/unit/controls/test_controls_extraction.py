@@ -153,25 +153,33 @@ def test_every_pass_is_reported(extract: Callable[..., Path], listener, tmp_path
     assert listener.finished == ["depth", "steady depth", "tracks"]
 
 
+# Depth batches of 16, 16 and 3 frames, twice; clips. One of each kind is enough for `make test`.
+@pytest.mark.parametrize(
+    "steps",
+    [
+        pytest.param(steps, marks=[] if steps in (1, 4, 7) else pytest.mark.slow)
+        for steps in range(3 + 3 + 3)
+    ],
+)
 def test_stopped_anywhere_the_same_call_gives_the_same_bytes(
-    extract: Callable[..., Path], extracted: Path, tmp_path: Path
+    extract: Callable[..., Path], extracted: Path, tmp_path: Path, steps: int
 ) -> None:
-    num_steps = 3 + 3 + 3  # depth batches of 16, 16 and 3 frames, twice; clips
-    for steps in range(num_steps):
-        folder = tmp_path / str(steps)
-        with pytest.raises(Killed):
-            extract(folder, text="a flight", progress=KillAfter(steps))
-        assert not (folder / "cond.json").exists()
-        # A clip is finished with its tracks; the depth of several clips is written ahead of them.
-        finished = [
-            path
-            for track in folder.glob("track_*.mp4")
-            for path in (track, folder / track.name.replace("track", "depth"))
-        ]
-        kept = {path: path.stat().st_mtime_ns for path in finished}
-        extract(folder, text="a flight")
-        assert contents(folder) == contents(extracted), steps
-        assert kept == {p: p.stat().st_mtime_ns for p in kept}, "a finished clip was made again"
+    folder = tmp_path / "stopped"
+    with pytest.raises(Killed):
+        extract(folder, text="a flight", progress=KillAfter(steps))
+    assert not (folder / "cond.json").exists()
+    # A clip is finished with its tracks; the depth of several clips is written ahead of them.
+    finished = [
+        path
+        for track in folder.glob("track_*.mp4")
+        for path in (track, folder / track.name.replace("track", "depth"))
+    ]
+    kept = {path: path.stat().st_mtime_ns for path in finished}
+    extract(folder, text="a flight")
+    assert contents(folder) == contents(extracted)
+    assert kept == {path: path.stat().st_mtime_ns for path in kept}, (
+        "a finished clip was made again"
+    )
 
 
 def test_half_written_files_of_a_killed_process_are_no_hindrance(

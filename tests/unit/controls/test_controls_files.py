@@ -197,6 +197,7 @@ def released() -> Path:
     return released_example()
 
 
+@pytest.mark.slow
 def test_the_released_example_has_the_clips_of_longvie2(released: Path) -> None:
     preset = load_preset("longvie2")
     controls = load_control_clips(released, preset.geometry)

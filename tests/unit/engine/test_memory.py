@@ -167,6 +167,21 @@ def test_longer_and_larger_clips_take_more() -> None:
         assert getattr(wider, phase) == pytest.approx(2 * getattr(small, phase), rel=0.1)
 
 
+def test_plans_for_other_weights_are_those_of_their_own_models() -> None:
+    """Of so short a clip a dequantized weight is part of the fullest moment."""
+    preset = load_preset("tiny").model_copy(update={"num_frames": 5})
+    peaks = []
+    for quantize in ("none", "int8"):
+        how = {"dtype": "float32", "quantize": quantize, "on_cpu": True}
+        models = prepare_models(models_of_folder(preset_folder("tiny")), **how)  # type: ignore[arg-type]
+        activations = trace_activations(models, preset)
+        peaks.append(activations.denoise)
+        plan = plan_memory(models, activations, offload="none", quantize=quantize, on_cpu=True)
+        sampling = Sampling.of(preset, quantize=quantize)
+        assert plans_of_preset(preset, sampling) == {"none": plan}
+    assert peaks[1] > peaks[0]
+
+
 def test_what_is_let_go_is_not_counted() -> None:
     class Chain(nn.Module):
         def __init__(self) -> None:

@@ -27,7 +27,7 @@ from longvie_cli.media.writer import VideoWriter
 from longvie_cli.worlds import EVALUATION_SEED_START, Flight
 from mixed_scenes import dissolve, mix, pictured
 
-NUM_FLIGHTS = 8
+NUM_FLIGHTS = 5
 NUM_JOINS = 200
 
 
