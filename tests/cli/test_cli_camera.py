@@ -32,6 +32,7 @@ def image(tmp_path: Path) -> Path:
     return tmp_path / "x.png"
 
 
+@pytest.mark.slow
 def test_a_picture_is_flown_through_and_on(longvie, tmp_path: Path, image: Path) -> None:
     common = ("generate", "--image", image, "--camera", PATH, "-p", "hills", *QUICK)
     outcome = longvie(*common, "--seconds", "1.5", "-o", "out.mp4")

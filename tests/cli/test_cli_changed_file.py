@@ -51,6 +51,7 @@ def test_a_changed_file_is_continued_from_what_it_shows(
     assert not list((tmp_path / "on.longvie" / "controls").glob("depth_*"))
 
 
+@pytest.mark.slow
 def test_a_file_in_another_container_or_under_another_name_is_the_same(
     longvie, tmp_path: Path, flight: Path
 ) -> None:

@@ -26,6 +26,7 @@ def image(tmp_path: Path) -> Path:
     return tmp_path / "photo.png"
 
 
+@pytest.mark.slow
 def test_controls_along_a_path_are_those_a_run_makes_for_itself(
     longvie, tmp_path: Path, image: Path
 ) -> None:

@@ -244,6 +244,7 @@ def test_extract_controls_asks_for_the_depth_model_alone(
     assert "wan2.1" not in outcome.err
 
 
+@pytest.mark.slow
 def test_a_dry_run_says_which_weights_are_here(server: HubServer, run: Run, tmp_path: Path) -> None:
     assert run("models", "pull", DEPTH.name).returncode == 0
     plan = ("generate", "--preset", "longvie2", "-p", "hills", "--dry-run", "--json", "-o", "o.mp4")

@@ -53,6 +53,7 @@ def test_no_input_is_an_output_by_whatever_name(longvie, tmp_path: Path, referen
     assert (tmp_path / "real" / "source.mp4").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_copied_run_makes_a_video_of_its_own(longvie, tmp_path: Path) -> None:
     assert longvie("generate", "-p", "hills", *QUICK, "-o", "one.mp4").code == 0
     before = (tmp_path / "one.mp4").read_bytes()
@@ -71,6 +72,7 @@ def test_a_copied_run_makes_a_video_of_its_own(longvie, tmp_path: Path) -> None:
     assert (tmp_path / "three.mp4").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_an_extension_is_not_gone_on_with_from_worse_frames(longvie, tmp_path: Path) -> None:
     assert longvie("generate", "-p", "hills", *QUICK, "-o", "one.mp4").code == 0
     assert longvie("extend", "one.mp4", "-p", "dunes", *QUICK, "-o", "two.mp4").code == 0

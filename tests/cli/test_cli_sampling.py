@@ -49,6 +49,7 @@ def seeds_of(folder: Path, name: str, clips: int) -> list[int]:
     return [read_record(run.clip_record(index)).seed for index in range(clips)]
 
 
+@pytest.mark.slow
 def test_a_lora_decides_the_frames_and_is_remembered_without_its_path(
     longvie, tmp_path: Path
 ) -> None:
@@ -129,6 +130,7 @@ def test_the_control_range_decides_the_frames(longvie, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_clips_with_seeds_of_their_own_resume_and_extend(longvie, tmp_path: Path) -> None:
     common = ("generate", "--clips", "2", "--seed", "5", *QUICK)
     assert longvie(*common, "-o", "one.mp4").code == 0

@@ -53,6 +53,7 @@ def _ours(path: Path, num_frames: int = 20) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_picture_and_sound_stay_in_step_over_many_joins(longvie, film) -> None:
     """Each clip has its own beep, and sound that is longer than its picture or begins late."""
     places = [0.3 + 0.05 * index for index in range(12)]
@@ -303,6 +304,7 @@ def test_a_dry_run_says_it_all_and_writes_nothing(longvie, film, tmp_path: Path)
     assert contents(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_a_run_brings_its_own_sound(longvie, film, tmp_path: Path) -> None:
     """The sound of its source begins late, in a container that counts from what is read."""
     write_beep(tmp_path / "beep.wav", at=0.25, seconds=2)

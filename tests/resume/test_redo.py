@@ -194,6 +194,7 @@ def test_an_extended_run_is_redone_and_resumed(made: Path, longvie, tmp_path: Pa
     assert (tmp_path / "longer.mp4").read_bytes() == second
 
 
+@pytest.mark.slow
 def test_status_is_read_while_a_run_goes_on(start_longvie: Start, longvie, tmp_path: Path) -> None:
     process = start_longvie(*SLOW, "--live", "live.mp4", "-o", "out.mp4")
     folder = RunFolder(tmp_path / "out.longvie")

@@ -36,6 +36,7 @@ def test_a_picture_is_flown_through(longvie, tmp_path: Path) -> None:
     assert contents(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_a_scene_begins_from_its_own_picture(longvie, tmp_path: Path) -> None:
     scenes = [Flight(seed, width=96, height=56, fps=16) for seed in (1_000_000_700, 1_000_000_702)]
     with VideoWriter(tmp_path / "cut.mp4", height=56, width=96, fps=16) as writer:

@@ -29,6 +29,7 @@ def test_a_larger_size_needs_more(longvie) -> None:
     assert clips_alone("--size", "384x224") == pytest.approx(4 * clips_alone(), rel=0.01)
 
 
+@pytest.mark.slow
 def test_int8_weights_are_less_than_half(longvie) -> None:
     def weights(*flags: str) -> int:
         outcome = longvie("generate", "-p", "x", *flags, "--dry-run", "--json", "-o", "p.mp4")

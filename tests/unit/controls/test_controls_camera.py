@@ -176,6 +176,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
+@pytest.mark.slow
 def test_controls_are_resumed_clip_by_clip_and_neighbours_share_a_frame(
     tmp_path: Path, listener: Any
 ) -> None:

@@ -142,6 +142,7 @@ def test_nothing_outside_the_picture_is_called_visible(tracker: PointTracker) ->
     assert (~inside(tracks.points[-1])).sum() > 40
 
 
+@pytest.mark.slow
 def test_memory_is_bounded_by_the_clip(tracker: PointTracker) -> None:
     points = track_grid(HEIGHT, WIDTH, columns=8, rows=6)
     frames = warped(panned(0.5, 0, 48))

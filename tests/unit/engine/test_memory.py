@@ -107,6 +107,7 @@ def test_weights_are_those_of_the_loaded_pipeline(dtype: str, quantize: Quantize
         assert part.weight_bytes == weight_bytes(model), part.name
 
 
+@pytest.mark.slow
 def test_full_size_weights(full_size: FullSize) -> None:
     parameters = {part.name: part.parameters for part in full_size.plans["none", "none"].components}
     # 16.39 B of Wan 2.1 I2V and 2 633 637 888 of control (spec section 1); 5.7 B; 127 M.

@@ -108,6 +108,7 @@ def _train_in_a_group(rank: int, folder: Path) -> None:
     torch.save(network.state_dict(), folder / f"{rank}.pt")
 
 
+@pytest.mark.slow
 def test_processes_that_train_together_end_with_the_same_weights(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     workers = [context.Process(target=_train_in_a_group, args=(rank, tmp_path)) for rank in (0, 1)]

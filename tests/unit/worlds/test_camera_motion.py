@@ -36,6 +36,7 @@ def motion_of(text: str) -> CameraMotion:
     return CameraMotion(parse_camera_path(text))
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40)
 @given(PATHS)
 def test_a_path_starts_from_rest_and_never_jumps(text: str) -> None:
