@@ -112,7 +112,7 @@ def test_lora_without_peft_says_how_to_get_it(
     monkeypatch.setattr("longvie_cli.models.lora_files.importlib.util.find_spec", lambda name: None)
     outcome = longvie(*SHORT, "--lora", "a.safetensors", "-o", "out.mp4")
     assert outcome.code == 3
-    assert "pip install 'longvie[lora]'" in outcome.err
+    assert "pip install 'peft>=0.17'" in outcome.err
 
 
 def test_the_control_range_decides_the_frames(longvie, tmp_path: Path) -> None:

@@ -447,7 +447,7 @@ def test_a_file_of_another_kind_is_named(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(lora_files.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingResourceError, match="peft is missing") as missing:
         judge_lora(good, transformer)
-    assert missing.value.hint == "pip install 'longvie[lora]'"
+    assert missing.value.hint == "pip install 'peft>=0.17'"
 
 
 LAYER = "diffusion_model.blocks.0.self_attn.q"
