@@ -10,6 +10,7 @@ from longvie_cli.models.autoencoders import VideoAutoencoder
 from longvie_cli.training.tiny.autoencoder import (
     coded_autoencoder,
     fit_autoencoder_code,
+    latent_scale,
     load_autoencoder,
     picture_loss,
     train_decoder,
@@ -112,6 +113,20 @@ def test_without_training_the_decoder_is_the_linear_code(work: Path) -> None:
     assert not after.any()
     again = autoencoder.encode(whole).latent_dist.mean
     assert torch.allclose(again, latents, atol=1e-4)
+
+
+def test_half_whitened_latents_bear_errors_best() -> None:
+    deviation = torch.tensor([13.0, 5.0, 1.0, 0.3, 0.1])
+
+    def error_of_a_tenth(whitening: float) -> float:
+        scale = latent_scale(deviation, whitening)
+        assert (deviation / scale).square().mean() == pytest.approx(1, rel=1e-5)
+        return float((0.1 * scale).square().sum())
+
+    # The same whether nothing or all is taken off: an error of a tenth of the whole.
+    assert error_of_a_tenth(0.0) == pytest.approx(error_of_a_tenth(1.0), rel=1e-5)
+    assert error_of_a_tenth(0.5) < 0.7 * error_of_a_tenth(1.0)
+    assert error_of_a_tenth(0.5) < min(error_of_a_tenth(0.4), error_of_a_tenth(0.6))
 
 
 def test_steps_lower_the_loss(work: Path) -> None:

@@ -82,8 +82,20 @@ def fit_autoencoder_code(config: TinyTraining, folder: Path) -> None:
     autoencoder.set_code(*codes, spread)
     latents = autoencoder.encode(clips(64, min(17, config.num_frames))).latent_dist.mean
     flat = latents.transpose(0, 1).flatten(1)
-    statistics = {"latents_mean": flat.mean(1).tolist(), "latents_std": flat.std(1).tolist()}
+    scale = latent_scale(flat.std(1), config.code_whitening)
+    statistics = {"latents_mean": flat.mean(1).tolist(), "latents_std": scale.tolist()}
     store_code(folder, autoencoder, statistics)
+
+
+def latent_scale(deviation: Tensor, whitening: float) -> Tensor:
+    """Return what the pipeline divides each latent channel [Z] by, to a mean square of one.
+
+    Brightness varies a hundred times as much as the finest basis picture. Whitened, an error of a
+    tenth in each channel is mostly one of brightness, cell by cell; with half of the power taken
+    off it costs 5 to 9 dB less, and no other power costs less (Cauchy-Schwarz).
+    """
+    scale = deviation**whitening
+    return scale * (deviation / scale).square().mean().sqrt()
 
 
 def store_code(folder: Path, autoencoder: BlockAutoencoder, statistics: dict[str, Any]) -> None:

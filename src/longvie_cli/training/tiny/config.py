@@ -38,6 +38,8 @@ class TinyTraining(BaseModel):
     code_shares: dict[str, float] = {"video": 0.94, "depth": 0.05, "tracks": 0.01}
     code_batches: int = 100
     code_edge_weight: float = 1.0
+    # Of each latent channel's deviation, this power is taken off; 1 would whiten.
+    code_whitening: float = 0.5
     autoencoder_width: int = 192
     autoencoder_layers: int = 4
     autoencoder_batch: int = 4
