@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from longvie_cli.engine.loader import load_pipeline
+from longvie_cli.engine.memory import models_of_folder, prepare_models, trace_activations
 from longvie_cli.models.block_autoencoder import CODE
 from longvie_cli.settings.presets import Preset
 from longvie_cli.training.tiny.adopt import adopt_preset, adopted_stages
@@ -36,9 +37,14 @@ from longvie_cli.training.tiny.prompts import (
     paraphrase,
 )
 from longvie_cli.training.tiny.text import build_text_encoder, train_text_encoder
-from longvie_cli.training.tiny.transformer import TransformerTraining, train_transformer
+from longvie_cli.training.tiny.transformer import (
+    TransformerTraining,
+    build_transformer,
+    train_transformer,
+)
 from longvie_cli.worlds import EVALUATION_SEED_START
 from longvie_cli.worlds.looks import PALETTES, TIMES_OF_DAY, WEATHERS, random_look
+from small_models import small_vae
 
 TOY = TinyTraining(
     height=48,
@@ -100,6 +106,8 @@ def test_every_stage_runs_and_the_exported_preset_makes_a_clip(tmp_path: Path) -
     record = json.loads((out / "TRAINING.json").read_text())
     assert record["settings"]["num_flights"] == TOY.num_flights
     preset = Preset.model_validate_json((out / "preset.json").read_bytes())
+    models = prepare_models(models_of_folder(out), dtype="float32", quantize="none", on_cpu=True)
+    assert trace_activations(models, preset).decode > 5 * 48 * 64 * 3 * 4
     pipeline = load_pipeline(preset, weights=out, device="cpu", dtype="float32")
     control = np.zeros((5, 48, 64, 3), np.uint8)
     frames = pipeline(
@@ -135,6 +143,21 @@ def _goes_on_from_the_preset(folder: Path, preset: Path) -> None:
     export_preset(TOY, again, folder / "second")
     record = json.loads((folder / "second" / "TRAINING.json").read_text())
     assert record["adopted"]["by"]["settings"]["num_flights"] == TOY.num_flights
+
+
+def test_a_preset_with_another_autoencoder_gives_no_code(tmp_path: Path) -> None:
+    small_vae().save_config(tmp_path / "vae")
+    with pytest.raises(ValueError, match="no block code"):
+        adopt_preset(TOY, tmp_path, tmp_path)
+
+
+def test_the_transformer_of_the_recipe_carries_every_latent_channel() -> None:
+    config = TinyTraining()
+    embedding = build_transformer(config).patch_embedding.weight.flatten(1)
+    carried = embedding[:, : 4 * config.latent_channels]
+    # Orthonormal columns: the noise comes through unchanged.
+    assert torch.allclose(carried.T @ carried, torch.eye(carried.shape[1]), atol=1e-5)
+    assert embedding.isfinite().all()
 
 
 def test_reserved_seeds_are_never_trained_on(tmp_path: Path) -> None:

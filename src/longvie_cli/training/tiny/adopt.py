@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from longvie_cli.models.autoencoders import autoencoder_class
+from longvie_cli.models.block_autoencoder import BlockAutoencoder
 from longvie_cli.training.tiny.autoencoder import (
     STATISTICS,
     build_autoencoder,
@@ -47,9 +49,13 @@ def adopt_preset(
         parts: Stages to take over (`code`, `text`, `still`, `depth`); all where None.
 
     Raises:
-        RuntimeError: a model of the preset has other sizes than `config` says, or is an autoencoder
-            of another kind (up to version 0.1 it was an `AutoencoderKLWan`).
+        RuntimeError: a model of the preset has other sizes than `config` says.
+        ValueError: `code` is asked for and the preset's autoencoder has none.
     """
+    if (parts is None or "code" in parts) and not issubclass(
+        autoencoder_class(preset / "vae"), BlockAutoencoder
+    ):
+        raise ValueError(f"{preset}: its autoencoder has no block code to take over")
     autoencoder, text_encoder = build_autoencoder(config), build_text_encoder(config)
     stages: dict[str, dict[str, tuple[nn.Module, str]]] = {
         "code": {"autoencoder": (autoencoder, "vae")},
