@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKLWan
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -28,6 +27,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModel, UMT5Config, UMT5Enco
 
 from longvie_cli.kernels.causal_conv3d import use_stacked_causal_convolutions
 from longvie_cli.kernels.quantized_linear import quantize_linears
+from longvie_cli.models.autoencoders import VideoAutoencoder, empty_autoencoder
 from longvie_cli.models.longvie import LongVieTransformer3DModel
 from longvie_cli.models.weights.sources import is_converted
 from longvie_cli.settings.presets import Preset, preset_folder
@@ -123,7 +123,7 @@ class Models:
     text_encoder: UMT5EncoderModel
     image_encoder: CLIPVisionModel
     transformer: LongVieTransformer3DModel
-    vae: AutoencoderKLWan
+    vae: VideoAutoencoder
 
     def components(self) -> tuple[Component, ...]:
         """Return what each weighs."""
@@ -162,7 +162,7 @@ def models_of_folder(folder: Path) -> Models:
             transformer=LongVieTransformer3DModel.from_config(
                 LongVieTransformer3DModel.load_config(folder / "transformer")
             ),
-            vae=AutoencoderKLWan.from_config(AutoencoderKLWan.load_config(folder / "vae")),
+            vae=empty_autoencoder(folder / "vae"),
         )
 
 

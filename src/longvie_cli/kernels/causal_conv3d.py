@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKLWan
 from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def causal_conv3d(
@@ -74,10 +73,11 @@ class StackedCausalConv3d(WanCausalConv3d):
         return causal_conv3d(x, self.weight, self.bias, stride=self.stride, padding=(rows, columns))
 
 
-def use_stacked_causal_convolutions(vae: AutoencoderKLWan) -> None:
+def use_stacked_causal_convolutions(vae: nn.Module) -> None:
     """Make every causal convolution of a VAE compute by `causal_conv3d`, in place.
 
-    Parameters, their names and the results stay (to float32 rounding); calling twice is harmless.
+    Parameters, their names and the results stay (to float32 rounding); calling twice is harmless,
+    as is an autoencoder that has none.
     """
     for parent in vae.modules():
         for name, child in parent.named_children():

@@ -20,13 +20,14 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKLWan, DiffusionPipeline, FlowMatchEulerDiscreteScheduler
+from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
 from diffusers.utils import BaseOutput
 from torch import Tensor
 from transformers import CLIPVisionModel, PreTrainedTokenizerBase, UMT5EncoderModel
 
 from longvie_cli.errors import ControlError, InputError
 from longvie_cli.media.frames import frames_from_pixels, pixels_from_frames
+from longvie_cli.models.autoencoders import VideoAutoencoder
 from longvie_cli.models.conditioning import (
     Conditioning,
     control_input,
@@ -83,7 +84,7 @@ class LongViePipeline(DiffusionPipeline, LongVieLoraMixin):
         tokenizer: PreTrainedTokenizerBase | None,
         text_encoder: UMT5EncoderModel | None,
         image_encoder: CLIPVisionModel,
-        vae: AutoencoderKLWan,
+        vae: VideoAutoencoder,
         transformer: LongVieTransformer3DModel,
         scheduler: FlowMatchEulerDiscreteScheduler,
         timestep_dtype: str = "float32",

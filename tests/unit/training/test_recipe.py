@@ -9,9 +9,16 @@ import torch
 from safetensors.torch import load_file
 
 from longvie_cli.engine.loader import load_pipeline
+from longvie_cli.engine.memory import models_of_folder, prepare_models, trace_activations
+from longvie_cli.models.block_autoencoder import CODE
 from longvie_cli.settings.presets import Preset
 from longvie_cli.training.tiny.adopt import adopt_preset, adopted_stages
-from longvie_cli.training.tiny.autoencoder import load_autoencoder, train_autoencoder, train_decoder
+from longvie_cli.training.tiny.autoencoder import (
+    coded_autoencoder,
+    fit_autoencoder_code,
+    load_autoencoder,
+    train_decoder,
+)
 from longvie_cli.training.tiny.config import TinyTraining
 from longvie_cli.training.tiny.depth import train_depth_estimator
 from longvie_cli.training.tiny.export import export_preset
@@ -30,9 +37,14 @@ from longvie_cli.training.tiny.prompts import (
     paraphrase,
 )
 from longvie_cli.training.tiny.text import build_text_encoder, train_text_encoder
-from longvie_cli.training.tiny.transformer import TransformerTraining, train_transformer
+from longvie_cli.training.tiny.transformer import (
+    TransformerTraining,
+    build_transformer,
+    train_transformer,
+)
 from longvie_cli.worlds import EVALUATION_SEED_START
 from longvie_cli.worlds.looks import PALETTES, TIMES_OF_DAY, WEATHERS, random_look
+from small_models import small_vae
 
 TOY = TinyTraining(
     height=48,
@@ -42,11 +54,12 @@ TOY = TinyTraining(
     track_columns=4,
     track_rows=4,
     num_flights=2,
-    autoencoder_base_dim=32,
-    autoencoder_dim_mult=(1, 1, 1),
-    autoencoder_steps=2,
+    latent_channels=16,
+    code_batches=1,
+    autoencoder_width=32,
+    autoencoder_layers=1,
     autoencoder_batch=1,
-    autoencoder_crop=48,
+    autoencoder_crop=32,
     text_width=64,
     text_layers=1,
     text_steps=2,
@@ -70,7 +83,7 @@ TOY = TinyTraining(
 
 def test_every_stage_runs_and_the_exported_preset_makes_a_clip(tmp_path: Path) -> None:
     render_library(TOY, tmp_path, worker=0, num_workers=1)
-    train_autoencoder(TOY, tmp_path)
+    fit_autoencoder_code(TOY, tmp_path)
     autoencoder = load_autoencoder(TOY, tmp_path)
     encode_library(TOY, tmp_path, worker=0, num_workers=1)
     library = LatentLibrary.load(tmp_path / "latents")
@@ -86,12 +99,15 @@ def test_every_stage_runs_and_the_exported_preset_makes_a_clip(tmp_path: Path) -
     for name in ("blocks.0.attn1.to_q.weight", "control_proj_out.0.weight"):
         assert not torch.equal(before[name], after[name]), f"{name} was not trained"
     train_depth_estimator(TOY, tmp_path)
+    train_decoder(TOY, tmp_path)
 
     out = tmp_path / "tiny"
     export_preset(TOY, tmp_path, out)
     record = json.loads((out / "TRAINING.json").read_text())
     assert record["settings"]["num_flights"] == TOY.num_flights
     preset = Preset.model_validate_json((out / "preset.json").read_bytes())
+    models = prepare_models(models_of_folder(out), dtype="float32", quantize="none", on_cpu=True)
+    assert trace_activations(models, preset).decode > 5 * 48 * 64 * 3 * 4
     pipeline = load_pipeline(preset, weights=out, device="cpu", dtype="float32")
     control = np.zeros((5, 48, 64, 3), np.uint8)
     frames = pipeline(
@@ -108,20 +124,40 @@ def _goes_on_from_the_preset(folder: Path, preset: Path) -> None:
     again.mkdir()
     (again / "flights").symlink_to(folder / "flights")
     adopt_preset(TOY, preset, again)
-    assert adopted_stages(again) == ("autoencoder", "text", "still", "depth")
+    assert adopted_stages(again) == ("code", "text", "still", "depth")
     shipped = load_file(preset / "vae" / "diffusion_pytorch_model.safetensors")
     adopted = load_autoencoder(TOY, again)
     assert adopted.config.latents_mean == load_autoencoder(TOY, folder).config.latents_mean
     for name, value in adopted.state_dict().items():
         assert torch.equal(value, shipped[name].float())
+    # Rounded, the code would no longer be a projection.
+    for name in CODE:
+        assert shipped[name].dtype == torch.float32
+        assert torch.equal(shipped[name], coded_autoencoder(TOY, folder).get_parameter(name))
 
     train_decoder(TOY, again)
     trained = load_autoencoder(TOY, again).state_dict()
-    assert torch.equal(trained["encoder.conv_in.weight"], adopted.encoder.conv_in.weight)
-    assert not torch.equal(trained["decoder.conv_in.weight"], adopted.decoder.conv_in.weight)
+    for name in CODE:
+        assert torch.equal(trained[name], adopted.get_parameter(name)), f"{name} was trained"
+    assert not torch.equal(trained["proj_out_after.weight"], adopted.proj_out_after.weight)
     export_preset(TOY, again, folder / "second")
     record = json.loads((folder / "second" / "TRAINING.json").read_text())
     assert record["adopted"]["by"]["settings"]["num_flights"] == TOY.num_flights
+
+
+def test_a_preset_with_another_autoencoder_gives_no_code(tmp_path: Path) -> None:
+    small_vae().save_config(tmp_path / "vae")
+    with pytest.raises(ValueError, match="no block code"):
+        adopt_preset(TOY, tmp_path, tmp_path)
+
+
+def test_the_transformer_of_the_recipe_carries_every_latent_channel() -> None:
+    config = TinyTraining()
+    embedding = build_transformer(config).patch_embedding.weight.flatten(1)
+    carried = embedding[:, : 4 * config.latent_channels]
+    # Orthonormal columns: the noise comes through unchanged.
+    assert torch.allclose(carried.T @ carried, torch.eye(carried.shape[1]), atol=1e-5)
+    assert embedding.isfinite().all()
 
 
 def test_reserved_seeds_are_never_trained_on(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffusers import AutoencoderKLWan
 from torch import Tensor, nn
 from transformers import (
     AutoTokenizer,
@@ -23,6 +22,7 @@ from transformers import (
 )
 
 from longvie_cli.errors import MissingResourceError
+from longvie_cli.models.autoencoders import empty_autoencoder
 from longvie_cli.models.longvie import LongVieTransformer3DModel
 from longvie_cli.models.weights.files import FETCH_HINT, TensorFiles, find_shards
 from longvie_cli.models.weights.names import (
@@ -104,9 +104,7 @@ def empty_modules(configs: Path, parts: Sequence[str] = tuple(COMPONENTS)) -> di
         "image_encoder": lambda: CLIPVisionModel(
             CLIPVisionConfig.from_pretrained(configs / "image_encoder", local_files_only=True)
         ),
-        "vae": lambda: AutoencoderKLWan.from_config(
-            AutoencoderKLWan.load_config(configs / "vae", local_files_only=True)
-        ),
+        "vae": lambda: empty_autoencoder(configs / "vae"),
         "transformer": lambda: empty_transformer(configs),
     }
     with config_errors(configs), without_weights():
@@ -190,8 +188,9 @@ def plan_component(
     names: NameMap
     if name == "vae":
         config: Any = module.config
-        original = vae_names(len(config.dim_mult), config.num_res_blocks)
-        names = original if is_original else SameNames(shapes)
+        names = SameNames(shapes)
+        if is_original:
+            names = vae_names(len(config.dim_mult), config.num_res_blocks)
     elif name == "text_encoder":
         names = TEXT_ENCODER_NAMES if is_original else transformers_text_encoder_names(shapes)
     else:

@@ -1,9 +1,10 @@
 """Makes the embedded model: `python -m longvie_cli.training.tiny WORK_FOLDER --stage all`.
 
-Stages, in order: `render` (flights to disk), `autoencoder`, `text`, `latents`, `still`, `clip`,
-`decoder` (the autoencoder's, on frozen latents), `depth`, `export` (write the preset folder). Each
-goes on from what it finds in WORK_FOLDER, so the same command continues after a kill. With
-`--adopt PRESET` a new work folder starts from the weights of a preset instead of nothing.
+Stages, in order: `render` (flights to disk), `code` (the autoencoder's, which decides what latents
+mean), `text`, `latents`, `still`, `clip`, `decoder` (the autoencoder's, at any time after `code`),
+`depth`, `export` (write the preset folder). Each goes on from what it finds in WORK_FOLDER, so the
+same command continues after a kill. With `--adopt PRESET` a new work folder starts from the weights
+of a preset instead of nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +21,11 @@ import torch
 from torch import distributed
 
 from longvie_cli.training.tiny.adopt import adopt_preset, adopted_stages
-from longvie_cli.training.tiny.autoencoder import load_autoencoder, train_autoencoder, train_decoder
+from longvie_cli.training.tiny.autoencoder import (
+    fit_autoencoder_code,
+    load_autoencoder,
+    train_decoder,
+)
 from longvie_cli.training.tiny.config import TinyTraining
 from longvie_cli.training.tiny.depth import train_depth_estimator
 from longvie_cli.training.tiny.export import export_preset
@@ -29,7 +34,7 @@ from longvie_cli.training.tiny.latents import LatentLibrary, encode_library
 from longvie_cli.training.tiny.text import load_text_encoder, train_text_encoder
 from longvie_cli.training.tiny.transformer import TransformerTraining, train_transformer
 
-STAGES = ("render", "autoencoder", "text", "latents", "still", "clip", "decoder", "depth", "export")
+STAGES = ("render", "code", "text", "latents", "still", "clip", "decoder", "depth", "export")
 
 
 def _on_all_cores(
@@ -67,9 +72,7 @@ def _together(
     distributed.init_process_group(
         "gloo", init_method=f"file://{rendezvous}", rank=worker, world_size=num_workers
     )
-    if stage == "autoencoder":
-        train_autoencoder(config, folder, stop_after_seconds=limit)
-    elif stage == "decoder":
+    if stage == "decoder":
         train_decoder(config, folder, stop_after_seconds=limit)
     else:
         training = TransformerTraining(
@@ -80,6 +83,31 @@ def _together(
         )
         train_transformer(config, training, folder, stage=stage, stop_after_seconds=limit)
     distributed.destroy_process_group()
+
+
+def _run(stage: str, config: TinyTraining, folder: Path, workers: int, limit: float | None) -> None:
+    """Run one stage that works in the work folder."""
+    if stage == "render":
+        _on_all_cores(render_library, config, folder, workers)
+    elif stage == "code":
+        fit_autoencoder_code(config, folder)
+    elif stage == "text":
+        train_text_encoder(config, folder, stop_after_seconds=limit)
+    elif stage == "latents":
+        _on_all_cores(encode_library, config, folder, workers)
+    elif stage == "depth":
+        train_depth_estimator(config, folder, stop_after_seconds=limit)
+    else:
+        with tempfile.TemporaryDirectory() as meeting:
+            _on_all_cores(
+                _together,
+                config,
+                folder,
+                workers,
+                stage=stage,
+                rendezvous=f"{meeting}/rendezvous",
+                limit=limit,
+            )
 
 
 def main() -> None:
@@ -93,7 +121,7 @@ def main() -> None:
     parser.add_argument("--stop-after-seconds", type=float, help="end the stage early, resumable")
     parser.add_argument("--adopt", type=Path, help="preset folder to start from")
     parser.add_argument(
-        "--adopt-only", help="comma-separated stages to take over: autoencoder,text,still,depth"
+        "--adopt-only", help="comma-separated stages to take over: code,text,still,depth"
     )
     parser.add_argument("--seed", type=int, help="another seed: other flights, other batches")
     parser.add_argument("--out", type=Path, help="preset folder that `export` writes")
@@ -107,32 +135,11 @@ def main() -> None:
     if arguments.adopt and not adopted_stages(folder):
         parts = tuple(arguments.adopt_only.split(",")) if arguments.adopt_only else None
         adopt_preset(config, arguments.adopt, folder, parts)
-    limit = arguments.stop_after_seconds
     for stage in STAGES if arguments.stage == "all" else (arguments.stage,):
-        if stage in adopted_stages(folder):
-            continue
-        if stage == "render":
-            _on_all_cores(render_library, config, folder, arguments.threads)
-        elif stage == "text":
-            train_text_encoder(config, folder, stop_after_seconds=limit)
-        elif stage == "latents":
-            load_autoencoder(config, folder)  # measures the latent statistics once, for all workers
-            _on_all_cores(encode_library, config, folder, arguments.threads)
-        elif stage in ("autoencoder", "still", "clip", "decoder"):
-            with tempfile.TemporaryDirectory() as meeting:
-                _on_all_cores(
-                    _together,
-                    config,
-                    folder,
-                    arguments.threads,
-                    stage=stage,
-                    rendezvous=f"{meeting}/rendezvous",
-                    limit=limit,
-                )
-        elif stage == "depth":
-            train_depth_estimator(config, folder, stop_after_seconds=limit)
-        else:
+        if stage == "export":
             export_preset(config, folder, arguments.out or Path("tiny"))
+        elif stage not in adopted_stages(folder):
+            _run(stage, config, folder, arguments.threads, arguments.stop_after_seconds)
 
 
 if __name__ == "__main__":

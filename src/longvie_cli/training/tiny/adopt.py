@@ -1,7 +1,7 @@
 """Takes finished parts of a preset over into a work folder, so that training goes on from them.
 
 A work folder is large and lives as long as a machine does; what is shipped lives longer. The
-autoencoder's encoder and its latent statistics are taken as they are (the transformer is tied to
+autoencoder's code and its latent statistics are taken as they are (the transformer is tied to
 them), everything else can be trained on.
 """
 
@@ -16,7 +16,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from longvie_cli.training.tiny.autoencoder import LATENT_STATISTICS_NAME, build_autoencoder
+from longvie_cli.models.autoencoders import autoencoder_class
+from longvie_cli.models.block_autoencoder import BlockAutoencoder
+from longvie_cli.training.tiny.autoencoder import (
+    STATISTICS,
+    build_autoencoder,
+    store_code,
+)
 from longvie_cli.training.tiny.config import TinyTraining
 from longvie_cli.training.tiny.depth import build_depth_estimator
 from longvie_cli.training.tiny.text import build_text_encoder
@@ -33,22 +39,26 @@ def adopt_preset(
 ) -> None:
     """Write checkpoints of finished stages from a preset's weights, and note which they are.
 
-    `text` and `depth` are then finished, `autoencoder` too (its decoder may be trained on by the
-    stage `decoder`), and the transformer stands where the stage `still` leaves it: `clip` starts
-    from it.
+    `text`, `depth` and `code` are then finished (the stage `decoder` starts from the decoder taken
+    over), and the transformer stands where the stage `still` leaves it: `clip` starts from it.
 
     Args:
         config: Gives the sizes; the preset must have the same.
         preset: A preset folder in diffusers layout, as `export` writes it.
         folder: The work folder.
-        parts: Stages to take over (`autoencoder`, `text`, `still`, `depth`); all where None.
+        parts: Stages to take over (`code`, `text`, `still`, `depth`); all where None.
 
     Raises:
         RuntimeError: a model of the preset has other sizes than `config` says.
+        ValueError: `code` is asked for and the preset's autoencoder has none.
     """
-    text_encoder = build_text_encoder(config)
+    if (parts is None or "code" in parts) and not issubclass(
+        autoencoder_class(preset / "vae"), BlockAutoencoder
+    ):
+        raise ValueError(f"{preset}: its autoencoder has no block code to take over")
+    autoencoder, text_encoder = build_autoencoder(config), build_text_encoder(config)
     stages: dict[str, dict[str, tuple[nn.Module, str]]] = {
-        "autoencoder": {"autoencoder": (build_autoencoder(config), "vae")},
+        "code": {"autoencoder": (autoencoder, "vae")},
         "text": {"encoder": (text_encoder, "text_encoder")},
         "still": {
             "transformer": (build_transformer(config), "transformer"),
@@ -64,10 +74,9 @@ def adopt_preset(
             _fill(module, preset / room)
             modules[name] = module
         _write_checkpoint(folder / f"{stage}.pt", modules)
-    if "autoencoder" in taken:
+    if "code" in taken:
         saved = json.loads((preset / "vae" / "config.json").read_text("utf-8"))
-        statistics = {key: saved[key] for key in ("latents_mean", "latents_std")}
-        (folder / LATENT_STATISTICS_NAME).write_text(json.dumps(statistics))
+        store_code(folder, autoencoder, {key: saved[key] for key in STATISTICS})
     record = json.loads((preset / RECORD_NAME).read_text("utf-8"))
     (folder / ADOPTED_NAME).write_text(json.dumps({"stages": taken, "record": record}))
     logger.info("taken over from %s: %s", preset, ", ".join(taken))

@@ -1,171 +1,238 @@
-"""The embedded autoencoder: a small AutoencoderKLWan trained on flights and on control pictures."""
+"""The embedded autoencoder: a block code in closed form, and a decoder trained for what it omits.
+
+The code comes first and stands: latents can be stored and a transformer trained on them before the
+decoder's network has seen a picture.
+"""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKLWan
-from diffusers.models.autoencoders.autoencoder_kl_wan import (
-    WanAttentionBlock,
-    WanResidualBlock,
-    unpatchify,
-)
-from torch import nn
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
-from longvie_cli.kernels.causal_conv3d import use_stacked_causal_convolutions
+from longvie_cli.models.block_autoencoder import CODE, BlockAutoencoder
+from longvie_cli.training.tiny.block_code import cell_moments, fit_code
 from longvie_cli.training.tiny.config import TinyTraining
 from longvie_cli.training.tiny.flights import FlightLibrary
 from longvie_cli.training.trainer import load_average, process_place, run_stage
 
-LATENT_STATISTICS_NAME = "latent_statistics.json"
+CODE_NAME = "code.safetensors"
+STATISTICS = ("latents_mean", "latents_std")
 
 
-def build_autoencoder(config: TinyTraining) -> AutoencoderKLWan:
-    """Return the autoencoder with random weights: 8x8x4 compression through 2x2 patches."""
-    channels = 3 * config.autoencoder_patch**2
-    autoencoder = AutoencoderKLWan(
-        base_dim=config.autoencoder_base_dim,
+def build_autoencoder(config: TinyTraining) -> BlockAutoencoder:
+    """Return the autoencoder without a code, its network adding nothing yet."""
+    return BlockAutoencoder(
         z_dim=config.latent_channels,
-        dim_mult=list(config.autoencoder_dim_mult),
-        num_res_blocks=1,
-        temperal_downsample=[True, True],
-        in_channels=channels,
-        out_channels=channels,
-        patch_size=config.autoencoder_patch,
-        scale_factor_temporal=4,
-        scale_factor_spatial=config.autoencoder_patch * 2 ** (len(config.autoencoder_dim_mult) - 1),
+        width=config.autoencoder_width,
+        num_layers=config.autoencoder_layers,
         latents_mean=[0.0] * config.latent_channels,
         latents_std=[1.0] * config.latent_channels,
-        # Shortcuts around the down- and upsampling, as in Wan 2.2's 16x16x4 autoencoder: without
-        # them 300 steps gave a grey blur (docs/experiments.md).
-        is_residual=True,
     )
-    _start_near_linear(autoencoder)
+
+
+def fit_autoencoder_code(config: TinyTraining, folder: Path) -> None:
+    """Fit the linear code to the rendered flights and write it with its latents' statistics.
+
+    A code that is there already stays: latents and transformer are tied to it.
+    """
+    stored = folder / CODE_NAME
+    if stored.exists():
+        return
+    library = FlightLibrary(folder / "flights", config)
+    rng = np.random.default_rng(config.seed)
+    autoencoder = build_autoencoder(config)
+    side = autoencoder.config.scale_factor_spatial
+    frames = autoencoder.config.scale_factor_temporal
+
+    def clips(num_clips: int, num_frames: int, kind: str | None = None) -> Tensor:
+        return torch.stack(
+            [
+                library.autoencoder_pixels(rng, num_frames, config.autoencoder_crop, kind=kind)
+                for _ in range(num_clips)
+            ]
+        )
+
+    moments = [
+        cell_moments((clips(8, 1 + frames, kind) for _ in range(config.code_batches)), side, frames)
+        for kind in config.code_shares
+    ]
+    shares = torch.tensor(list(config.code_shares.values()), dtype=torch.float64)
+    first, after = (
+        torch.einsum("k,kij->ij", shares / shares.sum(), torch.stack(each))
+        for each in zip(*moments, strict=True)
+    )
+    codes = fit_code(
+        first,
+        after,
+        num_channels=config.latent_channels,
+        side=side,
+        frames=frames,
+        edge_weight=config.code_edge_weight,
+    )
+    analysis = codes[1][0].double()
+    spread = (analysis @ after @ analysis.T).diagonal().sqrt().float()
+    autoencoder.set_code(*codes, spread)
+    latents = autoencoder.encode(clips(64, min(17, config.num_frames))).latent_dist.mean
+    flat = latents.transpose(0, 1).flatten(1)
+    scale = latent_scale(flat.std(1), config.code_whitening)
+    statistics = {"latents_mean": flat.mean(1).tolist(), "latents_std": scale.tolist()}
+    store_code(folder, autoencoder, statistics)
+
+
+def latent_scale(deviation: Tensor, whitening: float) -> Tensor:
+    """Return what the pipeline divides each latent channel [Z] by, to a mean square of one.
+
+    Brightness varies a hundred times as much as the finest basis picture. Whitened, an error of a
+    tenth in each channel is mostly one of brightness, cell by cell; with half of the power taken
+    off it costs 5 to 9 dB less, and no other power costs less (Cauchy-Schwarz).
+    """
+    scale = deviation**whitening
+    return scale * (deviation / scale).square().mean().sqrt()
+
+
+def store_code(folder: Path, autoencoder: BlockAutoencoder, statistics: dict[str, Any]) -> None:
+    """Write the code of an autoencoder and its latents' statistics into a work folder."""
+    code = {name: autoencoder.get_parameter(name).detach().clone() for name in CODE}
+    save_file(code, folder / CODE_NAME, metadata={"statistics": json.dumps(statistics)})
+
+
+def coded_autoencoder(config: TinyTraining, folder: Path) -> BlockAutoencoder:
+    """Return the autoencoder with the code and statistics of a work folder, no more.
+
+    Raises:
+        FileNotFoundError: the stage `code` has not run yet.
+    """
+    stored = folder / CODE_NAME
+    if not stored.exists():
+        raise FileNotFoundError(f"{stored}: run the stage code first")
+    autoencoder = build_autoencoder(config)
+    autoencoder.load_state_dict(load_file(stored), strict=False)
+    with safe_open(stored, "pt") as file:
+        autoencoder.register_to_config(**json.loads(file.metadata()["statistics"]))
     return autoencoder
 
 
-@torch.no_grad()
-def _start_near_linear(autoencoder: AutoencoderKLWan) -> None:
-    """Initialise every kernel as an orthogonal map of one tap, every residual branch as zero.
+def load_autoencoder(config: TinyTraining, folder: Path) -> BlockAutoencoder:
+    """Return the autoencoder with as much of its decoder's network as there is.
 
-    Signals then pass both ways at full strength from the first step, and training begins as that of
-    a linear autoencoder.
+    Raises:
+        FileNotFoundError: the stage `code` has not run yet.
     """
-    for module in autoencoder.modules():
-        if isinstance(module, nn.Conv2d | nn.Conv3d):
-            weight = module.weight
-            tap = nn.init.orthogonal_(torch.empty(weight.shape[:2]))
-            rows, columns = weight.shape[-2] // 2, weight.shape[-1] // 2
-            weight.mul_(0.3)
-            # The newest frame of a causal kernel is its last.
-            frame = (-1,) if weight.ndim == 5 else ()
-            weight[(slice(None), slice(None), *frame, rows, columns)] += tap
-            if module.bias is not None:
-                module.bias.zero_()
-    for module in autoencoder.modules():
-        if isinstance(module, WanResidualBlock):
-            module.conv2.weight.zero_()
-        elif isinstance(module, WanAttentionBlock):
-            module.proj.weight.zero_()
+    autoencoder = coded_autoencoder(config, folder)
+    # Where a preset was taken over, the checkpoint of `code` holds its decoder.
+    for stage in ("decoder", "code"):
+        if (folder / f"{stage}.pt").exists():
+            load_average(folder, stage, {"autoencoder": autoencoder})
+            break
+    return autoencoder.eval()
 
 
-def decode_unclamped(autoencoder: AutoencoderKLWan, latents: torch.Tensor) -> torch.Tensor:
-    """Return the decoded pixels before the clamp to [-1, 1], whose gradient vanishes outside."""
-    autoencoder.clear_cache()
-    hidden = autoencoder.post_quant_conv(latents)
-    chunks = []
-    for frame in range(latents.shape[2]):
-        autoencoder._conv_idx = [0]
-        chunks.append(
-            autoencoder.decoder(
-                hidden[:, :, frame : frame + 1],
-                feat_cache=autoencoder._feat_map,
-                feat_idx=autoencoder._conv_idx,
-                first_chunk=frame == 0,
-            )
-        )
-    autoencoder.clear_cache()
-    return unpatchify(torch.cat(chunks, dim=2), patch_size=autoencoder.config.patch_size)
-
-
-def _gradients(pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return the differences along width, height and time."""
-    return pixels.diff(dim=-1), pixels.diff(dim=-2), pixels.diff(dim=-3)
-
-
-def reconstruction_loss(decoded: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
-    """Return L1 on pixels plus L1 on their differences, which keeps edges and motion sharp.
+def picture_loss(decoded: Tensor, truth: Tensor) -> Tensor:
+    """Return L1 of pixels [B, 3, T, H, W], of their edges at two scales and of their cells' means.
 
     No perceptual network: none may be downloaded, and landscapes have little texture to hide in.
     """
-    loss = (decoded - pixels).abs().mean()
-    for ours, theirs in zip(_gradients(decoded), _gradients(pixels), strict=True):
-        if theirs.numel():
-            loss = loss + 0.7 * (ours - theirs).abs().mean()
-    coarse = F.avg_pool3d(decoded - pixels, (1, 8, 8))
-    return loss + 0.5 * coarse.abs().mean()
+    error = decoded - truth
+    halved = F.avg_pool3d(error, (1, 2, 2))
+    loss = error.abs().mean() + 0.5 * F.avg_pool3d(error, (1, 8, 8)).abs().mean()
+    for picture in (error, halved):
+        for dim in (-1, -2):
+            loss = loss + 1.5 * picture.diff(dim=dim).abs().mean()
+    return loss
 
 
-def psnr(decoded: torch.Tensor, pixels: torch.Tensor) -> float:
+def psnr(decoded: Tensor, pixels: Tensor) -> float:
     """Return the peak signal-to-noise ratio in dB for pixels in [-1, 1]."""
     return float(10 * torch.log10(4 / (decoded - pixels).square().mean()))
 
 
-def _clip_frames(step: int, config: TinyTraining) -> int:
-    """Return the length trained at a step: stills and short clips, then four latent frames.
+def unrolled_loss(
+    autoencoder: BlockAutoencoder,
+    pixels: Tensor,
+    generator: torch.Generator,
+    *,
+    passes: int,
+    latent_noise: float,
+) -> tuple[Tensor, list[float]]:
+    """Return the mean `picture_loss` of some passes, each of the one before, and the dB of each.
 
-    The third latent frame takes a caching path that shorter clips never see (measured: 13-16 dB
-    from frame 6 on for a model trained on 5 frames), so the longer part of training has 13.
+    Between passes the picture moves by up to a cell and time may turn round: on the same cells the
+    second pass would be the first again. Every pass after the first loses a cell of height and
+    width of `pixels` [B, 3, T, H, W].
+
+    Args:
+        latent_noise: Standard deviation of the noise on the latents, of their own.
     """
-    if step < 0.2 * config.autoencoder_steps:
-        return 5 if step % 4 else 1
-    return min(17 if step % 4 == 0 else 13, config.num_frames)
+    cell = autoencoder.config.scale_factor_spatial
+    current, truth, losses, readings = pixels, pixels, [], []
+    for index in range(passes):
+        if index:
+            rows, columns = torch.randint(cell + 1, (2,), generator=generator).tolist()
+            height, width = truth.shape[-2] - cell, truth.shape[-1] - cell
+            window = (..., slice(rows, rows + height), slice(columns, columns + width))
+            current, truth = current[window].clamp(-1, 1), truth[window]
+            if torch.rand((), generator=generator) < 0.5:
+                current, truth = current.flip(2), truth.flip(2)
+        latents = autoencoder.encode(current).latent_dist.mean
+        noise = torch.randn(latents.shape, generator=generator)
+        latents = latents + latent_noise * autoencoder.spread.view(-1, 1, 1, 1) * noise
+        with torch.autocast("cpu", torch.bfloat16):
+            first, after = autoencoder.details(latents)
+        current = autoencoder.decode_unclamped(latents, (first.float(), after.float()))
+        losses.append(picture_loss(current, truth))
+        readings.append(psnr(current.detach(), truth))
+    return torch.stack(losses).mean(), readings
 
 
-def train_autoencoder(
+def train_decoder(
     config: TinyTraining, folder: Path, *, stop_after_seconds: float | None = None
-) -> AutoencoderKLWan:
-    """Train the autoencoder and return it with averaged weights."""
+) -> BlockAutoencoder:
+    """Train the decoder's network and return the autoencoder with averaged weights.
+
+    The code stands still, so a transformer can be trained at the same time: nothing it sees
+    changes.
+    """
     torch.manual_seed(config.seed)
-    autoencoder = build_autoencoder(config)
+    autoencoder = coded_autoencoder(config, folder)
+    if (folder / "code.pt").exists():
+        load_average(folder, "code", {"autoencoder": autoencoder})
     library = FlightLibrary(folder / "flights", config)
     world_size = process_place()[1]
 
-    def compute_loss(
-        step: int, generator: torch.Generator
-    ) -> tuple[torch.Tensor, dict[str, float]]:
-        num_frames = _clip_frames(step, config)
-        batch = config.autoencoder_batch * (8 if num_frames == 1 else 2 if num_frames == 5 else 1)
-        batch //= world_size
+    def compute_loss(step: int, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        # Stills and short clips are cheap, and first frames are one in four or more there.
+        num_frames = min((13, 5, 13, 1)[step % 4], config.num_frames)
+        passes = 1 + int(torch.randint(config.decoder_passes, (1,), generator=generator))
+        batch = config.autoencoder_batch * {1: 5, 5: 2}.get(num_frames, 1)
         rng = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
+        crop = config.autoencoder_crop + 8 * (passes - 1)
         pixels = torch.stack(
             [
-                library.autoencoder_pixels(rng, num_frames, config.autoencoder_crop)
-                for _ in range(batch)
+                library.autoencoder_pixels(rng, num_frames, min(crop, config.height))
+                for _ in range(max(1, batch // passes // world_size))
             ]
         )
-        with torch.autocast("cpu", torch.bfloat16):
-            mean = autoencoder.encode(pixels).latent_dist.mean.float()
-            noise = torch.randn(mean.shape, generator=generator)
-            decoded = decode_unclamped(autoencoder, mean + config.latent_noise * noise)
-        loss = reconstruction_loss(decoded.float(), pixels)
-        # Holds the latents near unit scale, so that the fixed noise above stays a real disturbance.
-        penalty = 3e-3 * mean.square().mean()
-        return loss + penalty, {
-            f"psnr_{num_frames}": psnr(decoded.float().detach(), pixels),
-            "latent_rms": float(mean.detach().square().mean().sqrt()),
+        loss, readings = unrolled_loss(
+            autoencoder, pixels, generator, passes=passes, latent_noise=config.latent_noise
+        )
+        return loss, {
+            f"psnr_{num_frames}_pass_{index + 1}": value for index, value in enumerate(readings)
         }
 
     average = run_stage(
-        "autoencoder",
+        "decoder",
         folder,
         modules={"autoencoder": autoencoder},
-        num_steps=config.autoencoder_steps,
-        learning_rate=config.autoencoder_learning_rate,
+        num_steps=config.decoder_steps,
+        learning_rate=config.decoder_learning_rate,
         compute_loss=compute_loss,
         seed=config.seed + 1,
         stop_after_seconds=stop_after_seconds,
@@ -173,85 +240,4 @@ def train_autoencoder(
         muon=True,
     )
     average.copy_to_modules()
-    return autoencoder
-
-
-def train_decoder(
-    config: TinyTraining, folder: Path, *, stop_after_seconds: float | None = None
-) -> None:
-    """Train the decoder on while the encoder stands still, so that latents keep their meaning.
-
-    The transformer can be trained at the same time: nothing it sees changes.
-    """
-    torch.manual_seed(config.seed + 5)
-    autoencoder = build_autoencoder(config)
-    load_average(folder, "autoencoder", {"autoencoder": autoencoder})
-    autoencoder.encoder.requires_grad_(False)
-    autoencoder.quant_conv.requires_grad_(False)
-    library = FlightLibrary(folder / "flights", config)
-    world_size = process_place()[1]
-
-    def compute_loss(
-        step: int, generator: torch.Generator
-    ) -> tuple[torch.Tensor, dict[str, float]]:
-        rng = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
-        num_frames = min(17 if step % 2 else 9, config.num_frames)
-        pixels = torch.stack(
-            [
-                # Only pictures of the world: controls are never decoded.
-                library.autoencoder_pixels(
-                    rng, num_frames, config.autoencoder_crop, only_video=True
-                )
-                for _ in range(max(1, config.autoencoder_batch // world_size))
-            ]
-        )
-        with torch.autocast("cpu", torch.bfloat16):
-            with torch.no_grad():
-                mean = autoencoder.encode(pixels).latent_dist.mean.float()
-            noise = torch.randn(mean.shape, generator=generator)
-            decoded = decode_unclamped(autoencoder, mean + 0.5 * config.latent_noise * noise)
-        loss = reconstruction_loss(decoded.float(), pixels)
-        return loss, {f"psnr_{num_frames}": psnr(decoded.float().detach(), pixels)}
-
-    run_stage(
-        "decoder",
-        folder,
-        modules={"autoencoder": autoencoder},
-        num_steps=config.decoder_steps,
-        learning_rate=config.decoder_learning_rate,
-        compute_loss=compute_loss,
-        seed=config.seed + 6,
-        stop_after_seconds=stop_after_seconds,
-        weight_decay=0.0,
-        muon=True,
-    )
-
-
-def load_autoencoder(config: TinyTraining, folder: Path) -> AutoencoderKLWan:
-    """Return the trained autoencoder with the statistics of its latents, measured once.
-
-    The statistics come from frames of the library under all looks; they are stored beside the
-    checkpoint because the transformer is tied to them.
-    """
-    autoencoder = build_autoencoder(config)
-    trained_on = (folder / "decoder.pt").exists()
-    load_average(folder, "decoder" if trained_on else "autoencoder", {"autoencoder": autoencoder})
-    use_stacked_causal_convolutions(autoencoder)
-    stored = folder / LATENT_STATISTICS_NAME
-    if not stored.exists():
-        library = FlightLibrary(folder / "flights", config)
-        rng = np.random.default_rng(config.seed)
-        clips = torch.stack(
-            [
-                library.autoencoder_pixels(rng, min(17, config.num_frames), config.autoencoder_crop)
-                for _ in range(64)
-            ]
-        )
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-            latents = autoencoder.encode(clips).latent_dist.mean.float()
-        flat = latents.transpose(0, 1).flatten(1)
-        stored.write_text(
-            json.dumps({"latents_mean": flat.mean(1).tolist(), "latents_std": flat.std(1).tolist()})
-        )
-    autoencoder.register_to_config(**json.loads(stored.read_text()))
     return autoencoder

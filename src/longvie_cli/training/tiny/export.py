@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
+from longvie_cli.models.block_autoencoder import CODE
 from longvie_cli.models.pipeline import LongViePipeline
 from longvie_cli.training.tiny.adopt import RECORD_NAME, earlier_record
-from longvie_cli.training.tiny.autoencoder import build_autoencoder, load_autoencoder
+from longvie_cli.training.tiny.autoencoder import CODE_NAME, build_autoencoder, load_autoencoder
 from longvie_cli.training.tiny.config import TinyTraining
 from longvie_cli.training.tiny.depth import IMAGE_MEAN, IMAGE_STD, PATCH, build_depth_estimator
 from longvie_cli.training.tiny.prompts import vocabulary
@@ -46,7 +47,7 @@ def export_preset(config: TinyTraining, folder: Path, out: Path) -> None:
     transformer, image_encoder = build_transformer(config), build_image_encoder(config)
     text_encoder, depth = build_text_encoder(config), build_depth_estimator()
     autoencoder = build_autoencoder(config)
-    if (folder / "autoencoder.pt").exists():
+    if (folder / CODE_NAME).exists():
         autoencoder = load_autoencoder(config, folder)
     joint = {
         "transformer": transformer,
@@ -64,10 +65,14 @@ def export_preset(config: TinyTraining, folder: Path, out: Path) -> None:
         tokenizer=build_tokenizer(),
         text_encoder=text_encoder.to(torch.bfloat16),
         image_encoder=image_encoder.to(torch.bfloat16),
-        vae=autoencoder.to(torch.bfloat16),
+        vae=autoencoder,
         transformer=transformer.to(torch.bfloat16),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=config.flow_shift),
     )
+    # Its code stays in float32: rounded, it would no longer be a projection.
+    for name, parameter in autoencoder.named_parameters():
+        if name not in CODE:
+            parameter.data = parameter.data.to(torch.bfloat16)
     if out.exists():
         shutil.rmtree(out)
     pipeline.save_pretrained(out)

@@ -163,17 +163,20 @@ class FlightLibrary:
         return FlightExample(rgb, depth, render_track_clip(clip, tracks, visible), captions[look])
 
     def autoencoder_pixels(
-        self, rng: np.random.Generator, num_frames: int, crop: int, *, only_video: bool = False
+        self, rng: np.random.Generator, num_frames: int, crop: int, *, kind: str | None = None
     ) -> torch.Tensor:
         """Return one random crop for the autoencoder, float [3, num_frames, crop, crop] in [-1, 1].
 
-        A quarter of the crops are what controls and conditions look like: grey depth, coloured
-        track boxes on black, and a first frame followed by mid-grey; none with `only_video`.
+        Unless a kind is given, a quarter of the crops are what controls and conditions look like.
+
+        Args:
+            kind: `video`, `depth` (grey), `tracks` (coloured boxes on black) or `first` (a first
+                frame followed by mid-grey).
         """
         paths = self.paths()
         path = paths[int(rng.integers(len(paths)))]
-        kind = rng.choice(["video", "depth", "tracks", "first"], p=[0.72, 0.12, 0.1, 0.06])
-        kind = "video" if only_video else kind
+        if kind is None:
+            kind = rng.choice(["video", "depth", "tracks", "first"], p=[0.72, 0.12, 0.1, 0.06])
         config = self.config
         first = config.history_frames - 1
         begin = first + int(rng.integers(config.num_frames - num_frames + 1))

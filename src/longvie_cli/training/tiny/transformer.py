@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKLWan
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel, UMT5EncoderModel
 
+from longvie_cli.models.block_autoencoder import BlockAutoencoder
 from longvie_cli.models.conditioning import control_input, first_frame_mask, history_input
 from longvie_cli.models.longvie import LongVieTransformer3DModel
 from longvie_cli.training.tiny.config import TinyTraining
@@ -86,9 +86,11 @@ def build_transformer(config: TinyTraining) -> LongVieTransformer3DModel:
         embedding = transformer.patch_embedding.weight
         embedding.normal_(std=0.02)
         embedding[:, :channels] = carried
-        embedding[:, channels + 4 :] += 0.5 * basis[:, width : 2 * width].unflatten(
-            1, (channels, *patch)
-        )
+        # As many condition channels as there are directions left.
+        condition = torch.zeros(dim, width)
+        left = basis[:, width : 2 * width]
+        condition[:, : left.shape[1]] = 0.5 * left
+        embedding[:, channels + 4 :] += condition.unflatten(1, (channels, *patch))
         transformer.patch_embedding.bias.zero_()
         # The output layer writes the channels of a token last (spec 1.1); a kernel has them first.
         read_back = carried.permute(2, 3, 4, 1, 0).flatten(0, 3)
@@ -106,7 +108,7 @@ class TransformerTraining:
         self,
         config: TinyTraining,
         library: LatentLibrary,
-        autoencoder: AutoencoderKLWan,
+        autoencoder: BlockAutoencoder,
         text_encoder: UMT5EncoderModel,
     ) -> None:
         torch.manual_seed(config.seed + 20)
