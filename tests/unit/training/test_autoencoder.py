@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from longvie_cli.models.autoencoders import VideoAutoencoder
+from longvie_cli.settings.presets import preset_folder
 from longvie_cli.training.tiny.autoencoder import (
     coded_autoencoder,
     fit_autoencoder_code,
@@ -26,6 +27,7 @@ from longvie_cli.training.tiny.gate import (
     edge_correlation,
     gate_is_open,
     judged_clips,
+    load_for_gate,
     main,
     read_passes,
     table,
@@ -250,3 +252,11 @@ def test_the_gate_is_a_command(
     out = capsys.readouterr().out
     assert ("The gate opens." in out) == (ended.value.code == 0)
     assert '"borders"' in (tmp_path / "r").read_text()
+
+
+def test_the_next_autoencoder_is_let_through() -> None:
+    """What the coming embedded model is made of, kept until a transformer is trained on it."""
+    autoencoder = load_for_gate(preset_folder("next") / "vae")
+    clips = {1_000_000_101: judged_clips(TinyTraining(), 1_000_000_101, 5)}
+    readings = read_passes(autoencoder, clips, passes=(1, 10), kinds=("colour",))
+    assert len(readings) == 4 and gate_is_open(readings)
