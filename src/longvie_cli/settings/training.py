@@ -112,10 +112,10 @@ class FrameDegradation(_Settings):
                 raise ValueError(f"{name} needs at least one value, and one weight for each")
             if min(weights) < 0 or sum(weights) <= 0:
                 raise ValueError(f"the weights of {name} must be 0 or more, and not all 0")
-        if min(self.cycles) < 0 or not 1 <= min(self.regenerate_steps) <= 50:
-            raise ValueError("cycles begin at 0 and regenerate_steps at 1")
-        if max(self.regenerate_steps) > 50:
-            raise ValueError("regenerate_steps end at 50, the whole grid")
+        if min(self.cycles) < 0:
+            raise ValueError("cycles must be 0 or more")
+        if not all(1 <= steps <= 50 for steps in self.regenerate_steps):
+            raise ValueError("regenerate_steps must be 1 to 50, the steps of the whole grid")
         return self
 
 
