@@ -141,3 +141,64 @@ class Degradation(_Settings):
     no_history: Share = 0.20
     off_steps: int = Field(default=0, ge=0)
     phase_in_steps: int = Field(default=0, ge=0)
+
+
+LEARNING_RATES: dict[Stage, float] = {
+    "base": 1e-5,
+    "control": 1e-5,
+    "degradation": 1e-5,
+    "history": 5e-6,
+}
+"""Of each stage as paper and code have it (`base` is no stage of theirs)."""
+
+STEPS: dict[Stage, int] = {"base": 5000, "control": 5000, "degradation": 1000, "history": 2000}
+"""Optimizer steps of each stage (paper; `base` is no stage of its)."""
+
+
+class TrainingSettings(_Settings):
+    """How a stage is trained.
+
+    Args:
+        seed: Of everything that is drawn.
+        steps: Optimizer steps; those of the paper's stage where not given.
+        batch: Samples of a step, over all processes (paper 16, one on each of 16 GPUs).
+        learning_rate: That of the paper's stage where not given.
+        first_steps: This many steps are taken at a third of it (code 5, torch's ConstantLR).
+        weight_decay: Of AdamW (code 0.01).
+        max_grad_norm: Longer gradients are shortened to it (neither clips).
+        ema_decay: Of the averaged weights, which are what is exported; null: no average (neither
+            paper nor code has one).
+        dtype: Of the arithmetic of the transformer; its weights in training are float32.
+        gradient_checkpointing: Blocks are computed again in the backward pass (code: on).
+        weigh_timesteps: Weight of the loss by noise level (code: a bell around 500).
+        terms: When the terms of a degraded start count in stage `history`: `always` (paper) or in
+            `degraded` samples alone (code). In stage `degradation` it is the latter.
+        picture: What conditions a sample that has history, unless it was degraded itself: the
+            `last_history` frame (code) or its `own` first frame (as at inference).
+        degradation: What is made worse.
+        checkpoint_every: Steps between checkpoints.
+        keep_checkpoints: How many of them stay.
+        validate_every: Steps between validations, where there are samples for it.
+        validation_samples: Of each.
+        validation_steps: Of the sampler, for the clip to look at; without guidance.
+    """
+
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    steps: int | None = Field(default=None, ge=1)
+    batch: int = Field(default=16, ge=1)
+    learning_rate: float | None = Field(default=None, gt=0)
+    first_steps: int = Field(default=5, ge=0)
+    weight_decay: float = Field(default=0.01, ge=0)
+    max_grad_norm: float | None = Field(default=None, gt=0)
+    ema_decay: float | None = Field(default=0.999, gt=0, lt=1)
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    gradient_checkpointing: bool = True
+    weigh_timesteps: bool = True
+    terms: Literal["always", "degraded"] = "always"
+    picture: Literal["last_history", "own"] = "last_history"
+    degradation: Degradation = Degradation()
+    checkpoint_every: int = Field(default=100, ge=1)
+    keep_checkpoints: int = Field(default=2, ge=1)
+    validate_every: int = Field(default=500, ge=1)
+    validation_samples: int = Field(default=4, ge=1)
+    validation_steps: int = Field(default=20, ge=1)

@@ -16,6 +16,7 @@ def predict_velocity(
     conditioning: Conditioning,
     *,
     depth_strength: float = 1.0,
+    arithmetic: torch.dtype = torch.float32,
 ) -> Tensor:
     """Return the velocity of a clip's latents, float32, shaped as `noisy`.
 
@@ -25,6 +26,7 @@ def predict_velocity(
         timestep: 0..1000, rounded as the pipeline rounds it.
         conditioning: All else that the transformer is told.
         depth_strength: As for the pipeline.
+        arithmetic: bfloat16 runs the transformer alone under autocast.
     """
     transformer = pipeline.transformer
     device, dtype = noisy.device, transformer.dtype
@@ -37,15 +39,16 @@ def predict_velocity(
         history = history_input(history, mask_channels=pipeline.vae.config.scale_factor_temporal)
     condition = conditioning.image_condition.to(noisy)
     rounded = torch.tensor([timestep], device=device)
-    output: tuple[Tensor] = transformer(
-        torch.cat((noisy, condition), dim=1).to(dtype),
-        rounded.to(getattr(torch, pipeline.config.timestep_dtype)),
-        cast(conditioning.prompt_embeds),
-        cast(conditioning.image_embeds),
-        dense=cast(conditioning.dense),
-        sparse=cast(conditioning.sparse),
-        history=cast(history),
-        depth_strength=depth_strength,
-        return_dict=False,
-    )
+    with torch.autocast(device.type, torch.bfloat16, enabled=arithmetic == torch.bfloat16):
+        output: tuple[Tensor] = transformer(
+            torch.cat((noisy, condition), dim=1).to(dtype),
+            rounded.to(getattr(torch, pipeline.config.timestep_dtype)),
+            cast(conditioning.prompt_embeds),
+            cast(conditioning.image_embeds),
+            dense=cast(conditioning.dense),
+            sparse=cast(conditioning.sparse),
+            history=cast(history),
+            depth_strength=depth_strength,
+            return_dict=False,
+        )
     return output[0].float()

@@ -30,6 +30,7 @@ class PipelineRedraw:
         dense: First frames of the sample's depth control, uint8 [n, height, width, 3], for frames
             that it shows too; None regenerates without control.
         sparse: Likewise of its tracks.
+        arithmetic: Of the transformer; the autoencoder keeps its own, as at inference.
     """
 
     def __init__(
@@ -39,11 +40,13 @@ class PipelineRedraw:
         *,
         dense: Frames | None = None,
         sparse: Frames | None = None,
+        arithmetic: torch.dtype = torch.float32,
     ) -> None:
         self.pipeline = pipeline
         self.prompt_embeds = prompt_embeds
         self.dense = dense
         self.sparse = sparse
+        self.arithmetic = arithmetic
 
     @torch.no_grad()
     def reencode(self, frames: Frames) -> Frames:
@@ -75,7 +78,9 @@ class PipelineRedraw:
         drawn = torch.randn(latents.shape, generator=noise).to(latents)
         latents = (1 - sigmas[0]) * latents + sigmas[0] * drawn
         for sigma, following in itertools.pairwise(sigmas):
-            velocity = predict_velocity(pipeline, latents, 1000 * sigma, conditioning)
+            velocity = predict_velocity(
+                pipeline, latents, 1000 * sigma, conditioning, arithmetic=self.arithmetic
+            )
             latents = latents + (following - sigma) * velocity
         return frames_from_pixels(pipeline.decode_latents(latents)[0])[: len(frames)]
 
