@@ -112,6 +112,10 @@ class TrainingRun:
         self.names = freeze_for(self.transformer, stage)
         parameters = dict(self.transformer.named_parameters())
         self.parameters = [parameters[name] for name in self.names]
+        types = {parameter.dtype for parameter in self.parameters}
+        if types != {torch.float32}:
+            # Steps of 1e-5 are lost in bfloat16 weights.
+            raise ValueError(f"a transformer in training must be float32, not {types}")
         pipeline.transformer.train()
         if settings.gradient_checkpointing:
             pipeline.transformer.enable_gradient_checkpointing()
@@ -154,11 +158,12 @@ class TrainingRun:
         share = settings.batch // self.num_processes
         first = self.step * settings.batch + self.rank * share
         self.optimizer.zero_grad(set_to_none=True)
-        total = torch.zeros((), dtype=torch.float64)
+        # On the parameters' device: NCCL reduces nothing else.
+        total = torch.zeros((), dtype=torch.float64, device=self.parameters[0].device)
         for position in range(first, first + share):
             loss = self.loss.at(position, step=self.step).total / settings.batch
             loss.backward()
-            total += loss.detach().cpu()
+            total += loss.detach()
         _sum_over_processes(self.parameters, total)
         norm = nn.utils.get_total_norm(
             [parameter.grad for parameter in self.parameters if parameter.grad is not None]

@@ -183,3 +183,10 @@ def test_validation_shows_the_average_and_changes_no_step(unbroken: Path, tmp_pa
     load_average(pipeline.transformer, finished_checkpoints(tmp_path / "checkpoints")[-1])
     judge = Validation(pipeline, toy_run.ToySamples(), "history", run.settings, fps=16)
     assert noted == {"step": 6, "loss": pytest.approx(judge.loss(), rel=1e-5)}
+
+
+def test_weights_that_small_steps_would_not_move_are_refused(tmp_path: Path) -> None:
+    pipeline = toy_pipeline()
+    pipeline.transformer.to(torch.bfloat16)
+    with pytest.raises(ValueError, match="float32"):
+        train(tmp_path, pipeline=pipeline)
