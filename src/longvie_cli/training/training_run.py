@@ -1,0 +1,370 @@
+"""The loop of a training stage: steps, average, checkpoints, log; killed at any step it goes on.
+
+Processes started together (torchrun, gloo or NCCL) share the samples of each step and average
+their gradients; each holds the whole model. A step's samples do not depend on their number.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.training_utils import EMAModel
+from filelock import FileLock, Timeout
+from torch import Tensor, distributed, nn
+
+from longvie_cli.disk.durable import make_folder, write_atomic
+from longvie_cli.errors import InputError, OutputConflictError, ResumableError, UsageError
+from longvie_cli.models.pipeline import LongViePipeline
+from longvie_cli.progress import Progress, SilentProgress
+from longvie_cli.settings.training import LEARNING_RATES, STEPS, Stage, TrainingSettings
+from longvie_cli.training.checkpoints import (
+    finished_checkpoints,
+    load_checkpoint,
+    save_checkpoint,
+)
+from longvie_cli.training.dataset import Samples
+from longvie_cli.training.stage_loss import StageLoss
+from longvie_cli.training.stages import freeze_for
+from longvie_cli.training.validation import Validation
+
+logger = logging.getLogger(__name__)
+
+# What may differ when a run goes on; everything else decides its numbers.
+_MAY_CHANGE = {
+    *("steps", "checkpoint_every", "keep_checkpoints"),
+    *("validate_every", "validation_samples", "validation_steps"),
+}
+_FIRST_FACTOR = 1 / 3
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """Where a stage stands.
+
+    Args:
+        step: Optimizer steps taken.
+        loss: Of the last step; None where none was taken now.
+        checkpoint: Its folder.
+    """
+
+    step: int
+    loss: float | None
+    checkpoint: Path
+
+
+class TrainingRun:
+    """One stage in one folder, taken up where its newest checkpoint stands.
+
+    `checkpoints/step-N/`, `losses.jsonl` (a line a step), `validation/` (a clip each time) and,
+    where TensorBoard is installed, `tensorboard/` lie in the folder.
+
+    Args:
+        folder: Made if needed.
+        stage: What is trained.
+        settings: How.
+        pipeline: The model; its transformer is trained in place, in float32.
+        samples: What it is trained on.
+        progress: Told of steps, stage `steps`.
+        validation: Samples kept aside; None: the run is not validated.
+        fps: Of the validation's clips.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        stage: Stage,
+        settings: TrainingSettings,
+        pipeline: LongViePipeline,
+        samples: Samples,
+        *,
+        progress: Progress | None = None,
+        validation: Samples | None = None,
+        fps: int = 16,
+    ) -> None:
+        self.folder = folder
+        self.stage: Stage = stage
+        self.settings = settings
+        self.progress = progress or SilentProgress()
+        self.num_steps = settings.steps or STEPS[stage]
+        self.transformer: nn.Module = pipeline.transformer
+        self.loss = StageLoss(pipeline, samples, stage, settings)
+        self.validation = (
+            None
+            if validation is None
+            else Validation(pipeline, validation, stage, settings, fps=fps)
+        )
+        self.rank, self.num_processes = _place()
+        if settings.batch % self.num_processes:
+            raise UsageError(
+                f"batch: {settings.batch} samples cannot be shared by {self.num_processes} "
+                "processes; use a multiple of their number."
+            )
+        for name in ("vae", "text_encoder", "image_encoder"):
+            getattr(pipeline, name).requires_grad_(False)
+        self.names = freeze_for(self.transformer, stage)
+        parameters = dict(self.transformer.named_parameters())
+        self.parameters = [parameters[name] for name in self.names]
+        types = {parameter.dtype for parameter in self.parameters}
+        if types != {torch.float32}:
+            # Steps of 1e-5 are lost in bfloat16 weights.
+            raise ValueError(f"a transformer in training must be float32, not {types}")
+        pipeline.transformer.train()
+        if settings.gradient_checkpointing:
+            pipeline.transformer.enable_gradient_checkpointing()
+        self.optimizer = torch.optim.AdamW(
+            self.parameters,
+            lr=settings.learning_rate or LEARNING_RATES[stage],
+            weight_decay=settings.weight_decay,
+        )
+        decay = settings.ema_decay
+        self.average = None if decay is None else EMAModel(self.parameters, decay=decay)
+        self.step = 0
+        self._writer: Any = None
+
+    def run(self) -> TrainingResult:
+        """Take the steps that are left; a checkpoint at intervals and at the end.
+
+        Raises:
+            OutputConflictError: Another process trains here, or the folder belongs to another run.
+            InputError: A checkpoint is damaged.
+            ResumableError: The loss or its gradient is not finite.
+        """
+        with self._held():
+            checkpoint = self._take_up()
+            self.progress.start("steps", self.num_steps, done=self.step)
+            loss = None
+            while self.step < self.num_steps:
+                loss = self._take_step()
+                last = self.step == self.num_steps
+                if last or self.step % self.settings.validate_every == 0:
+                    self._validate()
+                if last or self.step % self.settings.checkpoint_every == 0:
+                    checkpoint = self._save()
+                self.progress.advance("steps", detail=f"loss {loss:.4f}")
+            self.progress.finish("steps")
+        assert checkpoint is not None, "a run of at least one step ends with a checkpoint"
+        return TrainingResult(self.step, loss, checkpoint)
+
+    def _take_step(self) -> float:
+        settings = self.settings
+        share = settings.batch // self.num_processes
+        first = self.step * settings.batch + self.rank * share
+        self.optimizer.zero_grad(set_to_none=True)
+        # On the parameters' device: NCCL reduces nothing else.
+        total = torch.zeros((), dtype=torch.float64, device=self.parameters[0].device)
+        for position in range(first, first + share):
+            loss = self.loss.at(position, step=self.step).total / settings.batch
+            loss.backward()
+            total += loss.detach()
+        _sum_over_processes(self.parameters, total)
+        norm = nn.utils.get_total_norm(
+            [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        )
+        if not (torch.isfinite(norm) and torch.isfinite(total)):
+            raise ResumableError(
+                f"{self.folder}: step {self.step + 1}: loss {float(total):g}, gradient norm "
+                f"{float(norm):g}.",
+                hint="Go on from the last checkpoint with a lower learning_rate or a "
+                "max_grad_norm, in a new folder.",
+            )
+        if settings.max_grad_norm is not None:
+            nn.utils.clip_grads_with_norm_(self.parameters, settings.max_grad_norm, norm)
+        factor = _FIRST_FACTOR if self.step < settings.first_steps else 1.0
+        rate = (settings.learning_rate or LEARNING_RATES[self.stage]) * factor
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.step(self.parameters)
+        self.step += 1
+        self._log({"step": self.step, "loss": float(total), "grad_norm": float(norm), "lr": rate})
+        return float(total)
+
+    def _validate(self) -> None:
+        """Note the loss of the averaged weights on the samples kept aside, and write a clip."""
+        if self.validation is not None and self.rank == 0:
+            with self._average_in_place():
+                loss = self.validation.loss()
+                name = f"step-{self.step:08d}.mp4"
+                self.validation.write_clip(self.folder / "validation" / name)
+            row = {"step": self.step, "loss": loss}
+            write_atomic(
+                self.folder / "validation" / f"step-{self.step:08d}.json",
+                json.dumps(row).encode() + b"\n",
+            )
+            self._board({"step": self.step, "validation_loss": loss})
+            self.progress.message(f"step {self.step}: validation loss {loss:.4f}")
+        _wait_for_all()
+
+    @contextmanager
+    def _average_in_place(self) -> Iterator[None]:
+        if self.average is None:
+            yield
+            return
+        self.average.store(self.parameters)
+        self.average.copy_to(self.parameters)
+        try:
+            yield
+        finally:
+            self.average.restore(self.parameters)
+
+    def _save(self) -> Path:
+        folder = self.folder / "checkpoints"
+        if self.rank == 0:
+            state = {
+                "step": self.step,
+                "stage": self.stage,
+                "settings": self._deciding(),
+                "trained": dict(zip(self.names, map(Tensor.detach, self.parameters), strict=True)),
+                "optimizer": self.optimizer.state_dict(),
+                "average": None if self.average is None else self.average.state_dict(),
+            }
+            save_checkpoint(folder, self.step, state, keep=self.settings.keep_checkpoints)
+        _wait_for_all()
+        return finished_checkpoints(folder)[-1]
+
+    @torch.no_grad()
+    def _take_up(self) -> Path | None:
+        """Put the newest checkpoint back, if there is one, and cut the log at its step."""
+        found = finished_checkpoints(self.folder / "checkpoints")
+        checkpoint = found[-1] if found else None
+        if checkpoint is not None:
+            state = load_checkpoint(checkpoint)
+            self._check_same_run(checkpoint, state)
+            for name, parameter in zip(self.names, self.parameters, strict=True):
+                parameter.copy_(state["trained"][name])
+            self.optimizer.load_state_dict(state["optimizer"])
+            if self.average is not None:
+                self.average.load_state_dict(state["average"])
+                self.average.to(self.parameters[0].device)
+            self.step = int(state["step"])
+            logger.info("%s: going on from step %d", self.folder, self.step)
+        if self.step > self.num_steps:
+            raise UsageError(
+                f"steps: {self.num_steps}, but {self.folder} stands at step {self.step} already."
+            )
+        if self.rank == 0:
+            self._cut_log()
+        _wait_for_all()
+        return checkpoint
+
+    def _check_same_run(self, checkpoint: Path, state: dict[str, Any]) -> None:
+        if set(state["trained"]) != set(self.names) or state["stage"] != self.stage:
+            raise OutputConflictError(
+                f"{checkpoint}: belongs to stage {state['stage']} or to another model, not to "
+                f"{self.stage} of this one.",
+                hint="Name another output folder.",
+            )
+        own = self._deciding()
+        changed = sorted(key for key in own if state["settings"].get(key) != own[key])
+        if changed:
+            key = changed[0]
+            raise OutputConflictError(
+                f"{checkpoint}: this run was started with {key} {state['settings'].get(key)}, not "
+                f"{own[key]}.",
+                hint="Set it back to go on, or name another output folder.",
+            )
+
+    def _deciding(self) -> dict[str, Any]:
+        kept: dict[str, Any] = self.settings.model_dump(mode="json", exclude=_MAY_CHANGE)
+        return kept
+
+    @property
+    def _losses(self) -> Path:
+        return self.folder / "losses.jsonl"
+
+    def _log(self, row: dict[str, float]) -> None:
+        if self.rank == 0:
+            with self._losses.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+            self._board(row)
+
+    def _board(self, row: dict[str, float]) -> None:
+        """Hand the numbers of a step to TensorBoard, if it is installed."""
+        if find_spec("tensorboard") is None:
+            return
+        from torch.utils.tensorboard import SummaryWriter
+
+        if self._writer is None:
+            # What is there of later steps is of the steps that are taken again.
+            self._writer = SummaryWriter(
+                str(self.folder / "tensorboard"), purge_step=int(row["step"])
+            )
+        for name, value in row.items():
+            if name != "step":
+                self._writer.add_scalar(name, value, int(row["step"]))
+        self._writer.flush()
+
+    def _cut_log(self) -> None:
+        """Remove what was logged of steps that are taken again, and a line that was cut off."""
+        if not self._losses.exists():
+            return
+        lines = self._losses.read_text(encoding="utf-8").splitlines()
+        write_atomic(self._losses, "".join(f"{line}\n" for line in lines[: self.step]).encode())
+
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        """Keep other runs out of the folder; the first process does it for all of a group."""
+        if self.rank > 0:
+            yield
+            return
+        make_folder(self.folder)
+        try:
+            with FileLock(self.folder / ".lock", timeout=0):
+                yield
+        except Timeout as reason:
+            raise OutputConflictError(
+                f"{self.folder}: another process trains here.",
+                hint="Wait for it, stop it, or name another output folder.",
+            ) from reason
+
+
+@torch.no_grad()
+def load_average(transformer: nn.Module, checkpoint: Path) -> None:
+    """Put the averaged weights of a checkpoint into a transformer (the trained ones without).
+
+    Raises:
+        InputError: It is damaged, or of another model.
+    """
+    state = load_checkpoint(checkpoint)
+    trained: dict[str, Tensor] = state["trained"]
+    values = list(trained.values())
+    if state["average"] is not None:
+        values = state["average"]["shadow_params"]
+    parameters = dict(transformer.named_parameters())
+    for name, value in zip(trained, values, strict=True):
+        if name not in parameters or parameters[name].shape != value.shape:
+            raise InputError(f"{checkpoint}: its {name} does not fit this model.")
+        parameters[name].copy_(value)
+
+
+def _place() -> tuple[int, int]:
+    if not distributed.is_initialized():
+        return 0, 1
+    return distributed.get_rank(), distributed.get_world_size()
+
+
+def _wait_for_all() -> None:
+    if distributed.is_initialized():
+        distributed.barrier()
+
+
+def _sum_over_processes(parameters: list[nn.Parameter], total: Tensor) -> None:
+    """Replace gradients and the loss by their sums over all processes."""
+    for parameter in parameters:
+        # What no sample of a process reaches has no gradient there; it decays all the same, so that
+        # one process does what several do.
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    if distributed.is_initialized():
+        distributed.all_reduce(total)
+        for parameter in parameters:
+            distributed.all_reduce(parameter.grad)
