@@ -25,8 +25,9 @@ def read_tracks(
     """Return the tracks of a clip from its sparse control.
 
     A point is where the middle of its box is; the box moves by whole pixels, so places are known
-    to about half a pixel, and to two where the edge of the picture cuts the box. Points of which less than most of the box is seen are not visible, in the
-    first frame or later. Hidden points are painted too, and are reported visible.
+    to about half a pixel, and to two where the edge of the picture cuts the box. A point of
+    whose box a fifth or more is covered is not visible. Hidden points are painted too, and are
+    reported visible.
 
     Args:
         sparse: [T, H, W, 3].
