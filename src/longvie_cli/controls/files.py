@@ -61,10 +61,22 @@ class ClipControls:
     Args:
         dense: Depth pictures, uint8 [T, H, W, 3].
         sparse: Track pictures, uint8 [T, H, W, 3].
+        file_of: Number of the file whose tracks each frame shows, [T].
     """
 
     dense: NDArray[np.uint8]
     sparse: NDArray[np.uint8]
+    file_of: NDArray[np.int64]
+
+    @property
+    def tracked_frames(self) -> int:
+        """Frames from the first on that are of one file: their tracks began at one grid."""
+        other = np.flatnonzero(self.file_of != self.file_of[0])
+        return int(other[0]) if other.size else len(self.file_of)
+
+    def picked(self, frames: NDArray[np.int64]) -> ClipControls:
+        """Return some of the frames, in the order given."""
+        return ClipControls(self.dense[frames], self.sparse[frames], self.file_of[frames])
 
 
 def read_conditions(path: Path) -> list[ControlFiles]:
@@ -275,6 +287,7 @@ class ControlClips:
             raise IndexError(f"frame {first_frame} of {self._timeline_length}")
         dense = np.empty((num_frames, height, width, 3), dtype=np.uint8)
         sparse = np.empty_like(dense)
+        file_of = np.empty(num_frames, dtype=np.int64)
         filled = 0
         while filled < num_frames and first_frame + filled < self._timeline_length:
             file_index, local = self._locate(first_frame + filled, begins=begins and filled == 0)
@@ -289,10 +302,10 @@ class ControlClips:
                 num_frames=min(num_frames - filled, end - first_frame - filled),
             )
             for depth, track in pairs:
-                dense[filled], sparse[filled] = depth, track
+                dense[filled], sparse[filled], file_of[filled] = depth, track, file_index
                 filled += 1
-        dense[filled:], sparse[filled:] = dense[filled - 1], sparse[filled - 1]
-        return ClipControls(dense, sparse)
+        read = ClipControls(dense, sparse, file_of)
+        return read.picked(np.minimum(np.arange(num_frames), filled - 1))
 
     @property
     def _timeline_length(self) -> int:

@@ -79,7 +79,11 @@ def load_pipeline(
     pipeline.scheduler = FlowMatchEulerDiscreteScheduler.from_config(
         pipeline.scheduler.config, shift=preset.flow_shift
     )
-    pipeline.register_to_config(timestep_dtype=preset.timestep_dtype)
+    pipeline.register_to_config(
+        timestep_dtype=preset.timestep_dtype,
+        image_condition=preset.image_condition,
+        track_grid=[preset.track_grid.columns, preset.track_grid.rows],
+    )
     # Before the move, so that the adapters are placed as the layers they belong to.
     loras = [(lora.path, lora.scale) for lora in sampling.loras]
     for notice in add_loras(pipeline, loras):

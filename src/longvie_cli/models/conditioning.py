@@ -57,21 +57,6 @@ def first_frame_mask(latents: Tensor, *, mask_channels: int = 4, has_image: bool
     return mask
 
 
-def image_condition(
-    first_frame_latents: Tensor, *, mask_channels: int = 4, has_image: bool = True
-) -> Tensor:
-    """Return the condition channels of the main input: mask, then latents.
-
-    Args:
-        first_frame_latents: The VAE of the first frame followed by mid-grey frames; of mid-grey
-            frames alone without an image.
-        mask_channels: The VAE's temporal factor.
-        has_image: Whether the first frame is given.
-    """
-    mask = first_frame_mask(first_frame_latents, mask_channels=mask_channels, has_image=has_image)
-    return torch.cat((mask, first_frame_latents), dim=1)
-
-
 def control_input(
     video_latents: Tensor, first_frame_latents: Tensor, *, mask_channels: int = 4
 ) -> Tensor:
@@ -82,8 +67,8 @@ def control_input(
         first_frame_latents: The VAE of its first frame followed by mid-grey frames.
         mask_channels: The VAE's temporal factor.
     """
-    condition = image_condition(first_frame_latents, mask_channels=mask_channels)
-    return torch.cat((video_latents, condition), dim=1)
+    mask = first_frame_mask(first_frame_latents, mask_channels=mask_channels)
+    return torch.cat((video_latents, mask, first_frame_latents), dim=1)
 
 
 def history_input(history_latents: Tensor, *, mask_channels: int = 4) -> Tensor:

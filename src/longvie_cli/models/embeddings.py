@@ -24,17 +24,22 @@ class RotaryPositions(nn.Module):
         self.axis_dims = (head_dim - 2 * row_dim, row_dim, row_dim)
         self.theta = theta
 
-    def forward(self, grid: tuple[int, int, int], device: torch.device) -> RotaryTables:
+    def forward(
+        self, grid: tuple[int, int, int], device: torch.device, frames: Tensor | None = None
+    ) -> RotaryTables:
         """Return two float32 tables [1, frames * rows * columns, 1, head_dim].
 
         Args:
             grid: Frames, rows and columns of the tokens, positions from 0 on each axis.
             device: Where the tables are wanted.
+            frames: Positions of the frames, where they are not from 0 on in a row.
         """
         cosines, sines = [], []
         for axis, (size, dim) in enumerate(zip(grid, self.axis_dims, strict=True)):
             pair = torch.arange(0, dim, 2, dtype=torch.float64, device=device)
             position = torch.arange(size, dtype=torch.float64, device=device)
+            if axis == 0 and frames is not None:
+                position = frames.to(position)
             angle = torch.outer(position, self.theta ** (-pair / dim))
             shape = [size if other == axis else 1 for other in range(3)]
             cosine, sine = angle.cos(), angle.sin()

@@ -135,6 +135,7 @@ class LongVieTransformer3DModel(WanTransformer3DModel):
         history: Tensor | None = None,
         depth_strength: float = 1.0,
         track_strength: float = 1.0,
+        clip_frames: Tensor | None = None,
         return_dict: bool = True,
         attention_kwargs: dict[str, Any] | None = None,
     ) -> Transformer2DModelOutput | tuple[Tensor]:
@@ -151,6 +152,8 @@ class LongVieTransformer3DModel(WanTransformer3DModel):
             history: [B, in_channels, history frames, height, width], oldest frame first.
             depth_strength: Strength of the dense control, 0 or more; 1 as trained.
             track_strength: Strength of the sparse control.
+            clip_frames: [frames], which latent frames of a clip are given, to train on a part of
+                it; those from 0 on where None.
             return_dict: False returns a tuple.
             attention_kwargs: `scale` sets the strength of loaded LoRA adapters.
         """
@@ -162,12 +165,15 @@ class LongVieTransformer3DModel(WanTransformer3DModel):
         # 1. Tokens: history in front, positions counting through
         clip_tokens, grid = self._tokens(hidden_states)
         tokens, num_history_tokens = clip_tokens, 0
-        rotary_emb = clip_rotary_emb = self.rope(grid, tokens.device)
+        rotary_emb = clip_rotary_emb = self.rope(grid, tokens.device, clip_frames)
         if history is not None:
             history_tokens, (history_frames, *_) = self._tokens(history)
             tokens = torch.cat((history_tokens, clip_tokens), dim=1)
             num_history_tokens = history_tokens.shape[1]
-            rotary_emb = self.rope((history_frames + grid[0], *grid[1:]), tokens.device)
+            frames = None
+            if clip_frames is not None:
+                frames = torch.cat((torch.arange(history_frames), history_frames + clip_frames))
+            rotary_emb = self.rope((history_frames + grid[0], *grid[1:]), tokens.device, frames)
 
         # 2. Time, text and image
         temb, timestep_proj, context, image_context = self.condition_embedder(

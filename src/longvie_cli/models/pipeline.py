@@ -28,12 +28,13 @@ from transformers import CLIPVisionModel, PreTrainedTokenizerBase, UMT5EncoderMo
 from longvie_cli.errors import ControlError, InputError
 from longvie_cli.media.frames import frames_from_pixels, pixels_from_frames
 from longvie_cli.models.autoencoders import VideoAutoencoder
+from longvie_cli.models.carrying import carry, confidence_mask
 from longvie_cli.models.conditioning import (
     Conditioning,
     control_input,
+    first_frame_mask,
     guide,
     history_input,
-    image_condition,
     mix_first_latent,
 )
 from longvie_cli.models.flow_matching import controlled_steps, unshifted_sigmas
@@ -42,6 +43,7 @@ from longvie_cli.models.longvie import LongVieTransformer3DModel
 from longvie_cli.models.lora import LongVieLoraMixin
 from longvie_cli.models.prompt_embeds import encode_prompts
 from longvie_cli.models.prompt_tokens import clean_prompt, cut_by
+from longvie_cli.models.track_pictures import read_tracks
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +76,9 @@ class LongViePipeline(DiffusionPipeline, LongVieLoraMixin):
         scheduler: Euler flow matching; its `shift` is the flow shift.
         timestep_dtype: The model reads timesteps rounded to this type: `bfloat16` as LongVie 2
             was trained and released (937.5 becomes 936), or `float32`.
+        image_condition: What the transformer sees beside the noise: `first_frame`, then grey, as
+            LongVie 2 was trained, or `carried`, the first frame carried along the controls.
+        track_grid: Columns and rows of the points in the track pictures; read for `carried`.
     """
 
     _optional_components: ClassVar[list[str]] = ["tokenizer", "text_encoder"]
@@ -88,10 +93,14 @@ class LongViePipeline(DiffusionPipeline, LongVieLoraMixin):
         transformer: LongVieTransformer3DModel,
         scheduler: FlowMatchEulerDiscreteScheduler,
         timestep_dtype: str = "float32",
+        image_condition: str = "first_frame",
+        track_grid: Sequence[int] = (50, 50),
     ) -> None:
         super().__init__()
         if timestep_dtype not in ("float32", "bfloat16"):
             raise ValueError(f"timestep_dtype must be float32 or bfloat16, not {timestep_dtype}")
+        if image_condition not in ("first_frame", "carried"):
+            raise ValueError(f"image_condition must be first_frame or carried: {image_condition}")
         self.register_modules(
             tokenizer=tokenizer,
             text_encoder=text_encoder,
@@ -100,7 +109,11 @@ class LongViePipeline(DiffusionPipeline, LongVieLoraMixin):
             transformer=transformer,
             scheduler=scheduler,
         )
-        self.register_to_config(timestep_dtype=timestep_dtype)
+        self.register_to_config(
+            timestep_dtype=timestep_dtype,
+            image_condition=image_condition,
+            track_grid=list(track_grid),
+        )
 
     @property
     def size_multiple(self) -> tuple[int, int]:
@@ -118,6 +131,7 @@ class LongViePipeline(DiffusionPipeline, LongVieLoraMixin):
         sparse: np.ndarray | None = None,
         history: np.ndarray | None = None,
         *,
+        tracked_frames: int | None = None,
         negative_prompt: str = "",
         num_frames: int | None = None,
         height: int | None = None,
@@ -147,6 +161,8 @@ class LongViePipeline(DiffusionPipeline, LongVieLoraMixin):
             sparse: Track control frames, likewise.
             history: Last frames of the clip before, oldest first, uint8 [n, height, width, 3];
                 the VAE reads the first 4k+1 of them (5 of 8).
+            tracked_frames: Frames from the first on whose tracks began at one grid; later ones are
+                of another control file. All where None; read for a `carried` condition.
             negative_prompt: What to lead away from; read when `guidance_scale` is not 1.
             num_frames: Frames of the clip, 4k+1; needed only without controls.
             height: Rows; needed only without controls and image.
@@ -187,6 +203,7 @@ class LongViePipeline(DiffusionPipeline, LongVieLoraMixin):
             dense=dense if steered and depth_strength > 0 else None,
             sparse=sparse if steered and track_strength > 0 else None,
             history=history,
+            tracked_frames=tracked_frames,
             negative_prompt=negative_prompt if guidance_scale != 1 else None,
             prompt_embeds=prompt_embeds,
             negative_prompt_embeds=negative_prompt_embeds,
@@ -225,6 +242,7 @@ class LongViePipeline(DiffusionPipeline, LongVieLoraMixin):
         dense: np.ndarray | None = None,
         sparse: np.ndarray | None = None,
         history: np.ndarray | None = None,
+        tracked_frames: int | None = None,
         negative_prompt: str | None = None,
         prompt_embeds: Tensor | None = None,
         negative_prompt_embeds: Tensor | None = None,
@@ -233,7 +251,8 @@ class LongViePipeline(DiffusionPipeline, LongVieLoraMixin):
         """Return what the transformer is given for a clip of `shape` (frames, height, width).
 
         Arguments as in `__call__`; `negative_prompt` None leaves the negative embeds out unless
-        they are given.
+        they are given. A `carried` condition takes image, depth and tracks; where one of them is
+        missing, it is that of `first_frame`, and grey without an image.
         """
         if prompt_embeds is None:
             if prompt is None:
@@ -246,13 +265,26 @@ class LongViePipeline(DiffusionPipeline, LongVieLoraMixin):
 
         # All videos of the clip's length in one batch: a small video alone is slow on the CPU.
         grey = torch.zeros(3, *shape)
-        videos = [grey if image is None else _first_frame_then_grey(image, grey)]
+        carried = None
+        if self.config.image_condition == "carried" and not (
+            image is None or dense is None or sparse is None
+        ):
+            columns, rows = self.config.track_grid
+            tracks = read_tracks(sparse, columns=columns, rows=rows, tracked_frames=tracked_frames)
+            carried = carry(image, np.rint(dense.mean(axis=-1)).astype(np.uint8), tracks)
+            videos = [pixels_from_frames(carried.frames)]
+        else:
+            videos = [grey if image is None else _first_frame_then_grey(image, grey)]
         for control in (dense, sparse):
             if control is not None:
                 videos += [pixels_from_frames(control), _first_frame_then_grey(control[0], grey)]
         encoded = list(self.encode_video(torch.stack(videos)).split(1))
         mask_channels = self.vae.config.scale_factor_temporal
-        first = encoded.pop(0)
+        pictured = encoded.pop(0)
+        mask = first_frame_mask(pictured, mask_channels=mask_channels, has_image=image is not None)
+        if carried is not None:
+            sure = torch.from_numpy(carried.confidence).to(pictured.device)
+            mask = confidence_mask(sure, mask_channels, *pictured.shape[-2:])
         inputs = [
             None
             if control is None
@@ -263,9 +295,7 @@ class LongViePipeline(DiffusionPipeline, LongVieLoraMixin):
             prompt_embeds=prompt_embeds,
             negative_prompt_embeds=negative_prompt_embeds,
             image_embeds=image_embeds,
-            image_condition=image_condition(
-                first, mask_channels=mask_channels, has_image=image is not None
-            ),
+            image_condition=torch.cat((mask, pictured), dim=1),
             dense=inputs[0],
             sparse=inputs[1],
             history_latents=None

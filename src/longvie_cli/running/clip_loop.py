@@ -140,6 +140,7 @@ def _make_clip(
             history=tail,
             dense=dense,
             sparse=sparse,
+            tracked_frames=None if shown is None else shown.tracked_frames,
             seed=seed,
         )
         added = clip.frames[stretch]

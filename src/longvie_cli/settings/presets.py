@@ -112,6 +112,8 @@ class Preset(BaseModel):
     `vocabulary` is what a model knows that does not know the world.
     `weights` is where a user keeps them instead, and `trained_size` the size a preset was trained
     at where another is asked for; neither is part of a preset's own file.
+    `image_condition`: what its transformer sees of the first frame: that frame followed by grey, or
+    carried along the controls to every other.
     `makes_first_frame`: the model was trained to make a first frame from prompt and depth alone.
     """
 
@@ -132,6 +134,7 @@ class Preset(BaseModel):
     max_text_tokens: int = Field(ge=1)
     makes_first_frame: bool = True
     timestep_dtype: Literal["float32", "bfloat16"] = "float32"
+    image_condition: Literal["first_frame", "carried"] = "first_frame"
     fit: Fit = "crop"
     control_height: int = Field(default=0, ge=0, le=8192)
     control_width: int = Field(default=0, ge=0, le=8192)

@@ -52,16 +52,13 @@ class PlayedControls:
         """Return the control frames of a clip of the run."""
         import numpy as np
 
-        from longvie_cli.controls.files import ClipControls
-
         start, count = self.first_frame + spec.first_frame, self.preset.num_frames
         size = (self.preset.height, self.preset.width)
         if spec.ends_scene:
             # The model sees a whole clip at once: nothing of the next scene may be in it.
             shown = spec.skip_frames + spec.added_frames
             found = self.controls.read_range(start, shown, *size, self.fit)
-            kept = np.minimum(np.arange(count), shown - 1)
-            return ClipControls(found.dense[kept], found.sparse[kept])
+            return found.picked(np.minimum(np.arange(count), shown - 1))
         if not self.pingpong:
             return self.controls.read_range(start, count, *size, self.fit)
         order = [pingpong_frame(start + index, self.controls.num_frames) for index in range(count)]
@@ -69,8 +66,7 @@ class PlayedControls:
         found = self.controls.read_range(
             lowest, max(order) - lowest + 1, *size, self.fit, begins=order[0] == lowest
         )
-        picked = [frame - lowest for frame in order]
-        return ClipControls(found.dense[picked], found.sparse[picked])
+        return found.picked(np.array(order) - lowest)
 
     def text(self, spec: ClipSpec) -> str:
         """Return the prompt that came with the controls of a clip, empty if none did."""

@@ -204,3 +204,97 @@ def test_the_library_reads_flights_of_its_own_size(tmp_path: Path) -> None:
     assert example.tracks.shape == (TOY.num_frames, 48, 64, 3)
     assert example.tracks.any()
     assert example.caption
+
+
+CARRIED = TOY.model_copy(
+    update={
+        "num_frames": 9,
+        "image_condition": "carried",
+        "num_inference_steps": 4,
+        "guidance_scale": 1.0,
+        "level_share": 0.8,
+        "level_weights": (0.4, 0.2, 0.2, 0.2),
+        "partial_frames": 1,
+        "clip_steps": 30,
+        "clip_batch": 2,
+        "transformer_learning_rate": 3e-3,
+    }
+)
+
+
+def _carried_training(folder: Path) -> TransformerTraining:
+    torch.manual_seed(1)
+    return TransformerTraining(
+        CARRIED,
+        LatentLibrary.load(folder / "latents"),
+        load_autoencoder(CARRIED, folder),
+        build_text_encoder(CARRIED),
+    )
+
+
+def test_training_on_carried_conditions_learns_and_resumes_bit_for_bit(tmp_path: Path) -> None:
+    render_library(CARRIED, tmp_path, worker=0, num_workers=1)
+    train_autoencoder(CARRIED, tmp_path)
+    load_autoencoder(CARRIED, tmp_path)
+    encode_library(CARRIED, tmp_path, worker=0, num_workers=1)
+    library = LatentLibrary.load(tmp_path / "latents")
+    assert library.looks["carried"].shape == library.looks["video"].shape
+    assert library.flights["confidence"].shape[1:] == (4, *library.looks["video"].shape[2:])
+    assert bool((library.flights["confidence"][:, :, 0] == 1).all())
+    # The first latent is the first frame either way; later ones are nearer to the truth.
+    video, image = library.looks["video"].float(), library.looks["image"].float()
+    carried = library.looks["carried"].float()
+    assert torch.allclose(carried[:, :, 0], image[:, :, 0], atol=0.02)
+    assert (carried - video)[:, :, 1:].square().mean() < (image - video)[:, :, 1:].square().mean()
+
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    for folder in (whole, broken):
+        folder.mkdir()
+        train_transformer(CARRIED, _carried_training(tmp_path), folder, stage="still")
+    train_transformer(CARRIED, _carried_training(tmp_path), whole, stage="clip")
+    for _ in range(2):
+        train_transformer(
+            CARRIED, _carried_training(tmp_path), broken, stage="clip", stop_after_seconds=0.5
+        )
+    train_transformer(CARRIED, _carried_training(tmp_path), broken, stage="clip")
+    one, other = (torch.load(path / "clip.pt")["average"] for path in (whole, broken))
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
+
+    def error(training: TransformerTraining) -> float:
+        with torch.no_grad():
+            losses = [
+                training.compute_loss(
+                    torch.Generator().manual_seed(seed), frames=torch.arange(3), batch=4
+                )[0]
+                for seed in range(6)
+            ]
+        return float(torch.stack(losses).mean())
+
+    trained = _carried_training(tmp_path)
+    before = error(trained)
+    train_transformer(CARRIED, trained, whole, stage="clip").copy_to_modules()
+    assert error(trained) < 0.97 * before
+
+    export_preset(CARRIED, whole, tmp_path / "tiny")
+    preset = Preset.model_validate_json((tmp_path / "tiny" / "preset.json").read_bytes())
+    assert (preset.image_condition, preset.num_inference_steps) == ("carried", 4)
+    pipeline = load_pipeline(preset, weights=tmp_path / "tiny", device="cpu", dtype="float32")
+    assert pipeline.config.image_condition == "carried"
+    assert list(pipeline.config.track_grid) == [4, 4]
+
+
+def test_latents_without_carried_frames_are_refused() -> None:
+    library = LatentLibrary({}, {}, torch.empty(0), torch.empty(0), [], [])
+    with pytest.raises(ValueError, match="no carried frames"):
+        TransformerTraining(CARRIED, library, None, build_text_encoder(CARRIED))  # type: ignore[arg-type]
+
+
+def test_noise_levels_are_those_of_the_sampler() -> None:
+    training = object.__new__(TransformerTraining)
+    training.config = CARRIED.model_copy(update={"level_share": 1.0})
+    levels = training._noise_levels(400, torch.Generator().manual_seed(0))
+    assert {round(float(level), 6) for level in levels} == {1.0, 0.9, 0.75, 0.5}
+    training.config = CARRIED
+    some = training._noise_levels(400, torch.Generator().manual_seed(0))
+    share = sum(round(float(level), 6) in (1.0, 0.9, 0.75, 0.5) for level in some) / 400
+    assert 0.7 < share < 0.9

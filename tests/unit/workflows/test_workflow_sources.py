@@ -25,7 +25,7 @@ from longvie_cli.sources.camera import CameraSource
 from longvie_cli.sources.flight import FlightSource
 from longvie_cli.sources.folder import FolderSource
 from longvie_cli.sources.source import NoSource, PlayedControls, pingpong_frame
-from longvie_cli.timeline import plan_clips
+from longvie_cli.timeline import ClipSpec, plan_clips
 from longvie_cli.worlds import Flight
 
 PRESET = Preset(
@@ -123,6 +123,25 @@ def test_controls_played_back_and_forth_come_back_the_way_they_went(flight_contr
     # Forwards it is what is read without repeating.
     plain = PlayedControls(controls, 0, False, PRESET, "crop")
     assert np.array_equal(plain.read(specs[1]).sparse, clips[1].sparse)
+
+
+def test_a_clip_knows_which_of_its_frames_share_their_tracks(flight_controls: Path) -> None:
+    controls = load_control_clips(flight_controls, PRESET.geometry)
+    stride = PRESET.geometry.stride
+    specs = plan_clips(PRESET.geometry, 2 * stride + 1)
+
+    def tracked(spec: ClipSpec, start: int = 0, *, pingpong: bool = False) -> int:
+        return PlayedControls(controls, start, pingpong, PRESET, "crop").read(spec).tracked_frames
+
+    # One file a clip; cut anew, the first file ends before the clip does.
+    assert [tracked(spec) for spec in specs] == [stride + 1, stride + 1]
+    assert tracked(specs[0], 3) == stride + 1 - 3
+    # Back from the last frame, the frame two files share is read of the first.
+    backwards = plan_clips(PRESET.geometry, 4 * stride + 1)[2]
+    assert tracked(backwards, pingpong=True) == stride
+    # Nothing of the next scene is in a clip that ends one: its last frame is held.
+    (ending, *_) = plan_clips(PRESET.geometry, 2 * stride + 1, cuts=(5,))
+    assert tracked(ending, 6) == 3
 
 
 def test_controls_can_be_entered_at_any_frame(flight_controls: Path) -> None:

@@ -28,6 +28,9 @@ from longvie_cli.models.weights.plan import fill_module
 from longvie_cli.models.weights.sources import COMPONENTS, ReleasedFiles
 from longvie_cli.progress import Progress
 
+# Settings of the pipeline itself, saved in its model_index.json.
+_OWN_SETTINGS = ("timestep_dtype", "image_condition", "track_grid")
+
 
 def load_weights(
     source: ReleasedFiles | Path,
@@ -66,7 +69,7 @@ def load_weights(
     return LongViePipeline(
         tokenizer=components.tokenizer,
         scheduler=scheduler,
-        timestep_dtype=index.get("timestep_dtype", "float32"),
+        **{name: index[name] for name in _OWN_SETTINGS if name in index},
         **models,
     )
 

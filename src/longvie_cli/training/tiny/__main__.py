@@ -10,6 +10,7 @@ of a preset instead of nothing.
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import multiprocessing
 import os
@@ -123,12 +124,16 @@ def main() -> None:
     parser.add_argument(
         "--adopt-only", help="comma-separated stages to take over: code,text,still,depth"
     )
+    parser.add_argument(
+        "--recipe", type=Path, help="JSON object of the settings that differ from the defaults"
+    )
     parser.add_argument("--seed", type=int, help="another seed: other flights, other batches")
     parser.add_argument("--out", type=Path, help="preset folder that `export` writes")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(arguments.threads)
-    config, folder = TinyTraining(), arguments.folder
+    changes = json.loads(arguments.recipe.read_text("utf-8")) if arguments.recipe else {}
+    config, folder = TinyTraining.model_validate(changes), arguments.folder
     if arguments.seed is not None:
         config = config.model_copy(update={"seed": arguments.seed})
     folder.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict
 
 from longvie_cli.timeline import ClipGeometry
@@ -77,6 +79,27 @@ class TinyTraining(BaseModel):
     clip_steps: int = 1500
     clip_batch: int = 6
     transformer_learning_rate: float = 1.5e-3
+    # What the transformer sees of the first frame: the preset's `image_condition`. Of the clips
+    # with an image so many are shown it carried, the rest as `first_frame`, which is what a
+    # generation without controls has (0.92 in the trials of docs/experiments.md).
+    image_condition: Literal["first_frame", "carried"] = "first_frame"
+    carried_share: float = 0.92
+    # Steps of the sampler whose noise levels training dwells on, and guidance it samples with:
+    # so many of the examples have one of these levels, drawn by `level_weights` (first step first),
+    # the others any. No steps: all have any. The trials of docs/experiments.md used 4 steps, a
+    # share of 0.8 and weights of .4, .2, .2, .2.
+    num_inference_steps: int = 12
+    guidance_scale: float = 3.0
+    level_share: float = 0.0
+    level_weights: tuple[float, ...] = ()
+    # Latent frames of a clip trained on besides the first, in a row from anywhere; until this share
+    # of the steps, whole clips after it. 0: whole clips, after a first quarter of half ones. On the
+    # CPU 4 of 9 take 0.31 s where 9 take 0.79 (docs/experiments.md).
+    partial_frames: int = 0
+    partial_until: float = 0.8
+    # Autocast of training on the CPU: without AMX bfloat16 multiplies 2.2 to 4 times as fast as
+    # float32 (docs/experiments.md); where it is emulated, turn it off.
+    autocast: bool = True
     ema_decay: float = 0.999
 
     # Depth estimator.

@@ -22,10 +22,6 @@ from longvie_cli.training.tiny.text import build_text_encoder, build_tokenizer
 from longvie_cli.training.tiny.transformer import build_image_encoder, build_transformer
 from longvie_cli.training.trainer import load_average
 
-# Sampling settings that go with the weights; chosen by looking (docs/experiments.md).
-NUM_INFERENCE_STEPS = 12
-GUIDANCE_SCALE = 3.0
-
 
 def _losses(folder: Path) -> dict[str, Any]:
     """Return the first and last log lines of every stage that ran."""
@@ -68,6 +64,8 @@ def export_preset(config: TinyTraining, folder: Path, out: Path) -> None:
         vae=autoencoder,
         transformer=transformer.to(torch.bfloat16),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=config.flow_shift),
+        image_condition=config.image_condition,
+        track_grid=(config.track_columns, config.track_rows),
     )
     # Its code stays in float32: rounded, it would no longer be a projection.
     for name, parameter in autoencoder.named_parameters():
@@ -92,13 +90,14 @@ def export_preset(config: TinyTraining, folder: Path, out: Path) -> None:
             "height": config.height,
             "width": config.width,
             "history_frames": config.history_frames,
-            "num_inference_steps": NUM_INFERENCE_STEPS,
-            "guidance_scale": GUIDANCE_SCALE,
+            "num_inference_steps": config.num_inference_steps,
+            "guidance_scale": config.guidance_scale,
             "flow_shift": config.flow_shift,
             "negative_prompt": "",
             "max_text_tokens": config.max_text_tokens,
             "makes_first_frame": True,
             "timestep_dtype": "float32",
+            "image_condition": config.image_condition,
             "fit": "crop",
             "track_grid": {"columns": config.track_columns, "rows": config.track_rows},
             "vocabulary": {"subject": "landscapes", "words": vocabulary()},

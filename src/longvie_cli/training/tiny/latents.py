@@ -19,6 +19,8 @@ from safetensors.torch import load_file, save_file
 
 from longvie_cli.media.frames import pixels_from_frames
 from longvie_cli.models.block_autoencoder import BlockAutoencoder
+from longvie_cli.models.carrying import carry, confidence_mask
+from longvie_cli.models.track_pictures import read_tracks
 from longvie_cli.training.tiny.autoencoder import load_autoencoder
 from longvie_cli.training.tiny.config import TinyTraining
 from longvie_cli.training.tiny.flights import FlightLibrary
@@ -29,6 +31,9 @@ logger = logging.getLogger(__name__)
 # Looks of a flight share its controls; keeping one row a flight halves the memory of those.
 FLIGHT_KEYS = ("dense", "dense_first", "sparse", "sparse_first")
 LOOK_KEYS = ("video", "image", "history")
+# Stored where the recipe's image condition is carried: the first frame carried along the controls
+# as the pipeline does it, and the confidence as mask channels, one row a flight.
+CARRIED_LOOK_KEY, CARRIED_FLIGHT_KEY = "carried", "confidence"
 
 
 def encode(autoencoder: BlockAutoencoder, pixels: torch.Tensor) -> torch.Tensor:
@@ -76,6 +81,18 @@ def encode_flight(
         "sparse_first": latents[half + looks + 1 :],
         "history": encode(autoencoder, history),
     }
+    if config.image_condition == "carried":
+        depth = examples[0].depth[start:]
+        # Read from the pictures, as at inference: there nothing else is known of the tracks.
+        tracks = read_tracks(
+            examples[0].tracks, columns=config.track_columns, rows=config.track_rows
+        )
+        carried = [carry(e.rgb[start], depth, tracks) for e in examples]
+        frames = torch.stack([pixels_from_frames(clip.frames) for clip in carried])
+        tensors[CARRIED_LOOK_KEY] = encode(autoencoder, frames)
+        sure = torch.from_numpy(carried[0].confidence)
+        temporal = autoencoder.config.scale_factor_temporal
+        tensors[CARRIED_FLIGHT_KEY] = confidence_mask(sure, temporal, *latents.shape[-2:])
     tensors = {key: value.half().contiguous() for key, value in tensors.items()}
     tensors["first_frame"] = torch.from_numpy(np.stack([e.rgb[start] for e in examples]))
     with safe_open(path, "numpy") as file:
@@ -105,8 +122,9 @@ class LatentLibrary:
     """All latents in memory, half precision.
 
     Args:
-        flights: `FLIGHT_KEYS` tensors [flights, C, T', h, w].
-        looks: `LOOK_KEYS` tensors [examples, C, T', h, w]; `history` has its own length.
+        flights: `FLIGHT_KEYS` tensors [flights, C, T', h, w], and the confidence where stored.
+        looks: `LOOK_KEYS` tensors [examples, C, T', h, w], and the carried frames where stored;
+            `history` has its own length.
         first_frames: uint8 [examples, H, W, 3].
         flight_of: Row of `flights` each example belongs to.
         captions: What each example shows.
@@ -126,13 +144,18 @@ class LatentLibrary:
         flights: dict[str, list[torch.Tensor]] = {key: [] for key in FLIGHT_KEYS}
         looks: dict[str, list[torch.Tensor]] = {key: [] for key in LOOK_KEYS}
         first_frames, flight_of, captions, look_of = [], [], [], []
-        for number, path in enumerate(sorted(folder.glob("*.safetensors"))):
+        paths = sorted(folder.glob("*.safetensors"))
+        if paths:
+            with safe_open(paths[0], "pt") as file:
+                if CARRIED_LOOK_KEY in file.keys():  # noqa: SIM118 (no mapping)
+                    flights[CARRIED_FLIGHT_KEY], looks[CARRIED_LOOK_KEY] = [], []
+        for number, path in enumerate(paths):
             tensors = load_file(path)
             with safe_open(path, "pt") as file:
                 metadata = file.metadata()
-            for key in FLIGHT_KEYS:
+            for key in flights:
                 flights[key].append(tensors[key])
-            for key in LOOK_KEYS:
+            for key in looks:
                 looks[key].append(tensors[key])
             first_frames.append(tensors["first_frame"])
             names = json.loads(metadata["captions"])

@@ -20,7 +20,12 @@ from longvie_cli.models.block_autoencoder import BlockAutoencoder
 from longvie_cli.models.conditioning import control_input, first_frame_mask, history_input
 from longvie_cli.models.longvie import LongVieTransformer3DModel
 from longvie_cli.training.tiny.config import TinyTraining
-from longvie_cli.training.tiny.latents import LatentLibrary, encode
+from longvie_cli.training.tiny.latents import (
+    CARRIED_FLIGHT_KEY,
+    CARRIED_LOOK_KEY,
+    LatentLibrary,
+    encode,
+)
 from longvie_cli.training.tiny.prompts import paraphrase
 from longvie_cli.training.tiny.text import build_tokenizer, tokenize
 from longvie_cli.training.trainer import (
@@ -120,6 +125,10 @@ class TransformerTraining:
         self.text_encoder = text_encoder.requires_grad_(False)
         self.image_encoder = build_image_encoder(config)
         self.transformer = build_transformer(config)
+        if config.image_condition == "carried" and CARRIED_LOOK_KEY not in library.looks:
+            raise ValueError(
+                "the latents hold no carried frames; remove the folder latents and encode again"
+            )
         grey = torch.zeros(1, 3, config.num_frames, config.height, config.width)
         self.grey_latents = encode(autoencoder, grey)
 
@@ -132,8 +141,24 @@ class TransformerTraining:
             "image_encoder": self.image_encoder,
         }
 
-    def _draw(self, tensor: Tensor, rows: Tensor, frames: int) -> Tensor:
-        return tensor[rows, :, :frames].float()
+    def _draw(self, tensor: Tensor, rows: Tensor, frames: Tensor) -> Tensor:
+        return tensor[rows][:, :, frames].float()
+
+    def _noise_levels(self, batch: int, generator: torch.Generator) -> Tensor:
+        """Return sigmas [batch]: uniform, then shifted as at inference, or levels of the sampler.
+
+        Both agree with inference on what matters; a sampler of few steps meets few levels.
+        """
+        config = self.config
+        shift = config.flow_shift
+        uniform = torch.rand(batch, generator=generator)
+        if config.level_share > 0:
+            steps = len(config.level_weights)
+            weights = torch.tensor(config.level_weights)
+            drawn = torch.multinomial(weights, batch, replacement=True, generator=generator)
+            is_level = torch.rand(batch, generator=generator) < config.level_share
+            uniform = torch.where(is_level, 1 - drawn / steps, uniform)
+        return shift * uniform / (1 + (shift - 1) * uniform)
 
     def _prompts(self, rows: Tensor, rng: np.random.Generator) -> list[str]:
         prompts = []
@@ -164,20 +189,24 @@ class TransformerTraining:
         return self.image_encoder(pixels, output_hidden_states=True).hidden_states[-2].float()
 
     def compute_loss(
-        self, generator: torch.Generator, *, num_latent_frames: int, batch: int
+        self, generator: torch.Generator, *, frames: Tensor, batch: int
     ) -> tuple[Tensor, dict[str, float]]:
-        """Return the mean squared velocity error of a random batch of one length."""
-        library, frames = self.library, num_latent_frames
+        """Return the mean squared velocity error of a random batch.
+
+        Args:
+            generator: Draws everything.
+            frames: Which latent frames of each clip are trained on, [n] ascending, 0 first; the
+                first alone is a still.
+            batch: Examples.
+        """
+        library = self.library
         rng = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
-        still = frames == 1
+        still = len(frames) == 1
         rows = torch.randint(len(library.captions), (batch,), generator=generator)
         flights = library.flight_of[rows]
         clean = self._draw(library.looks["video"], rows, frames)
 
-        # Noise level: uniform, then shifted as at inference, so that both agree on what matters.
-        shift = self.config.flow_shift
-        uniform = torch.rand(batch, generator=generator)
-        sigma = shift * uniform / (1 + (shift - 1) * uniform)
+        sigma = self._noise_levels(batch, generator)
         noise = torch.randn(clean.shape, generator=generator)
         level = sigma.view(-1, 1, 1, 1, 1)
         noisy = (1 - level) * clean + level * noise
@@ -188,10 +217,19 @@ class TransformerTraining:
         if not still and not with_history:
             has_image = torch.from_numpy(rng.random(batch) < 0.7)
         flag = has_image.view(-1, 1, 1, 1, 1).float()
-        image = self._draw(library.looks["image"], rows, frames)
-        grey = self.grey_latents[:, :, :frames].expand_as(image)
+        kind = rng.random()
+        with_dense, with_sparse = kind < 0.92, 0.05 < kind < 0.92
+        # Nothing can be carried without both controls; without them the pipeline falls back too.
+        is_carried = with_sparse and not still and self.config.image_condition == "carried"
+        is_carried = is_carried and rng.random() < self.config.carried_share
+        shown = library.looks[CARRIED_LOOK_KEY if is_carried else "image"]
+        image = self._draw(shown, rows, frames)
+        grey = self.grey_latents[:, :, frames].expand_as(image)
         image = flag * self._disturbed(image, generator) + (1 - flag) * grey
-        condition = torch.cat((first_frame_mask(image) * flag, image), dim=1)
+        mask = first_frame_mask(image)
+        if is_carried:
+            mask = self._draw(library.flights[CARRIED_FLIGHT_KEY], flights, frames)
+        condition = torch.cat((mask * flag, image), dim=1)
         history = None
         if with_history:
             latents = library.looks["history"][rows].float()
@@ -203,19 +241,18 @@ class TransformerTraining:
             pictures = pictures[:1]
 
         dense = sparse = None
-        kind = rng.random()
-        if kind < 0.92:
+        if with_dense:
             dense = control_input(
                 self._draw(library.flights["dense"], flights, frames),
                 self._draw(library.flights["dense_first"], flights, frames),
             )
-        if 0.05 < kind < 0.92:
+        if with_sparse:
             sparse = control_input(
                 self._draw(library.flights["sparse"], flights, frames),
                 self._draw(library.flights["sparse_first"], flights, frames),
             )
 
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.config.autocast):
             velocity = self.transformer(
                 torch.cat((noisy, condition), dim=1),
                 1000 * sigma,
@@ -224,6 +261,7 @@ class TransformerTraining:
                 dense=dense,
                 sparse=sparse,
                 history=history,
+                clip_frames=frames,
                 return_dict=False,
             )[0]
         loss = F.mse_loss(velocity.float(), noise - clean)
@@ -262,12 +300,12 @@ def train_transformer(
         # With an image the prompt hardly matters: one still in six let the model forget its words.
         if stage == "still" or step % 5 in (0, 2):
             batch = config.still_batch // world_size
-            return training.compute_loss(generator, num_latent_frames=1, batch=batch)
-        # The first quarter trains on half clips: twice the examples for the same time.
-        short = step < config.clip_steps // 4 and step % 5 == 1
-        frames = latent_frames // 2 + 1 if short else latent_frames
-        batch = config.clip_batch // world_size * (2 if short else 1)
-        return training.compute_loss(generator, num_latent_frames=frames, batch=batch)
+            return training.compute_loss(generator, frames=torch.arange(1), batch=batch)
+        frames = _clip_frames(config, step, latent_frames, generator)
+        # Of parts there are twice as many: they take no more time than whole clips.
+        times = 2 if len(frames) < latent_frames else 1
+        batch = config.clip_batch // world_size * times
+        return training.compute_loss(generator, frames=frames, batch=batch)
 
     return run_stage(
         stage,
@@ -280,4 +318,21 @@ def train_transformer(
         ema_decay=config.ema_decay,
         muon=True,
         stop_after_seconds=stop_after_seconds,
+    )
+
+
+def _clip_frames(
+    config: TinyTraining, step: int, latent_frames: int, generator: torch.Generator
+) -> Tensor:
+    """Return which latent frames of a clip a step trains on: all, or the first and some more."""
+    if config.partial_frames == 0:
+        # The first quarter trains on half clips, every second time.
+        short = step < config.clip_steps // 4 and step % 5 == 1
+        return torch.arange(latent_frames // 2 + 1 if short else latent_frames)
+    if step >= config.partial_until * config.clip_steps:
+        return torch.arange(latent_frames)
+    latest = latent_frames - config.partial_frames
+    begin = int(torch.randint(1, latest + 1, (1,), generator=generator))
+    return torch.cat(
+        (torch.zeros(1, dtype=torch.long), begin + torch.arange(config.partial_frames))
     )

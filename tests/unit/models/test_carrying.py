@@ -1,0 +1,204 @@
+"""The first frame carried along the controls: what is moved, what is trusted, what is read back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from longvie_cli.controls.rendering import render_track_clip, track_grid
+from longvie_cli.models.carrying import ClipTracks, carry, confidence_mask
+from longvie_cli.models.conditioning import first_frame_mask
+from longvie_cli.models.pipeline import LongViePipeline
+from longvie_cli.models.track_pictures import read_tracks
+from longvie_cli.worlds import Flight
+from small_models import small_pipeline
+
+HEIGHT, WIDTH, FRAMES = 96, 128, 9
+GRID = {"columns": 10, "rows": 8}
+
+
+def picture() -> NDArray[np.uint8]:
+    """Return a smooth picture, of which a fraction of a pixel's error is a few levels."""
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    waves = [np.sin(x / 5 + k) * np.cos(y / (6 + k)) for k in range(3)]
+    return (127 + 100 * np.stack(waves, axis=-1)).astype(np.uint8)
+
+
+def moving(step: tuple[float, float]) -> ClipTracks:
+    """Return tracks that move by (x, y) pixels a frame."""
+    points = track_grid(HEIGHT, WIDTH, **GRID)
+    moved = points + np.arange(FRAMES, dtype=np.float32)[:, None, None] * np.float32(step)
+    inside = (moved >= 0).all(-1) & (moved[..., 0] < WIDTH) & (moved[..., 1] < HEIGHT)
+    return ClipTracks(moved.astype(np.float32), inside)
+
+
+def slope() -> NDArray[np.uint8]:
+    """Return depth that falls towards the bottom, the same in all frames."""
+    rows = np.linspace(230, 20, HEIGHT).astype(np.uint8)
+    return np.broadcast_to(rows[None, :, None], (FRAMES, HEIGHT, WIDTH)).copy()
+
+
+def flat() -> NDArray[np.uint8]:
+    return np.full((FRAMES, HEIGHT, WIDTH), 120, np.uint8)
+
+
+def test_a_camera_that_stands_still_carries_the_first_frame_itself() -> None:
+    carried = carry(picture(), slope(), moving((0, 0)))
+    assert np.array_equal(carried.frames, np.broadcast_to(picture(), carried.frames.shape))
+    assert carried.confidence.min() > 0.99
+
+
+def test_a_pan_by_whole_pixels_moves_the_picture() -> None:
+    carried = carry(picture(), flat(), moving((-2, 0)))
+    for index in (1, 4, 8):
+        moved = picture()[:, 2 * index :]
+        found = carried.frames[index, :, : WIDTH - 2 * index]
+        assert np.abs(found.astype(int) - moved)[:, :-4].max() <= 2
+        # What has come into view was never seen.
+        assert carried.confidence[index, :, WIDTH - 2 * index + 2 :].max(initial=0) < 0.05
+        assert carried.confidence[index, :, 8 : WIDTH // 2].mean() > 0.5
+
+
+def test_what_comes_before_the_ground_is_not_trusted() -> None:
+    depth = flat() + np.uint8(80)
+    depth[4:, 30:60, 40:80] = 10
+    tracks = moving((0, 0))
+    x, y = tracks.points[0].T
+    tracks.visible[4:, (x > 38) & (x < 82) & (y > 28) & (y < 62)] = False
+    carried = carry(picture(), depth, tracks)
+    assert carried.confidence[6, 33:57, 43:77].max() < 0.1
+    assert carried.confidence[6, :20].min() > 0.9
+
+
+def test_without_points_the_frame_stands_still_and_says_so() -> None:
+    tracks = moving((-2, 0))
+    tracks.visible[3:] = False
+    carried = carry(picture(), flat(), tracks)
+    assert np.array_equal(carried.frames[5], picture())
+    assert not carried.confidence[3:].any()
+    assert carried.confidence[0].min() == 1
+
+
+def test_shapes_that_do_not_belong_together_are_refused() -> None:
+    with pytest.raises(ValueError, match="belong together"):
+        carry(picture()[1:], flat(), moving((0, 0)))
+
+
+def test_tracks_are_read_back_from_their_colours() -> None:
+    tracks = moving((-1.5, 0.75))
+    sparse = render_track_clip(slope(), tracks.points, tracks.visible)
+    read = read_tracks(sparse, **GRID)
+    both = read.visible & read.visible[0] & tracks.visible
+    assert both[4].sum() > 40
+    drift = (read.points - read.points[0]) - (tracks.points - tracks.points[0])
+    # Boxes move by whole pixels; at the picture's edge they are cut, and their middle is not known.
+    edge = np.minimum(read.points, (WIDTH, HEIGHT) - read.points).min(axis=-1)
+    both &= (edge > 8) & (edge[0] > 8)
+    assert both[4].sum() > 25
+    assert np.quantile(np.abs(drift[both]), 0.95) <= 1
+    assert np.abs(drift[both]).mean() < 0.5
+    assert np.abs(drift[both].mean(axis=0)).max() < 0.3
+    assert not read_tracks(sparse, **GRID, tracked_frames=3).visible[3:].any()
+    assert not read_tracks(np.zeros_like(sparse), **GRID).visible.any()
+
+
+def test_a_flight_is_carried_far_better_than_held_and_sure_where_it_is_right() -> None:
+    flight = Flight(1_000_000_101, width=WIDTH, height=HEIGHT)
+    frames = [flight.frame(index) for index in range(FRAMES)]
+    truth = np.stack([frame.rgb for frame in frames]).astype(np.float32)
+    disparity = np.stack([1 / frame.depth for frame in frames])
+    far, near = np.percentile(disparity, (5, 95))
+    depth = (255 * np.clip((near - disparity) / (near - far), 0, 1)).astype(np.uint8)
+    points, visible = flight.tracks(0, FRAMES, track_grid(HEIGHT, WIDTH, **GRID))
+    sparse = render_track_clip(depth, points, visible)
+    held = float(np.square(truth[1:] - truth[:1]).mean())
+    for tracks in (ClipTracks(points, visible), read_tracks(sparse, **GRID)):
+        carried = carry(frames[0].rgb, depth, tracks)
+        assert np.square(carried.frames[1:] - truth[1:]).mean() < held / 5
+        error = np.abs(carried.frames[1:] - truth[1:]).mean(axis=-1)
+        sure = carried.confidence[1:]
+        low, high = np.quantile(sure, (0.25, 0.75))
+        assert error[sure >= high].mean() < 0.4 * error[sure <= low].mean()
+
+
+def test_mask_channels_hold_the_frames_of_a_latent_frame() -> None:
+    confidence = torch.zeros(9, 16, 24)
+    confidence[0] = 1
+    confidence[1:] = torch.arange(8).view(8, 1, 1) / 8
+    mask = confidence_mask(confidence, 4, 2, 3)
+    assert mask.shape == (1, 4, 3, 2, 3)
+    assert torch.equal(mask[0, :, 0], torch.ones(4, 2, 3))
+    assert torch.allclose(mask[0, :, 2, 0, 0], torch.arange(4, 8) / 8)
+
+
+def small(condition: str) -> LongViePipeline:
+    pipeline = small_pipeline()
+    pipeline.register_to_config(image_condition=condition, track_grid=[10, 8])
+    return pipeline
+
+
+def controls() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    tracks = moving((-2, 0))
+    dense = slope()[..., None].repeat(3, axis=-1)
+    return dense, render_track_clip(slope(), tracks.points, tracks.visible)
+
+
+def test_a_carried_condition_shows_the_carried_frames_and_their_confidence() -> None:
+    dense, sparse = controls()
+    pipeline = small("carried")
+    shape = (FRAMES, HEIGHT, WIDTH)
+    condition = pipeline.prepare_conditioning(
+        shape, prompt="a hill", image=picture(), dense=dense, sparse=sparse
+    ).image_condition
+    carried = carry(picture(), slope(), read_tracks(sparse, **GRID))
+    rows, columns = HEIGHT // 8, WIDTH // 8
+    expected = confidence_mask(torch.from_numpy(carried.confidence), 4, rows, columns)
+    assert torch.equal(condition[:, :4], expected)
+    pixels = torch.from_numpy(carried.frames).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
+    with torch.no_grad():
+        latents = pipeline.encode_video(pixels)
+    assert torch.allclose(condition[:, 4:], latents, atol=1e-4)
+    quick: dict[str, Any] = {"num_inference_steps": 2, "guidance_scale": 1.0}
+    frames = pipeline("a hill", picture(), dense, sparse, **quick).frames
+    other = small("first_frame")("a hill", picture(), dense, sparse, **quick).frames
+    assert frames.shape == (FRAMES, HEIGHT, WIDTH, 3)
+    assert not np.array_equal(frames, other)
+
+
+@pytest.mark.parametrize("left_out", ["image", "dense", "sparse"])
+def test_what_cannot_be_carried_is_conditioned_as_ever(left_out: str) -> None:
+    dense, sparse = controls()
+    given: dict[str, Any] = {"image": picture(), "dense": dense, "sparse": sparse} | {
+        left_out: None
+    }
+    shape = (FRAMES, HEIGHT, WIDTH)
+    carried, plain = (
+        small(kind).prepare_conditioning(shape, prompt="a hill", **given).image_condition
+        for kind in ("carried", "first_frame")
+    )
+    assert torch.equal(carried, plain)
+    mask = first_frame_mask(plain[:, 4:], has_image=left_out != "image")
+    assert torch.equal(plain[:, :4], mask)
+
+
+def test_a_strength_of_zero_carries_nothing() -> None:
+    dense, sparse = controls()
+    quick: dict[str, Any] = {"num_inference_steps": 1, "guidance_scale": 1.0, "track_strength": 0}
+    carried, plain = (
+        small(kind)("a hill", picture(), dense, sparse, **quick).frames
+        for kind in ("carried", "first_frame")
+    )
+    assert np.array_equal(carried, plain)
+
+
+def test_how_a_pipeline_is_conditioned_is_saved_with_it(tmp_path: Any) -> None:
+    small("carried").save_pretrained(tmp_path)
+    loaded = LongViePipeline.from_pretrained(tmp_path)
+    assert loaded.config.image_condition == "carried"
+    assert list(loaded.config.track_grid) == [10, 8]
+    with pytest.raises(ValueError, match="image_condition"):
+        LongViePipeline(**loaded.components, image_condition="moved")
