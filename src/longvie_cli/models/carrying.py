@@ -19,8 +19,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-# Motion is found for every second pixel and scaled up: at full size it takes four times as long and
-# changes the carried frame by less than 0.1 dB.
+# Motion is found for every second pixel and scaled up; every pixel would be four times the work.
 _STEP = 2
 # Points a pixel listens to, looked for once for every 8x8 pixels.
 _NEIGHBOURS = 10
@@ -35,8 +34,8 @@ _LIKE_DEPTH = 14.0
 # Squared pixels added to squared distances: a point is not known better than to two pixels.
 _NEAR = 4.0
 # What confidence falls to 1/e at: distance to the next point over the grid's spacing, pixels by
-# which neighbours disagree, and levels by which the depth seen is not the carried point's. Chosen
-# on four unseen flights, where the error rises with falling confidence (docs/experiments.md).
+# which neighbours disagree, and levels by which the depth seen is not the carried point's. First
+# guesses, not tuned: with them the error rises as confidence falls (docs/experiments.md).
 _FAR = 1.5
 _DISAGREE = 1.0
 _OTHER_DEPTH = 12.0

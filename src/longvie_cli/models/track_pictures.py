@@ -15,8 +15,9 @@ from longvie_cli.models.carrying import ClipTracks
 _COLOUR_TOLERANCE = 0.25
 # Sum of the channels below which a pixel is background.
 _DARKEST = 36
-# Part of its box that must be seen for the middle of what is seen to be that of the point.
-_WHOLE_BOX = 0.8
+# Part of a usual box that must be seen. 0.8 would be nearer to the middle of the box, but the
+# compression blurs colours into the black around and takes half of the points (experiments.md).
+_WHOLE_BOX = 0.5
 
 
 def read_tracks(
@@ -26,7 +27,7 @@ def read_tracks(
 
     A point is where the middle of its box is; the box moves by whole pixels, so places are known
     to about half a pixel, and to two where the edge of the picture cuts the box. A point of
-    whose box a fifth or more is covered is not visible. Hidden points are painted too, and are
+    whose box half or more is covered is not visible. Hidden points are painted too, and are
     reported visible.
 
     Args:
