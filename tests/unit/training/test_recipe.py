@@ -234,7 +234,7 @@ def _carried_training(folder: Path) -> TransformerTraining:
 
 def test_training_on_carried_conditions_learns_and_resumes_bit_for_bit(tmp_path: Path) -> None:
     render_library(CARRIED, tmp_path, worker=0, num_workers=1)
-    train_autoencoder(CARRIED, tmp_path)
+    fit_autoencoder_code(CARRIED, tmp_path)
     load_autoencoder(CARRIED, tmp_path)
     encode_library(CARRIED, tmp_path, worker=0, num_workers=1)
     library = LatentLibrary.load(tmp_path / "latents")
