@@ -15,7 +15,7 @@ from longvie_cli import load_pipeline, load_preset
 from longvie_cli.controls.control_folder import ControlLayout, make_control_folder
 from longvie_cli.controls.files import FIRST_FRAME_NAME, load_control_clips
 from longvie_cli.controls.procedural import FlightControls
-from longvie_cli.media.reader import read_image
+from longvie_cli.media.image import read_image
 from longvie_cli.media.writer import VideoWriter
 from longvie_cli.progress import SilentProgress
 from longvie_cli.worlds import Flight

@@ -216,8 +216,9 @@ def _set(*keys: str, to: Any) -> Callable[[dict[str, Any]], None]:
 
 EDITS: dict[str, Callable[[dict[str, Any]], None]] = {
     "seed": _set("seed", to=12),
-    "settings": _set("request", "settings", "seed", to=12),
-    "prompt": _set("request", "request", "prompt", to="red desert"),
+    "settings": _set("settings", "seed", to=12),
+    "request": _set("request", "seed", to=12),
+    "prompt": _set("request", "prompt", to="red desert"),
     "plan": _set("plan", to=[]),
     "redos": _set("redos", to=[{"clip": 1, "prompt": "snow"}]),
     "weights": _set("model_hashes", "vae/config.json", to="0" * 32),

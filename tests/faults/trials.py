@@ -52,7 +52,7 @@ class Place:
     """A folder for one trial: where the command runs, its home and its temp folder.
 
     Args:
-        root: A folder that does not exist yet.
+        root: Made anew; a trial that failed may have left one.
         base: What the working folder begins with.
     """
 
@@ -61,6 +61,7 @@ class Place:
         self.work, self.home, self.temp, self.logs = (
             root / name for name in ("work", "home", "temp", "logs")
         )
+        shutil.rmtree(root, ignore_errors=True)
         root.mkdir(parents=True)
         if base is None:
             self.work.mkdir()

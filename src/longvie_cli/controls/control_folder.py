@@ -378,9 +378,10 @@ class _FolderMaker:
                 self._write_depth(store, depth_range, plan[index], clips[index].depth)
                 for index in written
             ]
+            self._written.add([], depth)
             # Coloured by the depth as it is decoded, which is what a folder holds.
             decoded = map(_grey, read_written(depth))
-            for index, dense in zip(written, depth, strict=True):
+            for index in written:
                 start = plan[index].first_frame
                 shown = _end(plan[index]) - start
                 held = geometry.num_frames - shown
@@ -391,7 +392,7 @@ class _FolderMaker:
                     _hold(tracks.visible, held),
                 )
                 sparse = self._write_video(clips[index].track, pictures)
-                self._written.add([], [dense, sparse])
+                self._written.add([], [sparse])
                 self._progress.advance("tracks", detail=f"clip {index + 1} of {len(clips)}")
             # To its end, which says whether all of it could be read.
             for _ in decoded:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from longvie_cli.disk.documents import first_reason_of
-from longvie_cli.errors import LongVieError
+from longvie_cli.errors import LongVieError, UsageError
 from longvie_cli.settings.camera_path import parse_camera_path
 from longvie_cli.settings.presets import Fit, parse_size
 from longvie_cli.settings.requests import AtCut, Fov
@@ -144,6 +144,9 @@ def _validated(model: type[_Checked], stored: dict[str, Any]) -> _Checked:
         return model.model_validate_json(json.dumps(_without_nulls(stored)))
     except ValidationError as error:
         raise ValueError(first_reason_of(error)) from error
+    except UsageError as error:
+        # Said of flags, which here nobody gave.
+        raise ValueError(error.message) from error
 
 
 def _without_nulls(stored: dict[str, Any]) -> dict[str, Any]:

@@ -70,6 +70,14 @@ def test_damaged_files_are_our_own_error(folder, content):
         assert "\n" not in raised.value.message
 
 
+def test_settings_that_contradict_each_other_are_damage(folder, manifest):
+    values = json.loads(manifest.model_dump_json())
+    values["settings"] |= {"control_start": 0.5, "control_end": 0.25}
+    folder.run_json.write_text(json.dumps(values))
+    with pytest.raises(OutputConflictError, match="damaged.*control-start 0.5"):
+        read_manifest(folder.run_json)
+
+
 def test_missing_files_and_newer_formats_are_said(folder, manifest):
     with pytest.raises(OutputConflictError, match="cannot be read"):
         read_manifest(folder.run_json)
