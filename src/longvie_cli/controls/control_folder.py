@@ -21,7 +21,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -50,12 +50,15 @@ from longvie_cli.errors import ControlError, OutputConflictError
 from longvie_cli.media.frames import png_bytes
 from longvie_cli.media.probe import SourceVideo
 from longvie_cli.media.reader import read_written
-from longvie_cli.media.writer import VideoWriter
+from longvie_cli.media.writer import PixelFormat, VideoWriter
 from longvie_cli.progress import Progress
 from longvie_cli.timeline import MAX_SECONDS, ClipGeometry, ClipSpec, plan_clips
 
-# These pictures are read back as numbers, so they are stored finer than a video to look at.
+# These pictures are read back as numbers, so they are stored finer than a video to look at. Of
+# tracks the colours are: with half of them, as a video to look at has, a third of the points is not
+# found again, and the files are larger (docs/experiments.md).
 _CONTROL_CRF = 10
+_TRACK_PIXEL_FORMAT: PixelFormat = "yuv444p"
 # Clips whose depth is read back by one ffmpeg; the progress moves after each clip.
 _CLIPS_READ_BACK = 16
 
@@ -231,7 +234,10 @@ class _FolderMaker:
         # What a killed process left half-written says nothing about the folder.
         whole = [match.string for match in ours if not match["part"]]
         made_with = self._made_with()
-        if not whole or made_with == self._settings:
+        if made_with == self._settings:
+            self._remove_half_written(match.string for match in ours if match["part"])
+            return
+        if not whole:
             return
         if not overwrite:
             raise OutputConflictError(
@@ -239,6 +245,13 @@ class _FolderMaker:
                 hint="Choose another folder, or pass --overwrite to replace them.",
             )
         remove_controls(self._folder)
+
+    def _remove_half_written(self, names: Iterable[str]) -> None:
+        for name in names:
+            try:
+                (self._folder / name).unlink()
+            except OSError as reason:
+                raise storage_error(self._folder / name, reason) from reason
 
     def _make_folder(self) -> None:
         try:
@@ -391,7 +404,7 @@ class _FolderMaker:
                     _hold(tracks.points, held),
                     _hold(tracks.visible, held),
                 )
-                sparse = self._write_video(clips[index].track, pictures)
+                sparse = self._write_video(clips[index].track, pictures, _TRACK_PIXEL_FORMAT)
                 self._written.add([], [sparse])
                 self._progress.advance("tracks", detail=f"clip {index + 1} of {len(clips)}")
             # To its end, which says whether all of it could be read.
@@ -409,10 +422,18 @@ class _FolderMaker:
         held = self._layout.geometry.num_frames - shown
         return self._write_video(path, _hold(depth, held)[..., None].repeat(3, axis=-1))
 
-    def _write_video(self, path: Path, frames: NDArray[np.uint8]) -> SourceVideo:
+    def _write_video(
+        self, path: Path, frames: NDArray[np.uint8], pixel_format: PixelFormat = "yuv420p"
+    ) -> SourceVideo:
         height, width = frames.shape[1:3]
-        fps = self._layout.geometry.fps
-        with VideoWriter(path, height=height, width=width, fps=fps, crf=_CONTROL_CRF) as writer:
+        with VideoWriter(
+            path,
+            height=height,
+            width=width,
+            fps=self._layout.geometry.fps,
+            crf=_CONTROL_CRF,
+            pixel_format=pixel_format,
+        ) as writer:
             for frame in frames:
                 writer.write(frame)
         return writer.written

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast, get_args
 
 from longvie_cli.disk.checksums import checksummed_json, read_checksummed_json
 from longvie_cli.disk.durable import is_passing, storage_error, write_atomic
@@ -11,7 +12,7 @@ from longvie_cli.disk.hashing import hash_file
 from longvie_cli.errors import OutputConflictError
 from longvie_cli.media.ffmpeg import MAX_PIXELS
 from longvie_cli.media.probe import SourceVideo
-from longvie_cli.media.writer import written_video
+from longvie_cli.media.writer import PixelFormat, written_video
 from longvie_cli.progress import Progress
 
 HASHES_NAME = "hashes.json"
@@ -132,17 +133,30 @@ class WrittenFiles:
             self._hashes |= new
             self._videos |= {video.path.name: video for video in videos}
             shapes = {
-                name: [video.num_frames, video.height, video.width, round(video.fps)]
+                name: [
+                    *(video.num_frames, video.height, video.width, round(video.fps)),
+                    video.picture.pixel_format,
+                ]
                 for name, video in self._videos.items()
             }
             write_atomic(self._path, checksummed_json({"files": self._hashes, "videos": shapes}))
 
 
 def _video(path: Path, shape: Sequence[object]) -> SourceVideo:
-    num_frames, height, width, fps = (_count(value) for value in shape)
+    *counts, pixel_format = shape
+    num_frames, height, width, fps = (_count(value) for value in counts)
+    if pixel_format not in get_args(PixelFormat):
+        raise ValueError(f"{pixel_format!r} is no pixel format of ours")
     if height * width > MAX_PIXELS:
         raise ValueError(f"{path.name}: {width}x{height} is more than {MAX_PIXELS} pixels")
-    return written_video(path, height=height, width=width, fps=fps, num_frames=num_frames)
+    return written_video(
+        path,
+        height=height,
+        width=width,
+        fps=fps,
+        num_frames=num_frames,
+        pixel_format=cast(PixelFormat, pixel_format),
+    )
 
 
 def _count(value: object) -> int:

@@ -1,4 +1,7 @@
-"""Videos that play everywhere: H.264 High, yuv420p, bt709, index in front, constant rate."""
+"""Videos that play everywhere: H.264 High, yuv420p, bt709, index in front, constant rate.
+
+Pictures that are read back by their colours are stored with all of them: yuv444p.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from contextlib import ExitStack, suppress
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
+from typing import Literal
 
 import numpy as np
 
@@ -26,28 +30,21 @@ from longvie_cli.media.probe import Picture, SourceVideo
 
 TICKS_PER_FRAME = 1000
 
+PixelFormat = Literal["yuv420p", "yuv444p"]
+
 # The matrix is applied and not only named, or colours would shift in every player.
 _COLOUR_FILTERS = (
     "scale=in_range=pc:out_range=tv:out_color_matrix=bt709"
     ":flags=bicubic+accurate_rnd+full_chroma_inp+bitexact",
-    "format=yuv420p",
+    "format={pixel_format}",
     "setparams=colorspace=bt709:color_primaries=bt709:color_trc=bt709:range=tv",
-)
-
-# What `probe_video` finds of them.
-_WRITTEN_PICTURE = Picture(
-    container="mov,mp4,m4a,3gp,3g2,mj2",
-    pixel_format="yuv420p",
-    color_range="tv",
-    matrix="bt709",
-    primaries="bt709",
-    transfer="bt709",
 )
 
 # Without B-frames a frame is shown in the order it is stored, so joined clips need no edit lists
 # and no shifted timestamps. `stitchable` keeps the parameter sets free of the crf, so that every
 # clip of a size has the same ones. A fixed number of threads gives the same bytes on every machine.
-_X264 = ("-c:v", "libx264", "-profile:v", "high", "-bf", "0", "-threads", "4")
+_X264 = ("-c:v", "libx264", "-bf", "0", "-threads", "4")
+_PROFILES: dict[PixelFormat, str] = {"yuv420p": "high", "yuv444p": "high444"}
 _STITCHABLE = ("-x264-params", "stitchable=1")
 
 # The index lies in front, and in it, before the tables that grow, what a decoder needs.
@@ -61,10 +58,11 @@ def frame_arguments(height: int, width: int, fps: int, descriptor: int) -> list[
     return ["-f", "rawvideo", "-pixel_format", "rgb24", *size, "-i", f"pipe:{descriptor}"]
 
 
-def encoding_arguments(crf: int, preset: str) -> list[str]:
+def encoding_arguments(crf: int, preset: str, pixel_format: PixelFormat = "yuv420p") -> list[str]:
     """Return the ffmpeg arguments that encode RGB frames as every video of ours is encoded."""
-    quality = ("-crf", str(crf), "-preset", preset)
-    return ["-vf", ",".join(_COLOUR_FILTERS), *_X264, *_STITCHABLE, *quality]
+    filters = ",".join(_COLOUR_FILTERS).format(pixel_format=pixel_format)
+    quality = ("-profile:v", _PROFILES[pixel_format], "-crf", str(crf), "-preset", preset)
+    return ["-vf", filters, *_X264, *_STITCHABLE, *quality]
 
 
 def timing(fps: Fraction | int) -> tuple[int, int]:
@@ -84,7 +82,15 @@ def container_arguments(timescale: int, part: Path) -> list[str]:
     ]
 
 
-def written_video(path: Path, *, height: int, width: int, fps: int, num_frames: int) -> SourceVideo:
+def written_video(
+    path: Path,
+    *,
+    height: int,
+    width: int,
+    fps: int,
+    num_frames: int,
+    pixel_format: PixelFormat = "yuv420p",
+) -> SourceVideo:
     """Return what `probe_video` finds in a file that `VideoWriter` wrote, but for its packets."""
     return SourceVideo(
         path=path,
@@ -99,7 +105,14 @@ def written_video(path: Path, *, height: int, width: int, fps: int, num_frames: 
         decoded_height=height,
         decoded_width=width,
         pixel_aspect=Fraction(1),
-        picture=_WRITTEN_PICTURE,
+        picture=Picture(
+            container="mov,mp4,m4a,3gp,3g2,mj2",
+            pixel_format=pixel_format,
+            color_range="tv",
+            matrix="bt709",
+            primaries="bt709",
+            transfer="bt709",
+        ),
         longest_seconds=1 / fps,
     )
 
@@ -157,6 +170,7 @@ class VideoWriter:
         fps: Frames per second, exact in the file.
         crf: x264's quality, 1 (best) to 51; 0 would be lossless, which browsers show black.
         preset: x264's speed preset; below `superfast` the profile is simpler than High.
+        pixel_format: `yuv444p` keeps the colour of every pixel; few browsers show it.
         metadata: Text for the `comment` tag.
 
     Raises:
@@ -174,6 +188,7 @@ class VideoWriter:
         fps: int,
         crf: int = 18,
         preset: str = "medium",
+        pixel_format: PixelFormat = "yuv420p",
         metadata: str | None = None,
     ) -> None:
         if height % 2 or width % 2:
@@ -187,7 +202,8 @@ class VideoWriter:
         self._part = part_path(path)
         self._shape = (height, width, 3)
         self._fps = fps
-        self._encoding = encoding_arguments(crf, preset)
+        self._pixel_format = pixel_format
+        self._encoding = encoding_arguments(crf, preset, pixel_format)
         self._metadata = metadata
         self._resources = ExitStack()
 
@@ -238,7 +254,12 @@ class VideoWriter:
         """What the finished file holds, as `probe_video` would find it, but for its packets."""
         height, width, _ = self._shape
         return written_video(
-            self._path, height=height, width=width, fps=self._fps, num_frames=self.num_frames
+            self._path,
+            height=height,
+            width=width,
+            fps=self._fps,
+            num_frames=self.num_frames,
+            pixel_format=self._pixel_format,
         )
 
     def __exit__(

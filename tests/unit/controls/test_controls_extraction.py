@@ -21,11 +21,13 @@ from longvie_cli.controls.extraction import VideoControls
 from longvie_cli.controls.files import load_control_clips
 from longvie_cli.controls.normalization import DepthRange
 from longvie_cli.controls.procedural import FlightControls
+from longvie_cli.controls.rendering import render_track_clip, track_grid
 from longvie_cli.controls.tracks import LucasKanadeTracker
 from longvie_cli.errors import ControlError, MediaError, OutputConflictError
 from longvie_cli.media.probe import probe_video
 from longvie_cli.media.reader import read_frames
 from longvie_cli.media.writer import VideoWriter
+from longvie_cli.models.track_pictures import read_tracks
 from longvie_cli.progress import SilentProgress
 from longvie_cli.timeline import ClipGeometry
 from longvie_cli.worlds import EVALUATION_SEED_START, Flight
@@ -287,8 +289,26 @@ def test_a_flight_goes_on_where_it_was_stopped(flight: Flight, tmp_path: Path) -
     for steps in (1, 2):
         with pytest.raises(Killed):
             make_control_folder(source, stopped, progress=KillAfter(steps))
+    (stopped / "hashes.json.part").write_bytes(b"killed")
     make_control_folder(source, stopped, progress=SilentProgress())
     assert contents(stopped) == contents(whole)
+
+
+def test_tracks_keep_the_colour_of_every_pixel(flight: Flight, tmp_path: Path) -> None:
+    """Half of the colours, as a video to look at has, loses a third of the points."""
+    folder = tmp_path / "controls"
+    make_control_folder(FlightControls(flight, LAYOUT, 13), folder, progress=SilentProgress())
+    stored = load_control_clips(folder, LAYOUT.geometry).read(0, 48, 80, "crop")
+    video = probe_video(folder / "track_0000.mp4")
+    assert video.picture.pixel_format == "yuv444p"
+    grid = {"columns": LAYOUT.track_columns, "rows": LAYOUT.track_rows}
+    points, visible = flight.tracks(0, 13, track_grid(48, 80, **grid))
+    depth = np.rint(stored.dense.mean(axis=-1)).astype(np.uint8)
+    drawn = read_tracks(render_track_clip(depth, points, visible), **grid)
+    found = read_tracks(stored.sparse, **grid)
+    both = drawn.visible & found.visible
+    assert both.sum() > 0.9 * drawn.visible.sum()
+    assert np.abs(drawn.points - found.points)[both].mean() < 0.5
 
 
 def test_a_flight_of_another_size_is_refused(flight: Flight, tmp_path: Path) -> None:

@@ -222,9 +222,10 @@ def test_kill_leaves_no_video_and_the_next_try_succeeds(tmp_path, moving_frames,
     assert probe_video(path).num_frames == 3
 
 
-def test_what_was_written_is_known_without_looking(tmp_path):
+@pytest.mark.parametrize("pixel_format", ["yuv420p", "yuv444p"])
+def test_what_was_written_is_known_without_looking(tmp_path, pixel_format):
     path = tmp_path / "clip.mp4"
-    with VideoWriter(path, height=48, width=64, fps=16) as writer:
+    with VideoWriter(path, height=48, width=64, fps=16, pixel_format=pixel_format) as writer:
         for level in range(5):
             writer.write(np.full((48, 64, 3), 40 * level, np.uint8))
     assert writer.written == replace(probe_video(path), packets=None)

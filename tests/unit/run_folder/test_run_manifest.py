@@ -74,7 +74,7 @@ def test_settings_that_contradict_each_other_are_damage(folder, manifest):
     values = json.loads(manifest.model_dump_json())
     values["settings"] |= {"control_start": 0.5, "control_end": 0.25}
     folder.run_json.write_text(json.dumps(values))
-    with pytest.raises(OutputConflictError, match="damaged.*control-start 0.5"):
+    with pytest.raises(OutputConflictError, match=r"damaged.*control-start 0.5"):
         read_manifest(folder.run_json)
 
 
