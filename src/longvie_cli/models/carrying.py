@@ -61,7 +61,7 @@ class CarriedFrames:
     """What the first frame says of every other.
 
     Args:
-        frames: uint8 [T, H, W, 3]; frame 0 is the first frame itself.
+        frames: uint8 [T, H, W, C]; frame 0 is the first frame itself.
         confidence: float32 [T, H, W] in 0..1; 1 in frame 0, 0 where nothing is known.
     """
 
@@ -77,7 +77,7 @@ def carry(
     Where the points of a frame are too few the first frame stands still with confidence 0.
 
     Args:
-        first_frame: [H, W, 3].
+        first_frame: [H, W, C]; of one motion several pictures may be carried as one.
         depth: [T, H, W], near is black; the clip's dense control.
         tracks: The clip's points in pixels of the same size.
 
@@ -85,7 +85,7 @@ def carry(
         ValueError: the shapes do not belong together.
     """
     num_frames, height, width = depth.shape
-    if first_frame.shape != (height, width, 3) or len(tracks.points) != num_frames:
+    if first_frame.shape[:2] != (height, width) or len(tracks.points) != num_frames:
         raise ValueError(
             f"first frame {list(first_frame.shape)}, depth {list(depth.shape)} and points "
             f"{list(tracks.points.shape)} do not belong together"

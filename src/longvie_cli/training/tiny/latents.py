@@ -87,10 +87,13 @@ def encode_flight(
         tracks = read_tracks(
             examples[0].tracks, columns=config.track_columns, rows=config.track_rows
         )
-        carried = [carry(e.rgb[start], depth, tracks) for e in examples]
-        frames = torch.stack([pixels_from_frames(clip.frames) for clip in carried])
-        tensors[CARRIED_LOOK_KEY] = encode(autoencoder, frames)
-        sure = torch.from_numpy(carried[0].confidence)
+        # All looks move alike.
+        carried = carry(np.concatenate([e.rgb[start] for e in examples], axis=-1), depth, tracks)
+        frames = np.split(carried.frames, looks, axis=-1)
+        tensors[CARRIED_LOOK_KEY] = encode(
+            autoencoder, torch.stack([pixels_from_frames(clip) for clip in frames])
+        )
+        sure = torch.from_numpy(carried.confidence)
         temporal = autoencoder.config.scale_factor_temporal
         tensors[CARRIED_FLIGHT_KEY] = confidence_mask(sure, temporal, *latents.shape[-2:])
     tensors = {key: value.half().contiguous() for key, value in tensors.items()}
