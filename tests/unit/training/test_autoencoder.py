@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import toy_recipe
 
 from longvie_cli.models.autoencoders import VideoAutoencoder
 from longvie_cli.settings.presets import preset_folder
@@ -34,22 +35,8 @@ from longvie_cli.training.tiny.gate import (
 )
 from small_models import small_vae
 
-TOY = TinyTraining(
-    height=48,
-    width=64,
-    num_frames=5,
-    history_frames=5,
-    track_columns=4,
-    track_rows=4,
-    num_flights=2,
-    looks_per_flight=1,
-    latent_channels=24,
-    code_batches=2,
-    autoencoder_width=32,
-    autoencoder_layers=1,
-    autoencoder_batch=1,
-    autoencoder_crop=32,
-    decoder_steps=6,
+TOY = toy_recipe.TOY.model_copy(
+    update={"looks_per_flight": 1, "latent_channels": 24, "code_batches": 2, "decoder_steps": 6}
 )
 
 
