@@ -37,6 +37,7 @@ from longvie_cli.training.tiny.prompts import (
     look_labels,
     paraphrase,
 )
+from longvie_cli.training.tiny.scenes import render_scenes
 from longvie_cli.training.tiny.text import build_text_encoder, train_text_encoder
 from longvie_cli.training.tiny.transformer import (
     TransformerTraining,
@@ -65,6 +66,7 @@ def test_every_stage_runs_and_the_exported_preset_makes_a_clip(tmp_path: Path) -
     after = training.transformer.state_dict()
     for name in ("blocks.0.attn1.to_q.weight", "control_proj_out.0.weight"):
         assert not torch.equal(before[name], after[name]), f"{name} was not trained"
+    render_scenes(TOY, tmp_path, worker=0, num_workers=1)
     train_depth_estimator(TOY, tmp_path)
     train_decoder(TOY, tmp_path)
 
@@ -91,7 +93,7 @@ def _goes_on_from_the_preset(folder: Path, preset: Path) -> None:
     again.mkdir()
     (again / "flights").symlink_to(folder / "flights")
     adopt_preset(TOY, preset, again)
-    assert adopted_stages(again) == ("code", "text", "still", "depth")
+    assert adopted_stages(again) == ("code", "text", "still")
     shipped = load_file(preset / "vae" / "diffusion_pytorch_model.safetensors")
     adopted = load_autoencoder(TOY, again)
     assert adopted.config.latents_mean == load_autoencoder(TOY, folder).config.latents_mean

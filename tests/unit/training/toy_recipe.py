@@ -34,6 +34,7 @@ TOY = TinyTraining(
     clip_steps=3,
     clip_batch=1,
     decoder_steps=2,
+    num_scenes=2,
     depth_steps=1,
     depth_batch=1,
 )

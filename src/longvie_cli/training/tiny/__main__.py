@@ -1,6 +1,7 @@
 """Makes the embedded model: `python -m longvie_cli.training.tiny WORK_FOLDER --stage all`.
 
-Stages, in order: `render` (flights to disk), `code` (the autoencoder's, which decides what latents
+Stages, in order: `render` (flights to disk), `scenes` (rooms, streets and other pictures with
+depth), `code` (the autoencoder's, which decides what latents
 mean), `text`, `latents`, `still`, `clip`, `decoder` (the autoencoder's, at any time after `code`),
 `depth`, `export` (write the preset folder). Each goes on from what it finds in WORK_FOLDER, so the
 same command continues after a kill. With `--adopt PRESET` a new work folder starts from the weights
@@ -32,10 +33,14 @@ from longvie_cli.training.tiny.depth import train_depth_estimator
 from longvie_cli.training.tiny.export import export_preset
 from longvie_cli.training.tiny.flights import render_library
 from longvie_cli.training.tiny.latents import LatentLibrary, encode_library
+from longvie_cli.training.tiny.scenes import render_scenes
 from longvie_cli.training.tiny.text import load_text_encoder, train_text_encoder
 from longvie_cli.training.tiny.transformer import TransformerTraining, train_transformer
 
-STAGES = ("render", "code", "text", "latents", "still", "clip", "decoder", "depth", "export")
+STAGES = (
+    *("render", "scenes", "code", "text", "latents"),
+    *("still", "clip", "decoder", "depth", "export"),
+)
 
 
 def _on_all_cores(
@@ -90,6 +95,8 @@ def _run(stage: str, config: TinyTraining, folder: Path, workers: int, limit: fl
     """Run one stage that works in the work folder."""
     if stage == "render":
         _on_all_cores(render_library, config, folder, workers)
+    elif stage == "scenes":
+        _on_all_cores(render_scenes, config, folder, workers)
     elif stage == "code":
         fit_autoencoder_code(config, folder)
     elif stage == "text":

@@ -24,7 +24,7 @@ from longvie_cli.training.tiny.autoencoder import (
     store_code,
 )
 from longvie_cli.training.tiny.config import TinyTraining
-from longvie_cli.training.tiny.depth import build_depth_estimator
+from longvie_cli.training.tiny.depth import START_NAME, build_depth_estimator
 from longvie_cli.training.tiny.text import build_text_encoder
 from longvie_cli.training.tiny.transformer import build_image_encoder, build_transformer
 
@@ -39,8 +39,8 @@ def adopt_preset(
 ) -> None:
     """Write checkpoints of finished stages from a preset's weights, and note which they are.
 
-    `text`, `depth` and `code` are then finished (the stage `decoder` starts from the decoder taken
-    over), and the transformer stands where the stage `still` leaves it: `clip` starts from it.
+    `text` and `code` are then finished, the stages `decoder` and `depth` start from what was taken
+    over, and the transformer stands where the stage `still` leaves it: `clip` starts from it.
 
     Args:
         config: Gives the sizes; the preset must have the same.
@@ -73,7 +73,8 @@ def adopt_preset(
         for name, (module, room) in stages[stage].items():
             _fill(module, preset / room)
             modules[name] = module
-        _write_checkpoint(folder / f"{stage}.pt", modules)
+        name = START_NAME if stage == "depth" else stage
+        _write_checkpoint(folder / f"{name}.pt", modules)
     if "code" in taken:
         saved = json.loads((preset / "vae" / "config.json").read_text("utf-8"))
         store_code(folder, autoencoder, {key: saved[key] for key in STATISTICS})
@@ -84,7 +85,7 @@ def adopt_preset(
 
 def adopted_stages(folder: Path) -> tuple[str, ...]:
     """Return the stages that a work folder took over and need not run."""
-    return tuple(_adopted(folder).get("stages", ()))
+    return tuple(stage for stage in _adopted(folder).get("stages", ()) if stage != "depth")
 
 
 def earlier_record(folder: Path) -> dict[str, Any]:

@@ -102,7 +102,9 @@ class TinyTraining(BaseModel):
     autocast: bool = True
     ema_decay: float = 0.999
 
-    # Depth estimator.
+    # Depth estimator. Of its examples so many are made scenes, not landscapes.
+    num_scenes: int = 2000
+    scene_share: float = 0.5
     depth_steps: int = 1200
     depth_batch: int = 8
 

@@ -16,7 +16,13 @@ from longvie_cli.models.pipeline import LongViePipeline
 from longvie_cli.training.tiny.adopt import RECORD_NAME, earlier_record
 from longvie_cli.training.tiny.autoencoder import CODE_NAME, build_autoencoder, load_autoencoder
 from longvie_cli.training.tiny.config import TinyTraining
-from longvie_cli.training.tiny.depth import IMAGE_MEAN, IMAGE_STD, PATCH, build_depth_estimator
+from longvie_cli.training.tiny.depth import (
+    IMAGE_MEAN,
+    IMAGE_STD,
+    PATCH,
+    START_NAME,
+    build_depth_estimator,
+)
 from longvie_cli.training.tiny.prompts import vocabulary
 from longvie_cli.training.tiny.text import build_text_encoder, build_tokenizer
 from longvie_cli.training.tiny.transformer import build_image_encoder, build_transformer
@@ -54,8 +60,10 @@ def export_preset(config: TinyTraining, folder: Path, out: Path) -> None:
         if (folder / f"{stage}.pt").exists():
             load_average(folder, stage, joint)
             break
-    if (folder / "depth.pt").exists():
-        load_average(folder, "depth", {"depth": depth})
+    for stage in ("depth", START_NAME):
+        if (folder / f"{stage}.pt").exists():
+            load_average(folder, stage, {"depth": depth})
+            break
 
     pipeline = LongViePipeline(
         tokenizer=build_tokenizer(),
