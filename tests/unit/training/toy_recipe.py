@@ -12,6 +12,7 @@ TOY = TinyTraining(
     track_columns=4,
     track_rows=4,
     num_flights=2,
+    looks_per_flight=2,
     latent_channels=16,
     code_batches=1,
     autoencoder_width=32,
@@ -37,4 +38,7 @@ TOY = TinyTraining(
     num_scenes=2,
     depth_steps=1,
     depth_batch=1,
+    image_condition="first_frame",
+    level_share=0.0,
+    partial_frames=0,
 )

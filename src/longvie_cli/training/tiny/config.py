@@ -31,8 +31,8 @@ class TinyTraining(BaseModel):
     track_rows: int = 14
 
     # Flights: one geometry, one camera path, seen under `looks_per_flight` looks.
-    num_flights: int = 420
-    looks_per_flight: int = 2
+    num_flights: int = 600
+    looks_per_flight: int = 4
 
     # Autoencoder. `code_shares` are those of the kinds of pictures that the code is fitted to, in
     # their second moments: track boxes have so much more contrast that a hundredth counts.
@@ -67,36 +67,35 @@ class TinyTraining(BaseModel):
     # Transformer.
     token_patch: int = 2
     num_layers: int = 6
-    num_attention_heads: int = 4
+    num_attention_heads: int = 5
     attention_head_dim: int = 64
     ffn_dim: int = 1024
     num_control_layers: int = 3
     control_num_attention_heads: int = 2
     control_ffn_dim: int = 512
     flow_shift: float = 3.0
-    still_steps: int = 320
-    still_batch: int = 32
-    clip_steps: int = 1500
-    clip_batch: int = 6
-    transformer_learning_rate: float = 1.5e-3
+    still_steps: int = 150
+    still_batch: int = 16
+    clip_steps: int = 1000
+    clip_batch: int = 4
+    transformer_learning_rate: float = 1e-3
     # What the transformer sees of the first frame: the preset's `image_condition`. Of the clips
     # with an image so many are shown it carried, the rest as `first_frame`, which is what a
     # generation without controls has (0.92 in the trials of docs/experiments.md).
-    image_condition: Literal["first_frame", "carried"] = "first_frame"
+    image_condition: Literal["first_frame", "carried"] = "carried"
     carried_share: float = 0.92
     # Steps of the sampler whose noise levels training dwells on, and guidance it samples with:
     # so many of the examples have one of these levels, drawn by `level_weights` (first step first),
-    # the others any. No steps: all have any. The trials of docs/experiments.md used 4 steps, a
-    # share of 0.8 and weights of .4, .2, .2, .2.
-    num_inference_steps: int = 12
-    guidance_scale: float = 3.0
-    level_share: float = 0.0
-    level_weights: tuple[float, ...] = ()
+    # the others any. The trials of docs/experiments.md chose these.
+    num_inference_steps: int = 4
+    guidance_scale: float = 1.0
+    level_share: float = 0.8
+    level_weights: tuple[float, ...] = (0.4, 0.2, 0.2, 0.2)
     # Latent frames of a clip trained on besides the first, in a row from anywhere; until this share
     # of the steps, whole clips after it. 0: whole clips, after a first quarter of half ones. On the
     # CPU 4 of 9 take 0.31 s where 9 take 0.79 (docs/experiments.md).
-    partial_frames: int = 0
-    partial_until: float = 0.8
+    partial_frames: int = 4
+    partial_until: float = 0.9
     # Autocast of training on the CPU: without AMX bfloat16 multiplies 2.2 to 4 times as fast as
     # float32 (docs/experiments.md); where it is emulated, turn it off.
     autocast: bool = True
