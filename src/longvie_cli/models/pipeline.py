@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
 import torch
@@ -156,7 +156,8 @@ class LongViePipeline(DiffusionPipeline, LongVieLoraMixin):
         Args:
             prompt: Text; or give `prompt_embeds`.
             image: First frame, uint8 [height, width, 3]. None lets the model make it, which only a
-                model trained for it can.
+                model trained for it can; where it is then carried along both controls, it is made
+                before the others, alone.
             dense: Depth control frames, uint8 [frames, height, width, 3].
             sparse: Track control frames, likewise.
             history: Last frames of the clip before, oldest first, uint8 [n, height, width, 3];
@@ -194,14 +195,37 @@ class LongViePipeline(DiffusionPipeline, LongVieLoraMixin):
         # 1. One shape for all inputs
         shape = self.clip_shape(image, dense, sparse, history, num_frames, height, width)
 
+        noise = self.prepare_noise(seed, *shape) if noise is None else noise
+
         # 2. Everything the transformer is told; what no step uses is not encoded either
         steered = bool(controlled_steps(num_inference_steps, control_start, control_end))
+        dense = dense if steered and depth_strength > 0 else None
+        sparse = sparse if steered and track_strength > 0 else None
+        has_to_carry = self.config.image_condition == "carried" and image is None and shape[0] > 1
+        if has_to_carry and dense is not None and sparse is not None:
+            (made,) = self(
+                prompt,
+                dense=dense[:1],
+                sparse=sparse[:1],
+                negative_prompt=negative_prompt,
+                num_inference_steps=num_inference_steps,
+                guidance_scale=guidance_scale,
+                depth_strength=depth_strength,
+                track_strength=track_strength,
+                control_start=control_start,
+                control_end=control_end,
+                noise=noise[:, :, :1],
+                prompt_embeds=prompt_embeds,
+                negative_prompt_embeds=negative_prompt_embeds,
+                return_dict=False,
+            )
+            image, image_embeds = cast(np.ndarray, made)[0], None
         conditioning = self.prepare_conditioning(
             shape,
             prompt=prompt,
             image=image,
-            dense=dense if steered and depth_strength > 0 else None,
-            sparse=sparse if steered and track_strength > 0 else None,
+            dense=dense,
+            sparse=sparse,
             history=history,
             tracked_frames=tracked_frames,
             negative_prompt=negative_prompt if guidance_scale != 1 else None,
@@ -212,7 +236,7 @@ class LongViePipeline(DiffusionPipeline, LongVieLoraMixin):
 
         # 3. Denoise and decode
         latents = self.denoise(
-            self.prepare_noise(seed, *shape) if noise is None else noise,
+            noise,
             conditioning,
             num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,

@@ -185,6 +185,24 @@ def test_what_cannot_be_carried_is_conditioned_as_ever(left_out: str) -> None:
     assert torch.equal(plain[:, :4], mask)
 
 
+def test_without_an_image_the_first_frame_is_made_alone_and_then_carried() -> None:
+    dense, sparse = controls()
+    pipeline = small("carried")
+    quick: dict[str, Any] = {"num_inference_steps": 2, "guidance_scale": 1.0}
+    shape = (FRAMES, HEIGHT, WIDTH)
+    noise = pipeline.prepare_noise(5, *shape)
+    still = pipeline("a hill", None, dense[:1], sparse[:1], noise=noise[:, :, :1], **quick).frames
+    assert still.shape == (1, HEIGHT, WIDTH, 3)
+    grey = pipeline.encode_image(None)
+    whole = pipeline("a hill", None, dense, sparse, seed=5, image_embeds=grey, **quick).frames
+    told = pipeline("a hill", still[0], dense, sparse, seed=5, **quick).frames
+    assert np.array_equal(whole, told)
+    # LongVie 2's own condition is grey there.
+    plain = small("first_frame")
+    told = plain("a hill", still[0], dense, sparse, seed=5, **quick).frames
+    assert not np.array_equal(plain("a hill", None, dense, sparse, seed=5, **quick).frames, told)
+
+
 def test_a_strength_of_zero_carries_nothing() -> None:
     dense, sparse = controls()
     quick: dict[str, Any] = {"num_inference_steps": 1, "guidance_scale": 1.0, "track_strength": 0}
