@@ -7,7 +7,7 @@ TORCH  ?= 2.13.0
 CUDA   ?= $(shell test -e /proc/driver/nvidia/version || nvidia-smi -L >/dev/null 2>&1 && echo 1 || echo 0)
 CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: setup demo test test-slow check docs format clean
+.PHONY: setup demo test test-slow check docs format tiny clean
 
 setup: $(VENV)/.installed
 
@@ -58,6 +58,12 @@ docs: setup
 format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The embedded model from nothing: about three hours of two cores. Stopped, it goes on where it was.
+WORK ?= out/tiny-training
+tiny: setup
+	$(BIN)/python -m longvie_cli.training.tiny $(WORK) --out $(WORK)/tiny
+	@echo "The preset is in $(WORK)/tiny: longvie generate --weights $(WORK)/tiny ..., or copy it over src/longvie_cli/assets/tiny"
 
 clean:
 	rm -rf out build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
