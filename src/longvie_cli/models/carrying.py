@@ -105,7 +105,8 @@ def carry(
         lookup.append(where)
         confidence.append(sure)
     where = torch.stack(lookup)
-    picture = torch.from_numpy(first_frame).permute(2, 0, 1).float()
+    # A copy: frames that were read are not writable.
+    picture = torch.from_numpy(first_frame.copy()).permute(2, 0, 1).float()
     carried = _sample(picture.expand(num_frames, -1, -1, -1), where)
     frames = carried.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
     frames[0] = first_frame
