@@ -114,10 +114,11 @@ def plan(request: PrepareRequest, progress: Progress | None = None) -> PrepareRe
     for video in plans:
         for row in stretches(video.clips, preset.geometry):
             first, last = row.clips[0].first_frame, row.clips[-1].first_frame
+            begins, ends = first / preset.fps, (last + preset.num_frames) / preset.fps
+            clips = f"{len(row.clips)} clips" if len(row.clips) > 1 else "1 clip"
             progress.message(
-                f"  {video.name}, scene {row.clips[0].scene + 1}: "
-                f"{timecode(first / preset.fps)} to "
-                f"{timecode((last + preset.num_frames) / preset.fps)}, {len(row.clips)} clip{'s' * (len(row.clips) > 1)}"
+                f"  {video.name}, scene {row.clips[0].scene + 1}: {timecode(begins)} to "
+                f"{timecode(ends)}, {clips}"
             )
     models = say_models(job.models(request), progress)
     needed = _needed(plans, preset)
