@@ -31,7 +31,7 @@ from longvie_cli.controls.tracks import PointTracker
 from longvie_cli.disk.checksums import checksummed_json, read_checksummed_json
 from longvie_cli.disk.documents import MAX_JSON_BYTES, read_document
 from longvie_cli.disk.durable import is_passing, make_folder, storage_error, write_atomic
-from longvie_cli.disk.hashing import hash_file
+from longvie_cli.disk.hashing import fingerprint, hash_file
 from longvie_cli.errors import (
     ControlError,
     InputError,
@@ -81,6 +81,8 @@ _SCRATCH_CRF = 1
 _SAMPLE_CRF = 10
 
 _REQUEST_NAME = "request.json"
+# The console draws it as a part of `clips`.
+_INNER_STAGE = "controls"
 
 
 class CaptionSource(Protocol):
@@ -220,7 +222,7 @@ class Preparation:
     @cached_property
     def settings(self) -> dict[str, Any]:
         """Everything that decides the samples: recipe, and videos and captions by their hashes."""
-        videos = [[video.path.name, video.hash, video.caption_fact] for video in self._looked_at]
+        videos = [[video.path.name, video.hash, video.caption_hash] for video in self._looked_at]
         settings: dict[str, Any] = json.loads(
             json.dumps({**self._recipe.settings(), "videos": videos})
         )
@@ -258,20 +260,20 @@ class Preparation:
         Raises:
             ResumableError: The disk failed.
         """
-        return tuple(self._plan_of(number) for number in range(len(self._videos)))
+        ours = self._begun_with() == self.settings
+        return tuple(
+            (self._kept_plan(number) if ours else None) or self._look_through(number)
+            for number in range(len(self._videos))
+        )
 
-    def _plan_of(self, number: int) -> VideoPlan:
-        video = self._looked_at[number]
-        if self._is_ours() and (kept := _kept_plan(self._plan_path(number), video.hash)):
-            return kept
-        return _look_through(video, self._recipe, self._progress)
+    def _look_through(self, number: int) -> VideoPlan:
+        return _look_through(self._looked_at[number], self._recipe, self._progress)
+
+    def _kept_plan(self, number: int) -> VideoPlan | None:
+        return _kept_plan(self._plan_path(number), self._looked_at[number].hash)
 
     def _plan_path(self, number: int) -> Path:
         return self._work / f"video-{number:05d}.json"
-
-    def _is_ours(self) -> bool:
-        """Return whether an unfinished preparation in the folder is this one."""
-        return self._begun_with() == self.settings
 
     def _begun_with(self) -> dict[str, Any] | None:
         path = self._work / _REQUEST_NAME
@@ -344,10 +346,11 @@ class Preparation:
         """
         plans = []
         for number in range(len(self._videos)):
-            plan = self._plan_of(number)
-            path = self._plan_path(number)
-            if not path.is_file():
-                write_atomic(path, checksummed_json(plan.model_dump(mode="json")))
+            plan = self._kept_plan(number)
+            if plan is None:
+                plan = self._look_through(number)
+                text = checksummed_json(plan.model_dump(mode="json"))
+                write_atomic(self._plan_path(number), text)
             plans.append(plan)
         return tuple(plans)
 
@@ -488,6 +491,8 @@ class Preparation:
         bounds = (used.low, used.high)
         files = self._files(number, row, video, controls, bounds)
         writer.append(number, place, files, depth_range=bounds)
+        # All at once: the time of one clip is what its stretch took, divided.
+        self._progress.advance("clips", len(row.clips), detail=self._videos[number].name)
         shutil.rmtree(scratch, ignore_errors=True)
 
     def _leave_out(
@@ -574,7 +579,6 @@ class Preparation:
                 "depth.mp4": (controls / f"depth_{place:04d}.mp4").read_bytes(),
                 "track.mp4": (controls / f"track_{place:04d}.mp4").read_bytes(),
             }
-            self._progress.advance("clips")
         read.close()
 
 
@@ -593,10 +597,10 @@ class _Video:
             self.caption_trouble = error.message
 
     @property
-    def caption_fact(self) -> Any:
-        if self.caption_trouble:
-            return "unreadable"
-        return [[each.start_seconds, each.text] for each in self.caption.prompts]
+    def caption_hash(self) -> str:
+        """What tells whether its caption is still the same."""
+        prompts = [prompt.model_dump(mode="json") for prompt in self.caption.prompts]
+        return fingerprint({"prompts": prompts, "unreadable": bool(self.caption_trouble)})
 
 
 def nothing_kept(dropped: Mapping[str, int]) -> InputError:
@@ -818,15 +822,19 @@ class _Reading:
 
 
 class _Inner:
-    """Progress of the stages inside a stretch: lines and warnings go on, stages do not."""
+    """Progress inside a stretch: its stages are bars on a terminal and never lines of their own."""
 
     def __init__(self, progress: Progress) -> None:
+        self._progress = progress
         self.message = progress.message
         self.note = progress.note
         self.warning = progress.warning
 
-    def start(self, stage: str, total: int, *, done: int = 0) -> None: ...
+    def start(self, stage: str, total: int, *, done: int = 0) -> None:
+        self._progress.start(_INNER_STAGE, total, done=done)
 
-    def advance(self, stage: str, amount: int = 1, *, detail: str = "") -> None: ...
+    def advance(self, stage: str, amount: int = 1, *, detail: str = "") -> None:
+        self._progress.advance(_INNER_STAGE, amount, detail=stage)
 
-    def finish(self, stage: str) -> None: ...
+    def finish(self, stage: str) -> None:
+        self._progress.finish(_INNER_STAGE)
