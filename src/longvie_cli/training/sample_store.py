@@ -235,8 +235,15 @@ class ShardReader:
         found: dict[str, bytes] = {}
         try:
             with open(path, "rb") as file:
+                end = os.fstat(file.fileno()).st_size
                 for name in names:
                     member = entry.members[name]
+                    if member.offset + member.size > end:
+                        raise InputError(
+                            f"{path}: it ends at byte {end}, before the {name} at byte "
+                            f"{member.offset} does.",
+                            hint=_AGAIN,
+                        )
                     file.seek(member.offset)
                     data = file.read(member.size)
                     if xxhash.xxh3_128_hexdigest(data) != member.hash:
