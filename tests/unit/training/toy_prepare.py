@@ -1,13 +1,14 @@
 """A preparation at toy size, here and as a program: `toy_prepare.py FOLDER VIDEO KILL...`.
 
 Each KILL is the number of an operation that lasts (a rename, a flush to the disk, a removal, a file
-cut short) before which a fork of this program dies by SIGKILL; `all` are all of them, one after the
-other, each in a folder of its own. After each kill another fork finishes what was left. What a fork
-ends with is compared with the folder of an unbroken run; the program prints how many were killed.
+cut short) before which a fork of this program dies by SIGKILL; `every-N` is every N-th of them, one
+after the other, each in a folder of its own. After each kill another fork finishes what was left,
+and the folder is compared with that of an unbroken run; printed is how many were killed.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import shutil
@@ -52,15 +53,16 @@ def preparation(
     return Preparation(folder, videos, Sidecars(), made, progress or SilentProgress())
 
 
-def extractors(preset: Preset = TOY) -> Extractors:
-    depth = DepthChoice().estimator(preset, device="cpu", progress=SilentProgress())
+@functools.cache
+def extractors() -> Extractors:
+    depth = DepthChoice().estimator(TOY, device="cpu", progress=SilentProgress())
     return Extractors(depth, "none", LucasKanadeTracker())
 
 
-def prepare(work: Preparation, *, preset: Preset = TOY, overwrite: bool = False) -> Prepared:
+def prepare(work: Preparation, *, overwrite: bool = False) -> Prepared:
     with work.opened(overwrite=overwrite):
         plans = work.keep_plans()
-        return work.carry_out(plans, extractors(preset), shard_bytes=SHARD_BYTES)
+        return work.carry_out(plans, extractors(), shard_bytes=SHARD_BYTES)
 
 
 def opened(folder: Path, *, history_frames: int = 8) -> PreparedSamples:
@@ -98,10 +100,12 @@ def _die_at(number: int) -> None:
 
 def main(root: str, video: str, *kills: str) -> None:
     torch.set_num_threads(1)
+    extractors()
     unbroken = Path(root) / "unbroken"
     assert _in_a_fork(unbroken, Path(video), None) == 0
     wanted, killed = contents(unbroken), 0
-    for kill in itertools.count() if kills == ("all",) else map(int, kills):
+    step = kills[0].removeprefix("every-")
+    for kill in map(int, kills) if step == kills[0] else itertools.count(0, int(step)):
         folder = Path(root) / f"killed-{kill}"
         if _in_a_fork(folder, Path(video), kill) == 0:
             break
