@@ -158,6 +158,8 @@ def choose_clips(
     begins = [0, *(change.frame for change in scan.changes)]
     ends = [*(change.start for change in scan.changes), scan.num_frames]
     for scene, (begin, end) in enumerate(zip(begins, ends, strict=True)):
+        if begin >= scan.num_frames:
+            continue  # The scene that a dissolve at the end leads to is never seen alone.
         if end - begin < geometry.num_frames:
             counts["too_short"] = counts.get("too_short", 0) + 1
             continue

@@ -75,6 +75,9 @@ from longvie_cli.training.sample_store import (
 HISTORY_FRAMES = 16
 """Frames before a clip that go along: a stage draws 4, 8, 12 or 16 of them (spec 7.4 C)."""
 
+# Videos that are shown in a loop often end in a dissolve, back to where they began.
+_HELD_FRAMES = 16
+
 # The scratch video is read once more and gone: as good as 8 bits of luma and half the colours get.
 _SCRATCH_CRF = 1
 # Frames that are read back as numbers, as those of the controls.
@@ -694,7 +697,9 @@ def _scan(
     progress.start(stage, expected)
     done = 0
     try:
-        for found in scan_scenes(source, fps=fps, num_frames=num_frames, watch=motion):
+        for found in scan_scenes(
+            source, fps=fps, num_frames=num_frames, watch=motion, held_frames=_HELD_FRAMES
+        ):
             if isinstance(found, SceneScan):
                 return found
             progress.advance(stage, found - done)
