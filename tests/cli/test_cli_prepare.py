@@ -9,11 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from delivered import contents
+from delivered import contents, frames_of
+from longvie_cli.media.frames import resize_frame
 from longvie_cli.media.writer import VideoWriter
+from longvie_cli.training.captioner import Captioner
 from longvie_cli.training.dataset import ClipSize
 from longvie_cli.training.prepared import PreparedSamples
 from mixed_scenes import pictured
+from small_captioner import WORDS, save_captioner
 from small_preset import SMALL
 
 
@@ -115,6 +118,37 @@ def test_captions_of_a_file_and_none(longvie, tmp_path: Path, walk: Path) -> Non
     assert not (tmp_path / "c").exists()
 
 
+def test_a_model_captions_what_nobody_did(longvie, tmp_path: Path, walk: Path) -> None:
+    model = save_captioner(tmp_path / "blip")
+    (tmp_path / "captions.json").write_text('{"other.mp4": "x"}')
+    given = (walk, "--captions", "captions.json", "--captioner", "blip")
+    plan = longvie("prepare", *given, "--dry-run", "--json", "-o", "data")
+    assert (plan.code, plan.fields["samples"]) == (0, 2), plan.err
+    captioner = {"role": "captioner", "name": "blip", "state": "here"}
+    assert plan.fields["plan"]["models"][2] == captioner
+    made = longvie("prepare", *given, "-o", "data")
+    assert made.code == 0, made.err
+    captions = captions_of(tmp_path / "data")
+    assert all(set(text.split()) & set(WORDS) for text in captions)
+    assert captions[0] == Captioner(model).caption(middle_of(walk, 0))
+    # People's words stand; another model makes other samples.
+    (tmp_path / "captions.json").write_text('{"walk.mp4": "a wall"}')
+    assert longvie("prepare", *given, "--overwrite", "-o", "data").code == 0
+    assert captions_of(tmp_path / "data") == ["a wall"] * 2
+    refused = longvie("prepare", *given[:3], "-o", "data")
+    assert (refused.code, "made with captioner blip" in refused.err) == (4, True)
+    (model / "config.json").write_text("{}")
+    broken = longvie("prepare", *given, "-o", "other")
+    assert broken.code == 5
+    assert "no captioning model can be loaded" in broken.err
+
+
+def middle_of(video: Path, clip: int) -> np.ndarray:
+    first = clip * (SMALL.num_frames - 1)
+    frame = frames_of(video)[first + SMALL.num_frames // 2]
+    return resize_frame(frame, SMALL.height, SMALL.width, "crop")
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
@@ -123,6 +157,7 @@ def test_captions_of_a_file_and_none(longvie, tmp_path: Path, walk: Path) -> Non
         (("walk.mp4", "-o", "."), 4, "it lies in the folder of -o"),
         (("walk.mp4", "--size", "104x72", "-o", "data"), 2, "multiples of"),
         (("walk.mp4", "--depth-model", "base", "-o", "data"), 3, "longvie models pull"),
+        (("walk.mp4", "--captioner", "nowhere", "-o", "data"), 3, "hf download"),
         (("walk.mp4", "--uncaptioned", "keep", "-o", "data"), 2, "--uncaptioned"),
         (("walk.mp4", "--captions", "no.yaml", "-o", "data"), 5, "no.yaml: cannot be read"),
     ],

@@ -38,6 +38,15 @@ class Preparing:
             metavar="FILE",
         ),
     ]
+    captioner: Annotated[
+        Path | None,
+        f.flag(
+            f.INPUT,
+            "Folder of an image captioning model of transformers (BLIP, GIT): it captions the "
+            "clips that have none, by the picture in their middle.",
+            metavar="DIR",
+        ),
+    ]
     uncaptioned: Annotated[
         Literal["drop", "empty"] | None,
         f.flag(

@@ -287,7 +287,8 @@ class PrepareRequest(OutputRequest, Network, Tracking, EstimatedDepth):
 
     Args:
         captions: YAML or JSON of captions by video; None for a text file beside each.
-        uncaptioned: What becomes of clips without a caption.
+        captioner: Folder of a model that captions clips without a caption.
+        uncaptioned: What becomes of clips that then have none.
     """
 
     inputs: tuple[Path, ...] = Field(min_length=1)
@@ -295,6 +296,7 @@ class PrepareRequest(OutputRequest, Network, Tracking, EstimatedDepth):
     size: SizeSetting | None = None
     fit: Fit | None = None
     captions: Path | None = None
+    captioner: Path | None = None
     uncaptioned: Literal["drop", "empty"] = "drop"
     overwrite: bool = False
     device: str = "auto"

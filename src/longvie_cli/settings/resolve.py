@@ -70,7 +70,7 @@ _ARGUMENTS = {"extract-controls": frozenset({"video"})}
 _CONSOLE_VARIABLES = {"json", "quiet", "verbose", "debug", "config"}
 _PATH_KEYS = {
     *("video", "controls", "image", "first_frame_model", "weights", "run_dir", "live"),
-    *("prompt_file", "captions", "depth", "output", "previous", "inputs", "run"),
+    *("prompt_file", "captions", "captioner", "depth", "output", "previous", "inputs", "run"),
 }
 # A request's name of what a command calls by a plainer one.
 _FLAGS = {"new_prompt": "prompt", "new_seed": "seed"}

@@ -49,6 +49,7 @@ from longvie_cli.progress import Progress
 from longvie_cli.settings.presets import Fit, Preset
 from longvie_cli.sources.conversions import describe_conversion
 from longvie_cli.sources.source import control_layout
+from longvie_cli.training.captioner import Captioner
 from longvie_cli.training.captions import Caption
 from longvie_cli.training.clip_choice import (
     Dropped,
@@ -108,6 +109,7 @@ class SampleRecipe:
         fit: How videos come to the size of the controls; from there to the size of the model
             everything is stretched, as in a generation.
         uncaptioned: Whether clips without a caption are kept.
+        captioner: Name of the model that captions clips without a caption; None: none does.
         controls: What depth and tracks are made with, as JSON without absolute paths.
         history_frames: Most frames before a clip.
     """
@@ -117,6 +119,7 @@ class SampleRecipe:
     uncaptioned: Literal["drop", "empty"]
     controls: Mapping[str, Any]
     history_frames: int = HISTORY_FRAMES
+    captioner: str | None = None
 
     def settings(self) -> dict[str, Any]:
         """Return everything that decides samples of given videos, as JSON."""
@@ -130,17 +133,19 @@ class SampleRecipe:
             "history_frames": self.history_frames,
             "track_grid": [preset.track_grid.columns, preset.track_grid.rows],
             "uncaptioned": self.uncaptioned,
+            "captioner": self.captioner,
             **self.controls,
         }
 
 
 @dataclass(frozen=True)
 class Extractors:
-    """The loaded models that controls are made with."""
+    """The models that samples are made with, loaded or not; `captioner` None: nobody is asked."""
 
     depth: DepthEstimator
     smoothing: Smoothing
     tracker: PointTracker
+    captioner: Captioner | None = None
 
 
 class _Stored(BaseModel):
@@ -492,8 +497,9 @@ class Preparation:
             return
         used = read_depth_range(controls)
         bounds = (used.low, used.high)
-        files = self._files(number, row, video, controls, bounds)
-        writer.append(number, place, files, depth_range=bounds)
+        dropped: list[Dropped] = []
+        files = self._files(number, row, video, controls, bounds, extractors.captioner, dropped)
+        writer.append(number, place, files, dropped=dropped, depth_range=bounds)
         # All at once: the time of one clip is what its stretch took, divided.
         self._progress.advance("clips", len(row.clips), detail=self._videos[number].name)
         shutil.rmtree(scratch, ignore_errors=True)
@@ -557,8 +563,10 @@ class Preparation:
         video: SourceVideo,
         controls: Path,
         depth_range: tuple[float, float],
+        captioner: Captioner | None,
+        dropped: list[Dropped],
     ) -> Iterator[dict[str, bytes]]:
-        """Yield the files of each clip of a stretch."""
+        """Yield the files of each clip of a stretch; what gets no caption goes to `dropped`."""
         preset = self._recipe.preset
         read = _Reading(
             lambda start: _from(read_written([video]), start), _most_shared(row, preset)
@@ -573,9 +581,16 @@ class Preparation:
             with VideoWriter(
                 path, height=preset.height, width=preset.width, fps=preset.fps, crf=_SAMPLE_CRF
             ) as writer:
-                for frame in read.frames(first - offset, end - offset):
+                for index, frame in enumerate(read.frames(first - offset, end - offset)):
+                    if index == clip.history_frames + preset.num_frames // 2:
+                        middle = frame
                     # As the controls come to this size in a generation.
                     writer.write(resize_frame(frame, preset.height, preset.width, "stretch"))
+            if captioner is not None and not clip.caption:
+                clip = clip.model_copy(update={"caption": captioner.caption(middle)})
+                if not clip.caption and self._recipe.uncaptioned == "drop":
+                    dropped.append(Dropped(reason="no_caption", count=1))
+                    continue
             yield {
                 "json": _facts(self._looked_at[number], clip, preset, depth_range),
                 "video.mp4": path.read_bytes(),
@@ -676,7 +691,7 @@ def _look_through(video: _Video, recipe: SampleRecipe, progress: Progress) -> Vi
         geometry,
         video.caption,
         history_frames=recipe.history_frames,
-        uncaptioned=recipe.uncaptioned,
+        uncaptioned="empty" if recipe.captioner else recipe.uncaptioned,
     )
     return VideoPlan(
         name=name,

@@ -349,7 +349,7 @@ class ShardWriter:
             video: Number of the video.
             stretch: Its number there.
             samples: The files of each by their endings, `MEMBERS`.
-            dropped: What was left out of it.
+            dropped: What was left out of it; looked at when the samples are through.
             depth_range: See `JournalLine`.
 
         Raises:

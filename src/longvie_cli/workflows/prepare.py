@@ -19,6 +19,7 @@ from longvie_cli.sources.depth_choice import DepthChoice, ModelState, say_models
 from longvie_cli.sources.source import with_track_grid
 from longvie_cli.sources.tracker_choice import make_tracker, tracker_fact, tracker_state
 from longvie_cli.timeline import timecode
+from longvie_cli.training.captioner import Captioner
 from longvie_cli.training.captions import CaptionFile, Sidecars
 from longvie_cli.training.clip_choice import MOST_CLIPS_TOGETHER, WHY, stretches
 from longvie_cli.training.prepare import (
@@ -39,6 +40,7 @@ class _Job:
         preset: Sizes and clip length.
         depth: What estimates depth.
         tracker: What follows points.
+        captioner: What captions clips without a caption, if anything does.
         device: A real device.
         preparation: The work.
     """
@@ -46,16 +48,20 @@ class _Job:
     preset: Preset
     depth: DepthChoice
     tracker: TrackerChoice
+    captioner: Captioner | None
     device: str
     preparation: Preparation
 
     def models(self, request: PrepareRequest) -> list[ModelState]:
         """Return the models and whether they are here."""
         accept = request.accept_noncommercial
-        return [
+        found = [
             self.depth.state(self.preset),
             tracker_state(self.tracker, accept_noncommercial=accept),
         ]
+        if request.captioner is not None:
+            found.append(ModelState("captioner", request.captioner.absolute().name))
+        return found
 
 
 def prepare(request: PrepareRequest, progress: Progress | None = None) -> PrepareResult:
@@ -157,18 +163,23 @@ def _decide(request: PrepareRequest, progress: Progress) -> _Job:
     preset = with_track_grid(preset, request.track_grid)
     depth = DepthChoice(request.depth_model, request.depth_smoothing)
     tracker = request.tracker or TrackerChoice()
+    device = resolve_device(request.device)
+    captioner = None if request.captioner is None else Captioner(request.captioner, device=device)
     recipe = SampleRecipe(
         preset,
         request.fit or preset.source_fit,
         request.uncaptioned,
         {"tracker": tracker_fact(tracker), **depth.facts(preset)},
+        captioner=None if captioner is None else captioner.name,
     )
     captions = Sidecars() if request.captions is None else CaptionFile(request.captions)
     preparation = Preparation(request.output, request.inputs, captions, recipe, progress)
-    return _Job(preset, depth, tracker, resolve_device(request.device), preparation)
+    return _Job(preset, depth, tracker, captioner, device, preparation)
 
 
 def _extractors(request: PrepareRequest, job: _Job, progress: Progress) -> Extractors:
+    if job.captioner is not None:
+        job.captioner.load()
     return Extractors(
         depth=job.depth.estimator(job.preset, device=job.device, progress=progress),
         smoothing=job.depth.smoothing_used,
@@ -178,6 +189,7 @@ def _extractors(request: PrepareRequest, job: _Job, progress: Progress) -> Extra
             accept_noncommercial=request.accept_noncommercial,
             progress=progress,
         ),
+        captioner=job.captioner,
     )
 
 
