@@ -49,12 +49,16 @@ class Captioner:
     def _loaded(self) -> tuple[Any, Any]:
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
+        # Imports diffusers as well, which nothing else here needs.
+        from longvie_cli.engine.loader import without_progress_bars
+
         options = {"local_files_only": True, "trust_remote_code": False}
         try:
-            processor = AutoProcessor.from_pretrained(self._folder, **options)
-            model = AutoModelForImageTextToText.from_pretrained(
-                self._folder, use_safetensors=True, dtype="float32", **options
-            )
+            with without_progress_bars():
+                processor = AutoProcessor.from_pretrained(self._folder, **options)
+                model = AutoModelForImageTextToText.from_pretrained(
+                    self._folder, use_safetensors=True, dtype="float32", **options
+                )
         # The folder is the user's, and each of transformers' readers has exceptions of its own.
         except Exception as error:
             raise InputError(
