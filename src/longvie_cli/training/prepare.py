@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -302,6 +302,7 @@ class Preparation:
             OutputConflictError: It holds other samples, a link, or another process works on it.
             ResumableError: The disk failed.
         """
+        _refuse_link(self._work)
         try:
             make_folder(self._work)
         except OSError as error:
@@ -324,12 +325,8 @@ class Preparation:
 
     def _claim(self, *, overwrite: bool) -> None:
         ours = [path for path in self._folder.iterdir() if is_store_name(path.name)]
-        for path in (*ours, self._work):
-            if path.is_symlink():
-                raise OutputConflictError(
-                    f"{path}: is a link; nothing outside this folder is written.",
-                    hint="Put what it points to in its place, or remove it.",
-                )
+        for path in ours:
+            _refuse_link(path)
         begun = self._begun_with()
         if begun == self.settings and not (self._folder / INDEX_NAME).exists():
             return
@@ -378,8 +375,7 @@ class Preparation:
         """
         writer = ShardWriter(self._folder, shard_bytes=shard_bytes)
         total = sum(len(plan.clips) for plan in plans)
-        over = sum(len(rows.clips) for _, rows in _done(plans, writer, self._recipe))
-        self._progress.start("clips", total, done=over)
+        self._progress.start("clips", total, done=self._num_done(plans, writer))
         try:
             for number, plan in enumerate(plans):
                 self._make(number, plan, writer, extractors)
@@ -387,7 +383,7 @@ class Preparation:
         finally:
             writer.close()
         self._progress.finish("clips")
-        dropped = Counter(_counts(plans))
+        dropped = Counter(dropped_by_reason(plans))
         for line in writer.lines.values():
             for each in line.dropped:
                 dropped[each.reason] += each.count
@@ -427,6 +423,15 @@ class Preparation:
     def clear(self) -> None:
         """Remove what only an unfinished preparation needs."""
         shutil.rmtree(self._work, ignore_errors=True)
+
+    def _num_done(self, plans: Sequence[VideoPlan], writer: ShardWriter) -> int:
+        geometry = self._recipe.preset.geometry
+        return sum(
+            len(row.clips)
+            for number, plan in enumerate(plans)
+            for place, row in enumerate(stretches(plan.clips, geometry))
+            if (number, place) in writer.lines
+        )
 
     def _make(
         self, number: int, plan: VideoPlan, writer: ShardWriter, extractors: Extractors
@@ -631,26 +636,13 @@ def nothing_kept(dropped: Mapping[str, int]) -> InputError:
     )
 
 
-def _counts(plans: Iterable[VideoPlan]) -> dict[str, int]:
+def dropped_by_reason(plans: Iterable[VideoPlan]) -> dict[str, int]:
+    """Return how often something of these videos is left out for each reason."""
     counts: Counter[str] = Counter()
     for plan in plans:
         for each in plan.dropped:
             counts[each.reason] += each.count
     return dict(sorted(counts.items()))
-
-
-def dropped_by_reason(plans: Iterable[VideoPlan]) -> dict[str, int]:
-    """Return how often something of these videos is left out for each reason."""
-    return _counts(plans)
-
-
-def _done(
-    plans: Sequence[VideoPlan], writer: ShardWriter, recipe: SampleRecipe
-) -> Iterator[tuple[int, Stretch]]:
-    for number, plan in enumerate(plans):
-        for place, row in enumerate(stretches(plan.clips, recipe.preset.geometry)):
-            if (number, place) in writer.lines:
-                yield number, row
 
 
 def _look_through(video: _Video, recipe: SampleRecipe, progress: Progress) -> VideoPlan:
@@ -753,6 +745,14 @@ def _difference(made_with: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     return "made otherwise"
 
 
+def _refuse_link(path: Path) -> None:
+    if path.is_symlink():
+        raise OutputConflictError(
+            f"{path}: is a link; nothing outside this folder is written.",
+            hint="Put what it points to in its place, or remove it.",
+        )
+
+
 def _remove(path: Path) -> None:
     try:
         if path.is_dir() and not path.is_symlink():
@@ -807,7 +807,7 @@ def _facts(
 class _Reading:
     """Reads ranges of frames that go forward, decoding once; the last few are kept for overlaps."""
 
-    def __init__(self, begin: Any, keep: int) -> None:
+    def __init__(self, begin: Callable[[int], Iterator[Frame]], keep: int) -> None:
         self._begin = begin
         self._frames: Iterator[Frame] | None = None
         self._kept: deque[Frame] = deque(maxlen=keep)
