@@ -14,6 +14,7 @@ import os
 import shutil
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,11 @@ def extractors() -> Extractors:
 
 
 def prepare(work: Preparation, *, overwrite: bool = False) -> Prepared:
+    index = work.finished(overwrite=overwrite)
+    if index is not None:
+        work.check(index)
+        work.clear()
+        return Prepared(index.samples, index.dropped)
     with work.opened(overwrite=overwrite):
         plans = work.keep_plans()
         return work.carry_out(plans, extractors(), shard_bytes=SHARD_BYTES)
@@ -80,6 +86,8 @@ def _in_a_fork(folder: Path, video: Path, kill: int | None) -> int:
             _die_at(kill)
         prepare(preparation(folder, [video]))
         code = 0
+    except BaseException:
+        traceback.print_exc()
     finally:
         os._exit(code)
 
