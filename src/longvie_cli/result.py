@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -77,6 +77,23 @@ class JobResult:
         if self.plan is not None:
             facts["plan"] = dict(self.plan)
         return facts
+
+
+@dataclass(frozen=True)
+class PrepareResult(JobResult):
+    """The outcome of `prepare`; `frames` and `seconds` are those of all clips, without history.
+
+    Args:
+        samples: Clips that are in the output, or of a dry run would be.
+        dropped: How often something was left out for each reason.
+    """
+
+    samples: int = 0
+    dropped: Mapping[str, int] = field(default_factory=dict)
+
+    def facts(self) -> dict[str, Any]:
+        """Return the fields of the JSON object that this result decides."""
+        return super().facts() | {"samples": self.samples, "dropped": dict(self.dropped)}
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,22 @@ import pytest
 import typer
 
 import longvie_cli
-from longvie_cli.cli import extend, extract_controls, generate, models, options, runs, stitch
+from longvie_cli.cli import (
+    extend,
+    extract_controls,
+    generate,
+    models,
+    options,
+    prepare,
+    runs,
+    stitch,
+)
 from longvie_cli.cli.app import app
 from longvie_cli.cli.command import Command
 
 MODELS = tuple(f"models {name}" for name in ("list", "pull", "verify", "path", "convert"))
 RUNS = ("redo", "resume", "status")
-COMMANDS = ("generate", "extend", "stitch", *RUNS, "extract-controls", "doctor", *MODELS)
+COMMANDS = ("generate", "extend", "stitch", *RUNS, "extract-controls", "prepare", "doctor", *MODELS)
 # What takes long to import; the last two longer than all the rest of a help together.
 HEAVY = ("torch", "transformers", "diffusers", "cv2", "numpy", "PIL", "yaml", "pydantic", "rich")
 
@@ -151,7 +160,7 @@ def test_what_most_people_need_stands_first(longvie) -> None:
 
 WHOLE = (
     *(generate.generate, extend.extend, extract_controls.extract_controls, stitch.stitch),
-    *(runs.redo, runs.resume, models.pull, models.convert),
+    *(prepare.prepare, runs.redo, runs.resume, models.pull, models.convert),
 )
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xxhash
 from torch import nn
 
 from longvie_cli.controls.control_folder import read_depth_range
@@ -70,6 +71,16 @@ from longvie_cli.settings.requests import ExtendRequest, GenerateRequest, RunReq
 from longvie_cli.settings.resolve import COMMANDS, resolve
 from longvie_cli.sources.depth_choice import DepthChoice
 from longvie_cli.timeline import ClipGeometry, plan_clips
+from longvie_cli.training.captions import CaptionFile, Sidecars
+from longvie_cli.training.sample_store import (
+    INDEX_NAME,
+    MEMBERS,
+    ShardReader,
+    entries_name,
+    read_entries,
+    read_index,
+    tar_name,
+)
 from longvie_cli.workflows.status import status
 from longvie_cli.worlds.camera_motion import CameraMotion
 from stored_runs import RUN_ID, stored_manifest, stored_record
@@ -462,6 +473,28 @@ def _normalization(folder: Path, data: bytes) -> None:
     _recorded_cuts(folder)
 
 
+def _prepared(folder: Path, data: bytes) -> None:
+    _file(folder, INDEX_NAME, data)
+    assert read_index(folder).samples > 0
+
+
+def _shard_entries(folder: Path, data: bytes) -> None:
+    (folder / tar_name(0)).write_bytes(bytes(4096))
+    _file(folder, entries_name(0), data)
+    for entry in read_entries(folder, 0, 1):
+        ShardReader(folder).read(entry)
+
+
+def _captions(folder: Path, data: bytes) -> None:
+    captions = CaptionFile(_file(folder, "captions.yaml", data))
+    captions.of(Path("a.mp4")).at(3.0).encode()
+
+
+def _sidecar(folder: Path, data: bytes) -> None:
+    _file(folder, "a.txt", data)
+    Sidecars().of(folder / "a.mp4").at(3.0).encode()
+
+
 def _preset(folder: Path, data: bytes) -> None:
     preset = read_preset(_file(folder, "preset.json", data), "tiny")
     assert preset.geometry.num_clips(100) and min(preset.control_size) > 0
@@ -611,6 +644,17 @@ _MANIFEST_JSON = json.loads(_MANIFEST.model_dump_json())
 _RECORD_JSON = json.loads(_RECORD.model_dump_json())
 _EVENT_LINES = b"".join(json.dumps(event).encode() + b"\n" for event in _EVENTS)
 
+_PREPARED = {
+    "schema_version": 1,
+    **{"num_frames": 5, "fps": 16, "height": 32, "width": 48, "history_frames": 8, "samples": 3},
+    **{"control_height": 32, "control_width": 48, "dropped": {"static": 1}},
+    "shards": [{"samples": 2, "size": 4096}, {"samples": 1, "size": 2048}],
+    "settings": {"fit": "crop", "videos": [["a.mp4", "00"]]},
+}
+_MEMBER = {"offset": 512, "size": 9, "hash": xxhash.xxh3_128_hexdigest(bytes(9))}
+_ENTRIES = {"samples": [{"shard": 0, "members": dict.fromkeys(MEMBERS, _MEMBER)}]}
+_SIDECARS = (b"Green hills\nat dawn", b"[0s-2s] hills\n[2s-end] snow\nand wind")
+
 READERS = (
     _yaml_reader("settings file", _settings_file, _SETTINGS, 3_500),
     _yaml_reader("user settings file", _user_file, _SETTINGS[:1], 1_000),
@@ -660,6 +704,10 @@ READERS = (
     _json_reader("status: events", _status("events.jsonl"), (_EVENTS[0],), 1_500, set()),
     Reader("status: holder", _status(".lock.holder"), (b"4194305\n",), 500, frozenset()),
     _json_reader("normalization.json", _normalization, (_NORMALIZATION,), 8_000, {5}),
+    _json_reader("prepared.json", _prepared, (_PREPARED,), 4_000, {5}),
+    _json_reader("index of a shard", _shard_entries, (_ENTRIES,), 4_000, {5}),
+    _yaml_reader("captions", _captions, ({"a.mp4": "hills", "b/c.mp4": "snow at dawn"},), 2_000),
+    Reader("caption of a video", _sidecar, _SIDECARS, 4_000, frozenset({5}), words=_PROMPT_WORDS),
     _json_reader(
         "preset.json",
         _preset,

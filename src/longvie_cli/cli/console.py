@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from longvie_cli.result import CommandResult
 
 # Stages inside a clip: drawn as a bar on a terminal, never as lines of their own.
-INNER_STAGES = {"steps"}
+INNER_STAGES = {"steps", "controls"}
 PLAIN_LINE_INTERVAL_SECONDS = 30.0
 # A pipe whose other end is closed, a terminal that was.
 _READER_LEFT = (errno.EPIPE, errno.EIO)

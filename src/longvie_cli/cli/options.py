@@ -292,7 +292,7 @@ class Tracking:
     ]
 
 
-class Depth:
+class ReadyDepth:
     depth: Annotated[
         Path | None,
         f.flag(
@@ -305,6 +305,9 @@ class Depth:
         Literal["near-white", "near-black", "auto"] | None,
         f.flag(f.INPUT, "What is near in --depth; auto looks and says what it found."),
     ]
+
+
+class Depth:
     depth_model: Annotated[
         str | None,
         f.flag(
@@ -449,6 +452,6 @@ class Offline:
 # What makes a video, wherever it begins.
 MAKING = (
     *(Output, DryRun, Prompts, Source, Camera, FirstFrameModel, Length, Repeat, Cuts, Size),
-    *(Depth, Tracking, Preset, Seed, Sampling, Device, Machine, Offline),
+    *(ReadyDepth, Depth, Tracking, Preset, Seed, Sampling, Device, Machine, Offline),
     *(Audio, Replacing, Delivery, EmbeddedSettings),
 )

@@ -10,7 +10,7 @@ only the last counts when both sides are alike. What is gradual is found by `gra
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
@@ -79,7 +79,13 @@ class SceneScan:
 
 
 def scan_scenes(
-    source: SourceVideo, *, fps: int, start_frame: int = 0, num_frames: int | None = None
+    source: SourceVideo,
+    *,
+    fps: int,
+    start_frame: int = 0,
+    num_frames: int | None = None,
+    watch: Callable[[Frame], None] | None = None,
+    held_frames: int = 0,
 ) -> Iterator[int | SceneScan]:
     """Decode a video once, small; yield the number of frames read now and then, at last the scan.
 
@@ -90,6 +96,9 @@ def scan_scenes(
         fps: Rate at which frames are counted.
         start_frame: First frame looked at.
         num_frames: How many from there on; all where None.
+        watch: Is shown each of the small frames, [32, 48, 3], in the same pass.
+        held_frames: Look as if the last frame stayed for so many more: a dissolve with which the
+            video ends is found too, its new scene beginning at its last frames or just after them.
 
     Raises:
         DamagedVideoError: A frame that is needed is damaged; says which can be read.
@@ -105,11 +114,18 @@ def scan_scenes(
         start_frame=start_frame,
         num_frames=num_frames,
     )
+    last: Frame | None = None
     for frame in frames:
         detector.add(frame)
+        last = frame
+        if watch is not None:
+            watch(frame)
         count += 1
         if count % 64 == 0:
             yield count
+    if last is not None:
+        for _ in range(held_frames):
+            detector.add(last)
     yield SceneScan(count, detector.finish())
 
 

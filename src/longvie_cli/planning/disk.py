@@ -46,6 +46,23 @@ def _control_bytes(source: Source, preset: Preset, num_frames: int) -> tuple[int
     return int(2 * pixels * _BYTES_A_PIXEL), scratch
 
 
+def samples_bytes(preset: Preset, num_clips: int, history_frames: int, num_together: int) -> int:
+    """Return about the most that the preparation of training samples takes up at one time.
+
+    Args:
+        preset: Of the samples.
+        num_clips: How many there are.
+        history_frames: Most frames before each.
+        num_together: Most clips whose controls are made at a time.
+    """
+    height, width = preset.control_size
+    picture, control = preset.height * preset.width, height * width
+    shown = picture * (preset.num_frames + history_frames) + 2 * control * preset.num_frames
+    depth = control * preset.num_frames * 2 * _DEPTH_BYTES_A_PIXEL
+    together = min(num_clips, num_together)
+    return int(num_clips * shown * _BYTES_A_PIXEL + together * (depth + control))
+
+
 def free_bytes(folder: Path) -> int:
     """Return the free bytes of the disk on which a folder is or will be."""
     return shutil.disk_usage(_existing(folder)).free

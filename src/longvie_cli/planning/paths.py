@@ -83,6 +83,25 @@ def check_control_folder(request: ExtractControlsRequest) -> None:
             )
 
 
+def check_data_folder(output: Path, inputs: Sequence[Path]) -> None:
+    """Do nothing if training samples can be written to a folder.
+
+    Raises:
+        UsageError: It is a file, or cannot be told.
+        OutputConflictError: It belongs to a run, or an input lies in it.
+    """
+    if output.exists() and not output.is_dir():
+        raise UsageError(f"-o {output}: this is a file; the samples need a folder.")
+    check_name(output)
+    _check_no_run_has(output)
+    for path in inputs:
+        if _is_within(path, output):
+            raise OutputConflictError(
+                f"{path}: it lies in the folder of -o, which is for samples alone.",
+                hint="Pass another -o.",
+            )
+
+
 def is_input(path: Path, inputs: Sequence[Path]) -> bool:
     """Return whether a file is one of these, by whatever name or link."""
     return any(_is_same(path, place) for place in inputs)

@@ -127,6 +127,15 @@ def _possible(value: str | float, seconds: float) -> float:
     return float(seconds)
 
 
+def is_marked(content: str) -> bool:
+    """Return whether the first line of a text begins with a range in brackets, `[0s-20s]`."""
+    return _LIKE_A_MARK.match(_first_text(content)) is not None
+
+
+def _first_text(content: str) -> str:
+    return next((line.strip() for line in content.splitlines() if _is_text(line)), "")
+
+
 def read_prompt_file(path: Path) -> Prompts:
     """Read a prompt file: `[0s-20s] text` or `[clip 0-3] text` lines, or YAML that says the same.
 
@@ -146,8 +155,7 @@ def read_prompt_file(path: Path) -> Prompts:
             f"{path.name}: cannot read this prompt file ({_reason(error)})."
         ) from error
     try:
-        first = next((line.strip() for line in content.splitlines() if _is_text(line)), "")
-        prompts = _from_lines(content) if _LIKE_A_MARK.match(first) else _from_yaml(content)
+        prompts = _from_lines(content) if is_marked(content) else _from_yaml(content)
         clips = [prompt for prompt in prompts if isinstance(prompt, ClipPrompt)]
         if clips:
             return _checked_clips(clips)

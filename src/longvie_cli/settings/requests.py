@@ -150,11 +150,16 @@ class Delivery(BaseModel):
     from_clip: int | None = Field(default=None, ge=0)
 
 
-class DepthSettings(BaseModel):
-    """Where the depth of a video comes from, and what is done to it over time."""
+class EstimatedDepth(BaseModel):
+    """What estimates the depth of videos, and what is done to it over time."""
 
     depth_model: str | None = Field(default=None, min_length=1)
     depth_smoothing: Literal["none", "flow"] | None = None
+
+
+class DepthSettings(EstimatedDepth):
+    """Where the depth of a video comes from: estimates, or a ready depth video."""
+
     depth: Path | None = None
     depth_polarity: Literal["near-white", "near-black", "auto"] | None = None
 
@@ -275,6 +280,26 @@ class ExtractControlsRequest(OutputRequest, Length, Network, Tracking, DepthSett
         if self.depth is not None and self.video is None:
             raise UsageError("--depth: there is no VIDEO that it is the depth of.")
         return self
+
+
+class PrepareRequest(OutputRequest, Network, Tracking, EstimatedDepth):
+    """What `prepare` was asked: videos to cut into samples, and where their captions stand.
+
+    Args:
+        captions: YAML or JSON of captions by video; None for a text file beside each.
+        captioner: Folder of a model that captions clips without a caption.
+        uncaptioned: What becomes of clips that then have none.
+    """
+
+    inputs: tuple[Path, ...] = Field(min_length=1)
+    preset: str = DEFAULT_PRESET
+    size: SizeSetting | None = None
+    fit: Fit | None = None
+    captions: Path | None = None
+    captioner: Path | None = None
+    uncaptioned: Literal["drop", "empty"] = "drop"
+    overwrite: bool = False
+    device: str = "auto"
 
 
 class RedoRequest(Request):

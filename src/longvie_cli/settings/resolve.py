@@ -35,6 +35,7 @@ from longvie_cli.settings.requests import (
     ExtractControlsRequest,
     GenerateRequest,
     ModelsRequest,
+    PrepareRequest,
     RedoRequest,
     Request,
     RunRequest,
@@ -50,6 +51,7 @@ COMMANDS: dict[str, type[Request]] = {
     "generate": GenerateRequest,
     "extend": ExtendRequest,
     "stitch": StitchRequest,
+    "prepare": PrepareRequest,
     "redo": RedoRequest,
     "run": RunRequest,
     "models": ModelsRequest,
@@ -68,7 +70,7 @@ _ARGUMENTS = {"extract-controls": frozenset({"video"})}
 _CONSOLE_VARIABLES = {"json", "quiet", "verbose", "debug", "config"}
 _PATH_KEYS = {
     *("video", "controls", "image", "first_frame_model", "weights", "run_dir", "live"),
-    *("prompt_file", "depth", "output", "previous", "inputs", "run"),
+    *("prompt_file", "captions", "captioner", "depth", "output", "previous", "inputs", "run"),
 }
 # A request's name of what a command calls by a plainer one.
 _FLAGS = {"new_prompt": "prompt", "new_seed": "seed"}

@@ -33,12 +33,12 @@ class ModelState:
     """A model that controls are made with, and whether it can be used.
 
     Args:
-        role: `depth` or `tracker`.
+        role: `depth`, `tracker` or `captioner`.
         name: What was chosen, as typed; of a folder its last name.
         missing: Why it cannot be used; None where it can.
     """
 
-    role: Literal["depth", "tracker"]
+    role: Literal["depth", "tracker", "captioner"]
     name: str
     missing: MissingResourceError | None = None
 
