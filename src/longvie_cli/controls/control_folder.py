@@ -58,7 +58,7 @@ from longvie_cli.timeline import MAX_SECONDS, ClipGeometry, ClipSpec, plan_clips
 # tracks the colours are: with half of them, as a video to look at has, a third of the points is not
 # found again, and the files are larger (docs/experiments.md).
 _CONTROL_CRF = 10
-_TRACK_PIXEL_FORMAT: PixelFormat = "yuv444p"
+TRACK_PIXEL_FORMAT: PixelFormat = "yuv444p"
 # Clips whose depth is read back by one ffmpeg; the progress moves after each clip.
 _CLIPS_READ_BACK = 16
 
@@ -404,7 +404,7 @@ class _FolderMaker:
                     _hold(tracks.points, held),
                     _hold(tracks.visible, held),
                 )
-                sparse = self._write_video(clips[index].track, pictures, _TRACK_PIXEL_FORMAT)
+                sparse = self._write_video(clips[index].track, pictures, TRACK_PIXEL_FORMAT)
                 self._written.add([], [sparse])
                 self._progress.advance("tracks", detail=f"clip {index + 1} of {len(clips)}")
             # To its end, which says whether all of it could be read.

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from longvie_cli.controls.control_folder import TRACK_PIXEL_FORMAT
 from longvie_cli.disk.documents import parse_json
 from longvie_cli.disk.durable import storage_error
 from longvie_cli.errors import InputError, MediaError
 from longvie_cli.media.reader import read_pairs, read_written
-from longvie_cli.media.writer import written_video
+from longvie_cli.media.writer import PixelFormat, written_video
 from longvie_cli.progress import Progress, SilentProgress
 from longvie_cli.training.dataset import ClipSize, Sample
 from longvie_cli.training.sample_store import (
@@ -24,6 +25,10 @@ from longvie_cli.training.sample_store import (
     tar_name,
 )
 
+_CONTROL_FORMATS: tuple[tuple[str, PixelFormat], ...] = (
+    ("depth.mp4", "yuv420p"),
+    ("track.mp4", TRACK_PIXEL_FORMAT),
+)
 # Indexes of shards that are kept in memory; each is some ten kilobytes.
 _KEPT_INDEXES = 256
 
@@ -122,8 +127,9 @@ class PreparedSamples:
                     width=index.control_width,
                     fps=index.fps,
                     num_frames=index.num_frames,
+                    pixel_format=pixel_format,
                 )
-                for member in ("depth.mp4", "track.mp4")
+                for member, pixel_format in _CONTROL_FORMATS
             )
             frames = np.stack(list(read_written([video])))
             pairs = list(
