@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import typer
 
-from longvie_cli.cli import doctor, extend, extract_controls, generate, models, runs, stitch
+from longvie_cli.cli import doctor, extend, extract_controls, generate, models, runs, stitch, train
 from longvie_cli.cli.boundary import report_usage_error
 from longvie_cli.cli.help import HelpfulCommand, HelpfulGroup, epilog, show_help
 from longvie_cli.cli.interpreter import keep_docstrings, let_threads_sleep
@@ -54,6 +54,7 @@ for _name, _command in {
     "resume": runs.resume,
     "status": runs.status,
     "extract-controls": extract_controls.extract_controls,
+    "train": train.train,
     "doctor": doctor.doctor,
 }.items():
     _command.add_to(app, _name)

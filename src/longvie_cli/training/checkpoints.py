@@ -24,6 +24,12 @@ def checkpoint_folder(folder: Path, step: int) -> Path:
     return folder / f"step-{step:08d}"
 
 
+def checkpoint_step(path: Path) -> int | None:
+    """Return the step of a checkpoint's folder, by its name; None where it is none."""
+    found = _NAME.fullmatch(path.name)
+    return None if found is None else int(found[1])
+
+
 def finished_checkpoints(folder: Path) -> list[Path]:
     """Return the complete checkpoints of a run, oldest first."""
     if not folder.is_dir():

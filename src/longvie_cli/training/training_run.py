@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -41,8 +41,12 @@ logger = logging.getLogger(__name__)
 _MAY_CHANGE = {
     *("steps", "checkpoint_every", "keep_checkpoints"),
     *("validate_every", "validation_samples", "validation_steps"),
+    # Of the file of `longvie train`.
+    *("validation", "device", "export"),
 }
 _FIRST_FACTOR = 1 / 3
+LOSSES_NAME = "losses.jsonl"
+"""One line a step in a run's folder: step, loss, grad_norm, lr."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ class TrainingRun:
         settings: How.
         pipeline: The model; its transformer is trained in place, in float32.
         samples: What it is trained on.
-        progress: Told of steps, stage `steps`.
+        progress: Told of steps, stage `training`.
         validation: Samples kept aside; None: the run is not validated.
         fps: Of the validation's clips.
     """
@@ -127,20 +131,28 @@ class TrainingRun:
         decay = settings.ema_decay
         self.average = None if decay is None else EMAModel(self.parameters, decay=decay)
         self.step = 0
+        self._saved = -1
+        # Weights, optimizer, average, log and step belong together: a checkpoint can be written.
+        self._is_whole = False
         self._writer: Any = None
 
     def run(self) -> TrainingResult:
-        """Take the steps that are left; a checkpoint at intervals and at the end.
+        """Hold the folder and take the steps that are left; see `take_steps`."""
+        with held(self.folder):
+            return self.take_steps()
+
+    def take_steps(self) -> TrainingResult:
+        """Take the steps that are left; a checkpoint at intervals, at the end and when interrupted.
 
         Raises:
             OutputConflictError: Another process trains here, or the folder belongs to another run.
             InputError: A checkpoint is damaged.
             ResumableError: The loss or its gradient is not finite.
         """
-        with self._held():
-            checkpoint = self._take_up()
-            self.progress.start("steps", self.num_steps, done=self.step)
-            loss = None
+        checkpoint = self._take_up()
+        self.progress.start("training", self.num_steps, done=self.step)
+        loss = None
+        try:
             while self.step < self.num_steps:
                 loss = self._take_step()
                 last = self.step == self.num_steps
@@ -148,8 +160,14 @@ class TrainingRun:
                     self._validate()
                 if last or self.step % self.settings.checkpoint_every == 0:
                     checkpoint = self._save()
-                self.progress.advance("steps", detail=f"loss {loss:.4f}")
-            self.progress.finish("steps")
+                self.progress.advance("training", detail=f"loss {loss:.4f}")
+        except KeyboardInterrupt:
+            # In the middle of an update the checkpoint before stays the newest. The others of a
+            # group may be at another step, so nobody is waited for.
+            if self._is_whole and self.rank == 0 and self.step > self._saved:
+                self._write_checkpoint()
+            raise
+        self.progress.finish("training")
         assert checkpoint is not None, "a run of at least one step ends with a checkpoint"
         return TrainingResult(self.step, loss, checkpoint)
 
@@ -181,11 +199,13 @@ class TrainingRun:
         rate = (settings.learning_rate or LEARNING_RATES[self.stage]) * factor
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        self._is_whole = False
         self.optimizer.step()
         if self.average is not None:
             self.average.step(self.parameters)
         self.step += 1
         self._log({"step": self.step, "loss": float(total), "grad_norm": float(norm), "lr": rate})
+        self._is_whole = True
         return float(total)
 
     def _validate(self) -> None:
@@ -209,27 +229,33 @@ class TrainingRun:
         if self.average is None:
             yield
             return
+        self._is_whole = False
         self.average.store(self.parameters)
         self.average.copy_to(self.parameters)
         try:
             yield
         finally:
             self.average.restore(self.parameters)
+            self._is_whole = True
 
     def _save(self) -> Path:
-        folder = self.folder / "checkpoints"
         if self.rank == 0:
-            state = {
-                "step": self.step,
-                "stage": self.stage,
-                "settings": self._deciding(),
-                "trained": dict(zip(self.names, map(Tensor.detach, self.parameters), strict=True)),
-                "optimizer": self.optimizer.state_dict(),
-                "average": None if self.average is None else self.average.state_dict(),
-            }
-            save_checkpoint(folder, self.step, state, keep=self.settings.keep_checkpoints)
+            self._write_checkpoint()
         _wait_for_all()
-        return finished_checkpoints(folder)[-1]
+        return finished_checkpoints(self.folder / "checkpoints")[-1]
+
+    def _write_checkpoint(self) -> None:
+        state = {
+            "step": self.step,
+            "stage": self.stage,
+            "settings": deciding(self.settings),
+            "trained": dict(zip(self.names, map(Tensor.detach, self.parameters), strict=True)),
+            "optimizer": self.optimizer.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+        }
+        keep = self.settings.keep_checkpoints
+        save_checkpoint(self.folder / "checkpoints", self.step, state, keep=keep)
+        self._saved = self.step
 
     @torch.no_grad()
     def _take_up(self) -> Path | None:
@@ -245,12 +271,10 @@ class TrainingRun:
             if self.average is not None:
                 self.average.load_state_dict(state["average"])
                 self.average.to(self.parameters[0].device)
-            self.step = int(state["step"])
+            self.step = self._saved = int(state["step"])
             logger.info("%s: going on from step %d", self.folder, self.step)
-        if self.step > self.num_steps:
-            raise UsageError(
-                f"steps: {self.num_steps}, but {self.folder} stands at step {self.step} already."
-            )
+        check_steps(self.folder, self.step, self.num_steps)
+        self._is_whole = True
         if self.rank == 0:
             self._cut_log()
         _wait_for_all()
@@ -263,23 +287,11 @@ class TrainingRun:
                 f"{self.stage} of this one.",
                 hint="Name another output folder.",
             )
-        own = self._deciding()
-        changed = sorted(key for key in own if state["settings"].get(key) != own[key])
-        if changed:
-            key = changed[0]
-            raise OutputConflictError(
-                f"{checkpoint}: this run was started with {key} {state['settings'].get(key)}, not "
-                f"{own[key]}.",
-                hint="Set it back to go on, or name another output folder.",
-            )
-
-    def _deciding(self) -> dict[str, Any]:
-        kept: dict[str, Any] = self.settings.model_dump(mode="json", exclude=_MAY_CHANGE)
-        return kept
+        check_same_settings(checkpoint, state["settings"], self.settings)
 
     @property
     def _losses(self) -> Path:
-        return self.folder / "losses.jsonl"
+        return self.folder / LOSSES_NAME
 
     def _log(self, row: dict[str, float]) -> None:
         if self.rank == 0:
@@ -310,21 +322,61 @@ class TrainingRun:
         lines = self._losses.read_text(encoding="utf-8").splitlines()
         write_atomic(self._losses, "".join(f"{line}\n" for line in lines[: self.step]).encode())
 
-    @contextmanager
-    def _held(self) -> Iterator[None]:
-        """Keep other runs out of the folder; the first process does it for all of a group."""
-        if self.rank > 0:
-            yield
-            return
-        make_folder(self.folder)
-        try:
-            with FileLock(self.folder / ".lock", timeout=0):
-                yield
-        except Timeout as reason:
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keep other runs out of a folder; the first process does it for all of a group.
+
+    Raises:
+        OutputConflictError: Another run is in it, or it cannot be made.
+    """
+    if _place()[0] > 0:
+        yield
+        return
+    make_folder(folder)
+    try:
+        lock = FileLock(folder / ".lock", timeout=0)
+        lock.acquire()
+    except Timeout as reason:
+        raise OutputConflictError(
+            f"{folder}: another process trains here.",
+            hint="Wait for it, stop it, or name another output folder.",
+        ) from reason
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def deciding(settings: TrainingSettings) -> dict[str, Any]:
+    """Return the settings that decide the numbers of a run, as JSON values."""
+    kept: dict[str, Any] = settings.model_dump(mode="json", exclude=_MAY_CHANGE)
+    return kept
+
+
+def check_same_settings(place: Path, begun: Mapping[str, Any], settings: TrainingSettings) -> None:
+    """Do nothing if a run that was begun with some settings can go on with others.
+
+    Raises:
+        OutputConflictError: It cannot; names the first one that differs.
+    """
+    own = deciding(settings)
+    for key in sorted(own):
+        if begun.get(key) != own[key]:
             raise OutputConflictError(
-                f"{self.folder}: another process trains here.",
-                hint="Wait for it, stop it, or name another output folder.",
-            ) from reason
+                f"{place}: this run was started with {key} {begun.get(key)}, not {own[key]}.",
+                hint="Set it back to go on, or name another output folder.",
+            )
+
+
+def check_steps(folder: Path, standing: int, wanted: int) -> None:
+    """Do nothing if a run that stands at a step can end at another.
+
+    Raises:
+        UsageError: It is past it.
+    """
+    if standing > wanted:
+        raise UsageError(f"steps: {wanted}, but {folder} stands at step {standing} already.")
 
 
 @torch.no_grad()
