@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -64,7 +66,7 @@ def export_preset(
         pipeline: As it is now; its transformer and text encoder are brought to the new type in
             place, so that memory does not hold them twice. Not to be trained on afterwards.
         preset: Its numbers.
-        folder: Replaced if it exists, in one step once all is written.
+        folder: Replaced if it exists, once all is written.
         dtype: Of transformer and text encoder; what the transformer's class keeps in float32 stays.
 
     Raises:
@@ -74,12 +76,24 @@ def export_preset(
     for module in (pipeline.transformer, pipeline.text_encoder):
         for name, parameter in module.named_parameters():
             parameter.data = parameter.data.to(parameter_dtype(module, name, dtype))
+    with replaced(folder) as part:
+        pipeline.save_pretrained(part)
+        (part / "preset.json").write_text(preset.model_dump_json(indent=1) + "\n", "utf-8")
+
+
+@contextmanager
+def replaced(folder: Path) -> Iterator[Path]:
+    """Give the folder to write in, which then takes the name of `folder` and its place.
+
+    Raises:
+        OutputConflictError: It cannot be written.
+        ResumableError: The disk is full.
+    """
     part = part_path(folder)
     try:
         make_folder(folder.parent)
         shutil.rmtree(part, ignore_errors=True)
-        pipeline.save_pretrained(part)
-        (part / "preset.json").write_text(preset.model_dump_json(indent=1) + "\n", "utf-8")
+        yield part
         if folder.exists():
             shutil.rmtree(folder)
         os.rename(part, folder)

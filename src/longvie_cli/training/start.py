@@ -38,7 +38,7 @@ from longvie_cli.settings.training import Stage
 from longvie_cli.settings.training_config import FROM_NOTHING, TrainingConfig, place_named
 from longvie_cli.training.checkpoints import checkpoint_step, finished_checkpoints
 from longvie_cli.training.run_record import Origin, read_record
-from longvie_cli.training.stages import check_halves, start_branches
+from longvie_cli.training.stages import check_halves, start_branches, trained_names
 from longvie_cli.training.training_run import load_average
 
 _FROM_PRESET = "preset"
@@ -53,12 +53,32 @@ class Start:
         source: Where weights and configs of all components lie.
         origin: What the run folder says of it.
         sizes: Config of the transformer.
+        trained: Parameters of it that the stage trains.
+        parameters: All of the transformer.
+        others: Parameters of autoencoder and encoders.
     """
 
     preset: Preset
     source: Path | ReleasedFiles
     origin: Origin
     sizes: Mapping[str, Any]
+    trained: int
+    parameters: int
+    others: int
+
+    @property
+    def memory_bytes(self) -> int:
+        """What training holds in each process, activations not counted.
+
+        Everything in float32; of what is trained also its gradient, AdamW's two moments and the
+        average.
+        """
+        return 4 * (self.parameters + self.others + 4 * self.trained)
+
+    @property
+    def checkpoint_bytes(self) -> int:
+        """The size of a checkpoint: weights, two moments and the average of what is trained."""
+        return 4 * 4 * self.trained
 
 
 def find_preset(config: TrainingConfig, file: Path) -> Preset:
@@ -156,7 +176,21 @@ def find_start(
         )
     if stage == "control" and config.branches == "half_copy":
         check_halves(transformer)
-    return Start(preset, source, origin, dict(transformer.config))
+    counts = {name: value.numel() for name, value in transformer.named_parameters()}
+    return Start(
+        preset,
+        source,
+        origin,
+        dict(transformer.config),
+        trained=sum(counts[name] for name in trained_names(transformer, stage)),
+        parameters=sum(counts.values()),
+        others=sum(
+            parameter.numel()
+            for name, module in components.modules.items()
+            if name != "transformer"
+            for parameter in module.parameters()
+        ),
+    )
 
 
 def load_start(

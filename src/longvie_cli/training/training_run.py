@@ -106,11 +106,7 @@ class TrainingRun:
             else Validation(pipeline, validation, stage, settings, fps=fps)
         )
         self.rank, self.num_processes = _place()
-        if settings.batch % self.num_processes:
-            raise UsageError(
-                f"batch: {settings.batch} samples cannot be shared by {self.num_processes} "
-                "processes; use a multiple of their number."
-            )
+        check_shares(settings.batch, self.num_processes)
         for name in ("vae", "text_encoder", "image_encoder"):
             getattr(pipeline, name).requires_grad_(False)
         self.names = freeze_for(self.transformer, stage)
@@ -367,6 +363,28 @@ def check_same_settings(place: Path, begun: Mapping[str, Any], settings: Trainin
                 f"{place}: this run was started with {key} {begun.get(key)}, not {own[key]}.",
                 hint="Set it back to go on, or name another output folder.",
             )
+
+
+def check_shares(batch: int, num_processes: int) -> None:
+    """Do nothing if the samples of a step can be shared by some processes.
+
+    Raises:
+        UsageError: They cannot.
+    """
+    if batch % num_processes:
+        raise UsageError(
+            f"batch: {batch} samples cannot be shared by {num_processes} processes; use a "
+            "multiple of their number."
+        )
+
+
+def last_loss(folder: Path) -> float | None:
+    """Return the loss of the last step that a run's folder tells of; None before the first."""
+    try:
+        lines = (folder / LOSSES_NAME).read_text(encoding="utf-8").splitlines()
+        return float(json.loads(lines[-1])["loss"])
+    except (FileNotFoundError, NotADirectoryError, IndexError, ValueError):
+        return None
 
 
 def check_steps(folder: Path, standing: int, wanted: int) -> None:
