@@ -37,12 +37,10 @@ class Worlds(Settings):
     Args:
         seed: Of the landscapes.
         flights: How many clips there are; None: without end.
-        history_frames: Most frames before a clip, in stage `history` (paper and code 16).
     """
 
     seed: int = Field(default=0, ge=0, lt=2**63)
     flights: int | None = Field(default=None, ge=1)
-    history_frames: int = Field(default=16, ge=0, le=80, multiple_of=4)
 
 
 class Data(Settings):
@@ -74,6 +72,7 @@ class TrainingConfig(TrainingSettings):
         branches: Where the control branches of stage `control` start (paper: `half_copy`).
         data: What is trained on.
         validation: Samples kept aside; not validated without.
+        history_frames: Most frames before a clip in stage `history` (paper and code 16).
         device: `auto`, `cpu`, `cuda`; each process of torchrun takes a GPU of its own.
         export: What is written at the end: `preset`, a folder for `generate --weights`;
             `released`, the two files of `Vchitect/LongVie2`.
@@ -84,6 +83,7 @@ class TrainingConfig(TrainingSettings):
     branches: BranchStart = "half_copy"
     data: Data
     validation: Data | None = None
+    history_frames: int = Field(default=16, ge=4, le=80, multiple_of=4)
     device: str = "auto"
     export: tuple[ExportFormat, ...] = ("preset", "released")
 

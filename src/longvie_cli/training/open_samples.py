@@ -7,61 +7,54 @@ from pathlib import Path
 from longvie_cli.errors import InputError
 from longvie_cli.settings.presets import Preset
 from longvie_cli.settings.training import Stage
-from longvie_cli.settings.training_config import Data, Worlds, place_named
-from longvie_cli.training.dataset import ClipSize, Samples, StoredSamples, WorldSamples
+from longvie_cli.settings.training_config import Data, place_named
+from longvie_cli.training.dataset import ClipSize, Samples, WorldSamples
+
+# What a finished folder of `longvie prepare` holds.
+_PREPARED_INDEX = "prepared.json"
 
 
-def open_samples(data: Data, preset: Preset, stage: Stage, *, config: Path, key: str) -> Samples:
-    """Return a source of samples, its first one looked at.
+def open_samples(
+    data: Data, preset: Preset, stage: Stage, *, history_frames: int, config: Path, key: str
+) -> Samples:
+    """Return a source of samples.
 
     Args:
         data: As in the file.
-        preset: Says how large the clips are.
+        preset: Says how large the clips are, and their rate.
         stage: Only `history` has frames before them.
+        history_frames: Most of them.
         config: The file, whose folder relative paths start from.
         key: Of `data` in it.
 
     Raises:
         SettingsError: The path leads out of the file's folder.
-        InputError: The folder holds no samples, or others than the stage needs.
+        InputError: The folder holds no samples, or damaged ones, or others than the preset needs.
     """
+    size = ClipSize(
+        preset.num_frames,
+        preset.height,
+        preset.width,
+        history_frames if stage == "history" else 0,
+    )
     if data.worlds is not None:
-        return _worlds(data.worlds, preset, stage)
+        return WorldSamples(
+            size,
+            fps=preset.fps,
+            seed=data.worlds.seed,
+            track_columns=preset.track_grid.columns,
+            track_rows=preset.track_grid.rows,
+            flights=data.worlds.flights,
+        )
     assert data.folder is not None, "one of the two is given"
     folder = place_named(config, f"{key}: folder", data.folder)
-    samples = _stored(folder)
-    sample = samples.sample(0)
-    wanted = (preset.num_frames, preset.height, preset.width, 3)
-    for name in ("video", "dense", "sparse"):
-        found = getattr(sample, name).shape
-        if found != wanted:
-            raise InputError(
-                f"{folder}: its {name} clips are {_size(found)}, but preset {preset.name} is "
-                f"trained on {_size(wanted)}.",
-                hint=f"Make samples of this size: longvie prepare --preset {preset.name}.",
-            )
+    if not (folder / _PREPARED_INDEX).is_file():
+        raise InputError(
+            f"{config.name}: {key}: folder: {data.folder}: holds no finished samples of "
+            "longvie prepare.",
+            hint=f"Make them: longvie prepare VIDEOS... --preset {preset.name} -o {data.folder}",
+        )
+    from longvie_cli.training.prepared import PreparedSamples
+
+    samples: Samples = PreparedSamples(folder, size, fps=preset.fps)
     return samples
-
-
-def _worlds(worlds: Worlds, preset: Preset, stage: Stage) -> WorldSamples:
-    history = worlds.history_frames if stage == "history" else 0
-    return WorldSamples(
-        ClipSize(preset.num_frames, preset.height, preset.width, history),
-        fps=preset.fps,
-        seed=worlds.seed,
-        track_columns=preset.track_grid.columns,
-        track_rows=preset.track_grid.rows,
-        flights=worlds.flights,
-    )
-
-
-def _stored(folder: Path) -> Samples:
-    """Open what `longvie prepare` made."""
-    if not folder.is_dir():
-        raise InputError(f"{folder}: there is no such folder of samples.")
-    return StoredSamples(folder)
-
-
-def _size(shape: tuple[int, ...]) -> str:
-    frames, height, width = shape[:3]
-    return f"{frames} frames of {width}x{height}"

@@ -45,6 +45,9 @@ _MAY_CHANGE = {
     *("validation", "device", "export"),
 }
 _FIRST_FACTOR = 1 / 3
+LOCK_NAME = ".lock"
+"""What keeps other runs out of a folder."""
+
 LOSSES_NAME = "losses.jsonl"
 """One line a step in a run's folder: step, loss, grad_norm, lr."""
 
@@ -128,7 +131,7 @@ class TrainingRun:
         self.average = None if decay is None else EMAModel(self.parameters, decay=decay)
         self.step = 0
         self._saved = -1
-        # Weights, optimizer, average, log and step belong together: a checkpoint can be written.
+        # Weights, optimizer, average and step belong together: a checkpoint can be written.
         self._is_whole = False
         self._writer: Any = None
 
@@ -195,12 +198,14 @@ class TrainingRun:
         rate = (settings.learning_rate or LEARNING_RATES[self.stage]) * factor
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        # Before the update: a line too many is cut off when the run goes on, none is ever missing.
+        following = self.step + 1
+        self._log({"step": following, "loss": float(total), "grad_norm": float(norm), "lr": rate})
         self._is_whole = False
         self.optimizer.step()
         if self.average is not None:
             self.average.step(self.parameters)
-        self.step += 1
-        self._log({"step": self.step, "loss": float(total), "grad_norm": float(norm), "lr": rate})
+        self.step = following
         self._is_whole = True
         return float(total)
 
@@ -331,7 +336,7 @@ def held(folder: Path) -> Iterator[None]:
         return
     make_folder(folder)
     try:
-        lock = FileLock(folder / ".lock", timeout=0)
+        lock = FileLock(folder / LOCK_NAME, timeout=0)
         lock.acquire()
     except Timeout as reason:
         raise OutputConflictError(

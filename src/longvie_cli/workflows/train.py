@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,15 +20,16 @@ from longvie_cli.planning.disk import free_bytes, unwritable
 from longvie_cli.progress import Progress, SilentProgress
 from longvie_cli.result import TrainResult
 from longvie_cli.settings.training import STEPS, Settings, Stage
-from longvie_cli.settings.training_config import TrainingConfig, read_training_config
+from longvie_cli.settings.training_config import Data, TrainingConfig, read_training_config
 from longvie_cli.training.checkpoints import checkpoint_step, finished_checkpoints
 from longvie_cli.training.dataset import Samples
 from longvie_cli.training.export import export_preset, export_trained, replaced
 from longvie_cli.training.open_samples import open_samples
 from longvie_cli.training.processes import joined, place_of_process
-from longvie_cli.training.run_record import RunRecord, read_record, write_record
+from longvie_cli.training.run_record import RECORD_NAME, RunRecord, read_record, write_record
 from longvie_cli.training.start import Start, find_origin, find_preset, find_start, load_start
 from longvie_cli.training.training_run import (
+    LOCK_NAME,
     TrainingRun,
     check_same_settings,
     check_shares,
@@ -37,6 +41,8 @@ from longvie_cli.training.training_run import (
 )
 
 _EXPORTED = "exported.json"
+# Says of each prompt that is longer than what is read of it: of thousands, one is enough.
+_OF_PROMPTS = "longvie_cli.models.pipeline"
 # Settings that only some stages look at, by their place in the file.
 _ONLY_IN: dict[tuple[str, ...], tuple[Stage, ...]] = {
     ("branches",): ("control",),
@@ -46,7 +52,7 @@ _ONLY_IN: dict[tuple[str, ...], tuple[Stage, ...]] = {
     ("degradation", "frame"): ("degradation", "history"),
     ("degradation", "history"): ("history",),
     ("degradation", "no_history"): ("history",),
-    ("data", "worlds", "history_frames"): ("history",),
+    ("history_frames",): ("history",),
 }
 
 
@@ -231,10 +237,15 @@ def _decide(asked: _Asked) -> _Training:
     # An earlier stage may have gone on meanwhile; this run goes on from where it started.
     origin = find_origin(config, file, stage) if record is None else record.origin
     start = find_start(preset, origin, stage, config=config, file=file)
-    samples = open_samples(config.data, preset, stage, config=file, key="data")
+
+    def opened(data: Data, key: str) -> Samples:
+        frames = config.history_frames
+        return open_samples(data, preset, stage, history_frames=frames, config=file, key=key)
+
+    samples = opened(config.data, "data")
     validation = None
     if config.validation is not None:
-        validation = open_samples(config.validation, preset, stage, config=file, key="validation")
+        validation = opened(config.validation, "validation")
         if _same_source(config):
             raise SettingsError(
                 f"{file.name}: validation: these are the samples that are trained on.",
@@ -248,7 +259,11 @@ def _record_to_go_on(output: Path, stage: Stage, config: TrainingConfig) -> RunR
     """Return the record of the run that the folder holds; None where it holds nothing."""
     record = read_record(output)
     if record is None:
-        if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        # A run that was killed before it wrote its record leaves these.
+        left = {LOCK_NAME, f"{RECORD_NAME}.part"}
+        if output.exists() and (
+            not output.is_dir() or any(path.name not in left for path in output.iterdir())
+        ):
             raise OutputConflictError(
                 f"{output}: exists and is no run of training.", hint="Name another output folder."
             )
@@ -320,6 +335,25 @@ def _is_given(config: TrainingConfig, place: tuple[str, ...]) -> bool:
     return True
 
 
+@contextmanager
+def _each_kind_once(name: str) -> Iterator[None]:
+    """Let a log say each kind of message once."""
+    said: set[str] = set()
+
+    def is_new(record: logging.LogRecord) -> bool:
+        kind = str(record.msg)
+        new = kind not in said
+        said.add(kind)
+        return new
+
+    logger = logging.getLogger(name)
+    logger.addFilter(is_new)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_new)
+
+
 def _train(job: _Training, device: str, progress: Progress, *, exports: bool) -> None:
     asked = job.asked
     pipeline = load_start(
@@ -335,7 +369,8 @@ def _train(job: _Training, device: str, progress: Progress, *, exports: bool) ->
         validation=job.validation,
         fps=job.start.preset.fps,
     )
-    result = run.take_steps()
+    with _each_kind_once(_OF_PROMPTS):
+        result = run.take_steps()
     if exports:
         load_average(pipeline.transformer, result.checkpoint)
         _export(job, pipeline, progress)

@@ -18,6 +18,7 @@ from toy_run import toy_pipeline, train
 from longvie_cli.errors import InputError, OutputConflictError, UsageError
 from longvie_cli.media.probe import probe_video
 from longvie_cli.models.pipeline import LongViePipeline
+from longvie_cli.progress import SilentProgress
 from longvie_cli.training.checkpoints import finished_checkpoints, load_checkpoint
 from longvie_cli.training.stages import trained_names
 from longvie_cli.training.training_run import load_average
@@ -87,6 +88,27 @@ def test_a_run_killed_anywhere_has_the_same_losses_bit_for_bit(
     assert losses(folder) == losses(unbroken)
     assert same_weights(newest(folder), newest(unbroken))
     assert not list((folder / "checkpoints").glob("*.part"))
+
+
+class _StoppedAt(SilentProgress):
+    """Asks the run to stop once so many steps are taken, as Ctrl-C does."""
+
+    def __init__(self, step: int) -> None:
+        self.left = step
+
+    def advance(self, stage: str, amount: int = 1, *, detail: str = "") -> None:
+        self.left -= amount
+        if self.left == 0:
+            raise KeyboardInterrupt
+
+
+def test_a_run_that_is_stopped_keeps_every_step(unbroken: Path, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, progress=_StoppedAt(3))
+    assert newest(tmp_path)["step"] == 3
+    assert train(tmp_path).step == 6
+    assert losses(tmp_path) == losses(unbroken)
+    assert same_weights(newest(tmp_path), newest(unbroken))
 
 
 @pytest.mark.slow
