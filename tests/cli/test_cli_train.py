@@ -146,7 +146,7 @@ def test_a_run_killed_or_stopped_goes_on_bit_for_bit(
     wait_for_steps(tmp_path / "killed", 3)
     killed.kill()
     killed.communicate()
-    assert len(losses(tmp_path / "killed")) < 5
+    assert killed.returncode == -signal.SIGKILL
     assert longvie(*command, "-o", "killed").code == 0
     assert_same_run(tmp_path / "killed", tmp_path / "unbroken")
 

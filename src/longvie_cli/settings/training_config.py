@@ -110,8 +110,6 @@ def read_training_config(path: Path) -> TrainingConfig:
         return TrainingConfig.model_validate_json(text, strict=True)
     except ValidationError as error:
         raise _named(path, error) from error
-    except (TypeError, ValueError) as error:
-        raise SettingsError(f"{path.name}: {one_line(str(error))}.") from error
 
 
 def place_named(config: Path, key: str, name: str) -> Path:
@@ -127,13 +125,14 @@ def place_named(config: Path, key: str, name: str) -> Path:
 
 
 def _with_numbers(value: Any) -> Any:
+    """Return what YAML was read as, as JSON knows it: numbers without a point, dates as text."""
     if isinstance(value, dict):
         return {str(key): _with_numbers(inner) for key, inner in value.items()}
     if isinstance(value, list):
         return [_with_numbers(inner) for inner in value]
     if isinstance(value, str) and _NUMBER_WITHOUT_POINT.fullmatch(value):
         return float(value)
-    return value
+    return value if value is None or isinstance(value, bool | int | float) else str(value)
 
 
 def _named(path: Path, error: ValidationError) -> SettingsError:
