@@ -174,6 +174,7 @@ class TrainingSettings(Settings):
         ema_decay: Of the averaged weights, which are what is exported; null: no average (neither
             paper nor code has one).
         dtype: Of the arithmetic of the transformer; its weights in training are float32.
+        sharded: Each process holds a part of the transformer (FSDP2) instead of all of it.
         gradient_checkpointing: Blocks are computed again in the backward pass (code: on).
         weigh_timesteps: Weight of the loss by noise level (code: a bell around 500).
         terms: When the terms of a degraded start count in stage `history`: `always` (paper) or in
@@ -197,6 +198,7 @@ class TrainingSettings(Settings):
     max_grad_norm: float | None = Field(default=None, gt=0)
     ema_decay: float | None = Field(default=0.999, gt=0, lt=1)
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    sharded: bool = False
     gradient_checkpointing: bool = True
     weigh_timesteps: bool = True
     terms: Literal["always", "degraded"] = "always"

@@ -66,14 +66,16 @@ class Start:
     parameters: int
     others: int
 
-    @property
-    def memory_bytes(self) -> int:
-        """What training holds in each process, activations not counted.
+    def memory_bytes(self, num_parts: int = 1) -> int:
+        """Return what training holds in each process, activations not counted.
 
         Everything in float32; of what is trained also its gradient, AdamW's two moments and the
         average.
+
+        Args:
+            num_parts: Processes that the transformer is cut over.
         """
-        return 4 * (self.parameters + self.others + 4 * self.trained)
+        return 4 * ((self.parameters + 4 * self.trained) // num_parts + self.others)
 
     @property
     def checkpoint_bytes(self) -> int:
@@ -203,20 +205,30 @@ def load_start(
 ) -> LongViePipeline:
     """Return the pipeline that a stage begins with, its transformer in float32.
 
+    Args:
+        start: As `find_start` returns it.
+        stage: What is trained.
+        config: Of the run. What it shards stays in host memory until it is cut.
+        device: Where the models are put.
+        progress: Told of the stage `weights`.
+
     Raises:
         InputError: A checkpoint is damaged or of another model, or control branches add nothing.
     """
+    place = "cpu" if config.sharded else device
     with without_progress_bars():
-        pipeline = load_weights(start.source, dtype=torch.float32, device=device, progress=progress)
+        pipeline = load_weights(start.source, dtype=torch.float32, device=place, progress=progress)
     give_numbers_of(start.preset, pipeline)
     if torch.device(device).type == "cpu":
         use_stacked_causal_convolutions(pipeline.vae)
     else:
         # As at inference; of it nothing is trained.
-        pipeline.text_encoder.to(torch.bfloat16)
+        pipeline.text_encoder.to(device, torch.bfloat16)
+        for module in (pipeline.vae, pipeline.image_encoder):
+            module.to(device)
     if start.origin.weights == FROM_NOTHING:
         pipeline.register_modules(
-            transformer=_random_transformer(start.sizes, start.origin.seed).to(device)
+            transformer=_random_transformer(start.sizes, start.origin.seed).to(place)
         )
     for checkpoint in start.origin.checkpoints:
         load_average(pipeline.transformer, checkpoint)

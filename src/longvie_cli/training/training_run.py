@@ -26,11 +26,29 @@ from longvie_cli.models.pipeline import LongViePipeline
 from longvie_cli.progress import Progress, SilentProgress
 from longvie_cli.settings.training import LEARNING_RATES, STEPS, Stage, TrainingSettings
 from longvie_cli.training.checkpoints import (
+    SHARDS,
+    begin_sharded,
     finished_checkpoints,
     load_checkpoint,
     save_checkpoint,
+    shards_of_part,
 )
 from longvie_cli.training.dataset import Samples
+from longvie_cli.training.sharded_state import (
+    MOMENTS,
+    read_shards,
+    read_whole,
+    with_empty_parts,
+    without_parts,
+    write_shards,
+)
+from longvie_cli.training.sharding import (
+    hand_over_gradients,
+    norm_of_parts,
+    own_parts,
+    put_together,
+    shard,
+)
 from longvie_cli.training.stage_loss import StageLoss
 from longvie_cli.training.stages import freeze_for
 from longvie_cli.training.validation import Validation
@@ -113,8 +131,13 @@ class TrainingRun:
         for name in ("vae", "text_encoder", "image_encoder"):
             getattr(pipeline, name).requires_grad_(False)
         self.names = freeze_for(self.transformer, stage)
+        if settings.sharded:
+            check_sharded(settings, self.num_processes)
+            shard(pipeline.transformer)
         parameters = dict(self.transformer.named_parameters())
         self.parameters = [parameters[name] for name in self.names]
+        # What optimizer and average work on: the parameters, or the parts that are here.
+        self.parts = own_parts(self.parameters)
         types = {parameter.dtype for parameter in self.parameters}
         if types != {torch.float32}:
             # Steps of 1e-5 are lost in bfloat16 weights.
@@ -123,12 +146,12 @@ class TrainingRun:
         if settings.gradient_checkpointing:
             pipeline.transformer.enable_gradient_checkpointing()
         self.optimizer = torch.optim.AdamW(
-            self.parameters,
+            self.parts,
             lr=settings.learning_rate or LEARNING_RATES[stage],
             weight_decay=settings.weight_decay,
         )
         decay = settings.ema_decay
-        self.average = None if decay is None else EMAModel(self.parameters, decay=decay)
+        self.average = None if decay is None else EMAModel(self.parts, decay=decay)
         self.step = 0
         self._saved = -1
         # Weights, optimizer, average and step belong together: a checkpoint can be written.
@@ -163,7 +186,8 @@ class TrainingRun:
         except KeyboardInterrupt:
             # In the middle of an update the checkpoint before stays the newest. The others of a
             # group may be at another step, so nobody is waited for.
-            if self._is_whole and self.rank == 0 and self.step > self._saved:
+            alone = self.rank == 0 and not self.settings.sharded
+            if alone and self._is_whole and self.step > self._saved:
                 self._write_checkpoint()
             raise
         self.progress.finish("training")
@@ -174,17 +198,14 @@ class TrainingRun:
         settings = self.settings
         share = settings.batch // self.num_processes
         first = self.step * settings.batch + self.rank * share
-        self.optimizer.zero_grad(set_to_none=True)
+        self.transformer.zero_grad(set_to_none=True)
         # On the parameters' device: NCCL reduces nothing else.
         total = torch.zeros((), dtype=torch.float64, device=self.parameters[0].device)
         for position in range(first, first + share):
             loss = self.loss.at(position, step=self.step).total / settings.batch
             loss.backward()
             total += loss.detach()
-        _sum_over_processes(self.parameters, total)
-        norm = nn.utils.get_total_norm(
-            [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-        )
+        norm = self._sum_over_processes(total)
         if not (torch.isfinite(norm) and torch.isfinite(total)):
             raise ResumableError(
                 f"{self.folder}: step {self.step + 1}: loss {float(total):g}, gradient norm "
@@ -193,7 +214,7 @@ class TrainingRun:
                 "max_grad_norm, in a new folder.",
             )
         if settings.max_grad_norm is not None:
-            nn.utils.clip_grads_with_norm_(self.parameters, settings.max_grad_norm, norm)
+            nn.utils.clip_grads_with_norm_(self.parts, settings.max_grad_norm, norm)
         factor = _FIRST_FACTOR if self.step < settings.first_steps else 1.0
         rate = (settings.learning_rate or LEARNING_RATES[self.stage]) * factor
         for group in self.optimizer.param_groups:
@@ -204,25 +225,40 @@ class TrainingRun:
         self._is_whole = False
         self.optimizer.step()
         if self.average is not None:
-            self.average.step(self.parameters)
+            self.average.step(self.parts)
         self.step = following
         self._is_whole = True
         return float(total)
 
+    def _sum_over_processes(self, total: Tensor) -> Tensor:
+        """Replace gradients and the loss by their sums over all processes; return the norm."""
+        if distributed.is_initialized():
+            distributed.all_reduce(total)
+        # What no sample of a process reaches has no gradient there; it decays all the same, so that
+        # one process does what several do.
+        hand_over_gradients(self.parameters, self.parts)
+        if self.settings.sharded:
+            return norm_of_parts(self.parts)
+        gradients = [part.grad for part in self.parts if part.grad is not None]
+        if distributed.is_initialized():
+            for gradient in gradients:
+                distributed.all_reduce(gradient)
+        return nn.utils.get_total_norm(gradients)
+
     def _validate(self) -> None:
         """Note the loss of the averaged weights on the samples kept aside, and write a clip."""
-        if self.validation is not None and self.rank == 0:
+        # With sharded weights all have to take part.
+        if self.validation is not None and (self.rank == 0 or self.settings.sharded):
             with self._average_in_place():
                 loss = self.validation.loss()
-                name = f"step-{self.step:08d}.mp4"
-                self.validation.write_clip(self.folder / "validation" / name)
-            row = {"step": self.step, "loss": loss}
-            write_atomic(
-                self.folder / "validation" / f"step-{self.step:08d}.json",
-                json.dumps(row).encode() + b"\n",
-            )
-            self._board({"step": self.step, "validation_loss": loss})
-            self.progress.message(f"step {self.step}: validation loss {loss:.4f}")
+                clip = self.validation.clip()
+            if self.rank == 0:
+                place = self.folder / "validation" / f"step-{self.step:08d}"
+                self.validation.write_clip(place.with_suffix(".mp4"), clip)
+                row = {"step": self.step, "loss": loss}
+                write_atomic(place.with_suffix(".json"), json.dumps(row).encode() + b"\n")
+                self._board({"step": self.step, "validation_loss": loss})
+                self.progress.message(f"step {self.step}: validation loss {loss:.4f}")
         _wait_for_all()
 
     @contextmanager
@@ -231,32 +267,56 @@ class TrainingRun:
             yield
             return
         self._is_whole = False
-        self.average.store(self.parameters)
-        self.average.copy_to(self.parameters)
+        self.average.store(self.parts)
+        self.average.copy_to(self.parts)
         try:
             yield
         finally:
-            self.average.restore(self.parameters)
+            self.average.restore(self.parts)
             self._is_whole = True
 
     def _save(self) -> Path:
+        folder, shards = self.folder / "checkpoints", None
+        if self.settings.sharded:
+            if self.rank == 0:
+                begin_sharded(folder, self.step)
+            _wait_for_all()
+            shards = shards_of_part(folder, self.step)
+            write_shards(self._cut_tensors(), shards)
         if self.rank == 0:
-            self._write_checkpoint()
+            self._write_checkpoint(shards)
         _wait_for_all()
-        return finished_checkpoints(self.folder / "checkpoints")[-1]
+        return finished_checkpoints(folder)[-1]
 
-    def _write_checkpoint(self) -> None:
+    def _write_checkpoint(self, shards: Path | None = None) -> None:
+        trained = dict(zip(self.names, map(Tensor.detach, self.parts), strict=True))
         state = {
             "step": self.step,
             "stage": self.stage,
             "settings": deciding(self.settings),
-            "trained": dict(zip(self.names, map(Tensor.detach, self.parameters), strict=True)),
+            "trained": trained,
             "optimizer": self.optimizer.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
         }
+        if shards is not None:
+            shapes = [list(parameter.shape) for parameter in self.parameters]
+            state = without_parts(state, dict(zip(self.names, shapes, strict=True)))
         keep = self.settings.keep_checkpoints
-        save_checkpoint(self.folder / "checkpoints", self.step, state, keep=keep)
+        save_checkpoint(self.folder / "checkpoints", self.step, state, keep=keep, shards=shards)
         self._saved = self.step
+
+    def _cut_tensors(self) -> dict[str, Tensor]:
+        """Return all that is cut over the processes: weights, moments and average, by name."""
+        kinds: dict[str, list[Any]] = {"trained": list(self.parts)}
+        for moment in MOMENTS:
+            kinds[moment] = [self.optimizer.state[part][moment] for part in self.parts]
+        if self.average is not None:
+            kinds["average"] = self.average.shadow_params
+        return {
+            f"{kind}.{name}": put_together(part, parameter)
+            for kind, parts in kinds.items()
+            for name, part, parameter in zip(self.names, parts, self.parameters, strict=True)
+        }
 
     @torch.no_grad()
     def _take_up(self) -> Path | None:
@@ -266,12 +326,17 @@ class TrainingRun:
         if checkpoint is not None:
             state = load_checkpoint(checkpoint)
             self._check_same_run(checkpoint, state)
-            for name, parameter in zip(self.names, self.parameters, strict=True):
-                parameter.copy_(state["trained"][name])
+            if self.settings.sharded:
+                state = with_empty_parts(state, self.parts)
+            else:
+                for name, parameter in zip(self.names, self.parameters, strict=True):
+                    parameter.copy_(state["trained"][name])
             self.optimizer.load_state_dict(state["optimizer"])
             if self.average is not None:
                 self.average.load_state_dict(state["average"])
-                self.average.to(self.parameters[0].device)
+                self.average.to(self.parts[0].device)
+            if self.settings.sharded:
+                read_shards(self._cut_tensors(), checkpoint / SHARDS)
             self.step = self._saved = int(state["step"])
             logger.info("%s: going on from step %d", self.folder, self.step)
         check_steps(self.folder, self.step, self.num_steps)
@@ -383,6 +448,19 @@ def check_shares(batch: int, num_processes: int) -> None:
         )
 
 
+def check_sharded(settings: TrainingSettings, num_processes: int) -> None:
+    """Do nothing if weights can be cut over the processes that there are.
+
+    Raises:
+        UsageError: There is only one.
+    """
+    if settings.sharded and num_processes == 1:
+        raise UsageError(
+            "sharded: there is one process to hold the weights.",
+            hint="Start several: torchrun --nproc-per-node N -m longvie_cli train ...",
+        )
+
+
 def last_loss(folder: Path) -> float | None:
     """Return the loss of the last step that a run's folder tells of; None before the first."""
     try:
@@ -410,11 +488,16 @@ def load_average(transformer: nn.Module, checkpoint: Path) -> None:
         InputError: It is damaged, or of another model.
     """
     state = load_checkpoint(checkpoint)
-    trained: dict[str, Tensor] = state["trained"]
-    values = list(trained.values())
-    if state["average"] is not None:
-        values = state["average"]["shadow_params"]
+    trained = state["trained"]
     parameters = dict(transformer.named_parameters())
+    values: list[Tensor]
+    if "shards" in state:
+        kind = "trained" if state["average"] is None else "average"
+        values = read_whole(checkpoint / SHARDS, kind, trained)
+    elif state["average"] is not None:
+        values = state["average"]["shadow_params"]
+    else:
+        values = list(trained.values())
     for name, value in zip(trained, values, strict=True):
         if name not in parameters or parameters[name].shape != value.shape:
             raise InputError(f"{checkpoint}: its {name} does not fit this model.")
@@ -430,16 +513,3 @@ def _place() -> tuple[int, int]:
 def _wait_for_all() -> None:
     if distributed.is_initialized():
         distributed.barrier()
-
-
-def _sum_over_processes(parameters: list[nn.Parameter], total: Tensor) -> None:
-    """Replace gradients and the loss by their sums over all processes."""
-    for parameter in parameters:
-        # What no sample of a process reaches has no gradient there; it decays all the same, so that
-        # one process does what several do.
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-    if distributed.is_initialized():
-        distributed.all_reduce(total)
-        for parameter in parameters:
-            distributed.all_reduce(parameter.grad)

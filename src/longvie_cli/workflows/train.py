@@ -32,6 +32,7 @@ from longvie_cli.training.training_run import (
     LOCK_NAME,
     TrainingRun,
     check_same_settings,
+    check_sharded,
     check_shares,
     check_steps,
     deciding,
@@ -123,6 +124,11 @@ class _Training:
     device: str
     notes: tuple[str, ...]
 
+    @property
+    def memory_bytes(self) -> int:
+        """What each process holds, activations not counted."""
+        return self.start.memory_bytes(place_of_process().count if self.asked.config.sharded else 1)
+
 
 def leads() -> bool:
     """Return whether this process is the one that speaks, of those that torchrun started."""
@@ -186,7 +192,7 @@ def plan(
     progress.message(f"start: {', '.join(map(str, (origin.weights, *origin.checkpoints)))}")
     progress.message(
         f"trained: {start.trained:,} of {start.parameters:,} parameters; about "
-        f"{start.memory_bytes / 1e9:.1f} GB in each process, activations not counted; "
+        f"{job.memory_bytes / 1e9:.1f} GB in each process, activations not counted; "
         f"{start.checkpoint_bytes / 1e9:.2f} GB a checkpoint"
     )
     for note in job.notes:
@@ -209,7 +215,7 @@ def plan(
             "origin": origin.model_dump(mode="json"),
             "trained_parameters": start.trained,
             "parameters": start.parameters,
-            "memory_bytes": start.memory_bytes,
+            "memory_bytes": job.memory_bytes,
             "checkpoint_bytes": start.checkpoint_bytes,
             "disk_free_bytes": free_bytes(output),
             "export": list(asked.formats),
@@ -232,7 +238,9 @@ def _decide(asked: _Asked) -> _Training:
     stage, file, config = asked.stage, asked.file, asked.config
     preset = find_preset(config, file)
     device = resolve_device(config.device)
-    check_shares(config.batch, place_of_process().count)
+    place = place_of_process()
+    check_shares(config.batch, place.count)
+    check_sharded(config, place.count)
     record = asked.record
     # An earlier stage may have gone on meanwhile; this run goes on from where it started.
     origin = find_origin(config, file, stage) if record is None else record.origin
@@ -310,9 +318,9 @@ def _notes(job: _Training) -> list[str]:
         notes.append(f"{file.name}: validation: not given; the run is not validated.")
     memory = machine_memory(job.device)
     free = memory.device_free if memory.device_total is not None else memory.host_free
-    if free is not None and start.memory_bytes > free:
+    if free is not None and job.memory_bytes > free:
         notes.append(
-            f"Memory: about {start.memory_bytes / 1e9:.0f} GB are needed in each process, "
+            f"Memory: about {job.memory_bytes / 1e9:.0f} GB are needed in each process, "
             f"activations not counted, and {free / 1e9:.0f} GB are free."
         )
     needed = (config.keep_checkpoints + 1) * start.checkpoint_bytes
@@ -372,6 +380,10 @@ def _train(job: _Training, device: str, progress: Progress, *, exports: bool) ->
     with _each_kind_once(_OF_PROMPTS):
         result = run.take_steps()
     if exports:
+        if asked.config.sharded:
+            # What this process holds of it is a part.
+            del run
+            pipeline = load_start(job.start, asked.stage, config=asked.config, device="cpu")
         load_average(pipeline.transformer, result.checkpoint)
         _export(job, pipeline, progress)
 
