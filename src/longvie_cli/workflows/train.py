@@ -50,6 +50,7 @@ _ONLY_IN: dict[tuple[str, ...], tuple[Stage, ...]] = {
     ("terms",): ("history",),
     ("picture",): ("history",),
     ("degradation", "dense_scale"): ("control", "degradation", "history"),
+    ("degradation", "depth"): ("control", "degradation", "history"),
     ("degradation", "frame"): ("degradation", "history"),
     ("degradation", "history"): ("history",),
     ("degradation", "no_history"): ("history",),

@@ -155,11 +155,12 @@ class _Some(toy_run.ToySamples):
 
 @pytest.mark.slow
 def test_control_branches_learn_one_clip(tmp_path: Path) -> None:
-    """Half copies of a base that knows other clips lose a third of their loss on this one."""
+    """Half copies of a base that knows other clips lose a quarter of their loss on this one."""
     settings = toy_run.SETTINGS.model_copy(
         update={
             "degradation": toy_run.SETTINGS.degradation.model_copy(update={"off_steps": 10_000}),
             "checkpoint_every": 1000,
+            "first_steps": 0,
             "weigh_timesteps": False,
             "gradient_checkpointing": False,
             "ema_decay": None,
@@ -175,7 +176,7 @@ def test_control_branches_learn_one_clip(tmp_path: Path) -> None:
     control = settings.model_copy(update={"steps": 100, "learning_rate": 5e-3})
     TrainingRun(tmp_path / "control", "control", control, pipeline, clip).run()
     # Measured: 0.370 and 0.215.
-    assert judge.loss() < 0.67 * before
+    assert judge.loss() < 0.75 * before
 
 
 def test_what_is_loaded_is_the_average(unbroken: Path) -> None:
