@@ -97,6 +97,58 @@ class PrepareResult(JobResult):
 
 
 @dataclass(frozen=True)
+class TrainResult:
+    """The outcome of `train`.
+
+    Args:
+        status: `planned`: a dry run.
+        stage: What was trained.
+        steps: Optimizer steps taken in all.
+        loss: Of the last one; None before the first.
+        checkpoint: Folder of the newest checkpoint; None before the first.
+        output: The run folder.
+        plan: What a dry run found out, as JSON values.
+    """
+
+    status: Literal["done", "planned"]
+    stage: str
+    steps: int
+    loss: float | None
+    checkpoint: Path | None
+    output: Path
+    plan: Mapping[str, Any] | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """Always 0: what failed is an error."""
+        return 0
+
+    @property
+    def lines(self) -> tuple[str]:
+        """The newest checkpoint; the run folder before there is one."""
+        return (str(self.checkpoint or self.output),)
+
+    @property
+    def paths(self) -> bool:
+        """That is a path."""
+        return True
+
+    def facts(self) -> dict[str, Any]:
+        """Return the fields of the JSON object that this result decides."""
+        facts: dict[str, Any] = {
+            "status": self.status,
+            "stage": self.stage,
+            "steps": self.steps,
+            "loss": self.loss,
+            "checkpoint": None if self.checkpoint is None else str(self.checkpoint),
+            "output": str(self.output),
+        }
+        if self.plan is not None:
+            facts["plan"] = dict(self.plan)
+        return facts
+
+
+@dataclass(frozen=True)
 class ReportResult:
     """The outcome of a command that makes no video but finds something out.
 

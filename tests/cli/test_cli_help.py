@@ -28,7 +28,17 @@ from longvie_cli.cli.command import Command
 
 MODELS = tuple(f"models {name}" for name in ("list", "pull", "verify", "path", "convert"))
 RUNS = ("redo", "resume", "status")
-COMMANDS = ("generate", "extend", "stitch", *RUNS, "extract-controls", "prepare", "doctor", *MODELS)
+COMMANDS = (
+    "generate",
+    "extend",
+    "stitch",
+    *RUNS,
+    "extract-controls",
+    "prepare",
+    "train",
+    "doctor",
+    *MODELS,
+)
 # What takes long to import; the last two longer than all the rest of a help together.
 HEAVY = ("torch", "transformers", "diffusers", "cv2", "numpy", "PIL", "yaml", "pydantic", "rich")
 

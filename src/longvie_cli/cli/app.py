@@ -17,6 +17,7 @@ from longvie_cli.cli import (
     prepare,
     runs,
     stitch,
+    train,
 )
 from longvie_cli.cli.boundary import report_usage_error
 from longvie_cli.cli.help import HelpfulCommand, HelpfulGroup, epilog, show_help
@@ -64,6 +65,7 @@ for _name, _command in {
     "status": runs.status,
     "extract-controls": extract_controls.extract_controls,
     "prepare": prepare.prepare,
+    "train": train.train,
     "doctor": doctor.doctor,
 }.items():
     _command.add_to(app, _name)

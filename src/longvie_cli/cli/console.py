@@ -84,11 +84,17 @@ class Console:
     def __init__(self, *, json_result: bool, quiet: bool) -> None:
         self.json_result = json_result
         self.quiet = quiet
+        # Of processes that work together, the first one speaks.
+        self.speaks = True
         self.warnings: list[str] = []
         self._stages: dict[str, Stage] = {}
         self._stderr = RichConsole(stderr=True, highlight=False, markup=False, emoji=False)
         self._bars: RichProgress | None = None
         self._result_descriptor: int | None = None
+
+    def follow(self) -> None:
+        """Leave everything but errors to another process of the same job."""
+        self.quiet, self.speaks = True, False
 
     @contextmanager
     def only_results_on_stdout(self) -> Iterator[None]:
@@ -116,6 +122,8 @@ class Console:
             ResumableError: stdout takes nothing, as a file on a full disk does.
         """
         self._stop_bars()
+        if not self.speaks:
+            return
         descriptor = 1 if self._result_descriptor is None else self._result_descriptor
         lines = () if result is None else result.lines
         if self.json_result:
@@ -181,7 +189,8 @@ class Console:
 
     def warning(self, text: str) -> None:
         self.warnings.append(text)
-        self._line(f"warning: {text}")
+        if self.speaks:
+            self._line(f"warning: {text}")
 
     def start(self, stage: str, total: int, *, done: int = 0) -> None:
         state = self._stages[stage] = Stage(total, done)

@@ -76,14 +76,7 @@ def load_pipeline(
             f"preset.json says {preset.max_text_tokens}.",
             hint="These files belong to different models; fetch them again.",
         )
-    pipeline.scheduler = FlowMatchEulerDiscreteScheduler.from_config(
-        pipeline.scheduler.config, shift=preset.flow_shift
-    )
-    pipeline.register_to_config(
-        timestep_dtype=preset.timestep_dtype,
-        image_condition=preset.image_condition,
-        track_grid=[preset.track_grid.columns, preset.track_grid.rows],
-    )
+    give_numbers_of(preset, pipeline)
     # Before the move, so that the adapters are placed as the layers they belong to.
     loras = [(lora.path, lora.scale) for lora in sampling.loras]
     for notice in add_loras(pipeline, loras):
@@ -93,6 +86,18 @@ def load_pipeline(
     quantize_transformer(pipeline, sampling.quantize, device)
     use_attention(pipeline, sampling.attention)
     return place(pipeline, device, offload)
+
+
+def give_numbers_of(preset: Preset, pipeline: LongViePipeline) -> None:
+    """Put a preset's numbers in place of those saved with the weights."""
+    pipeline.scheduler = FlowMatchEulerDiscreteScheduler.from_config(
+        pipeline.scheduler.config, shift=preset.flow_shift
+    )
+    pipeline.register_to_config(
+        timestep_dtype=preset.timestep_dtype,
+        image_condition=preset.image_condition,
+        track_grid=[preset.track_grid.columns, preset.track_grid.rows],
+    )
 
 
 def load_preset_text_encoder(

@@ -12,6 +12,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 Stage = Literal["base", "control", "degradation", "history"]
 
+BranchStart = Literal["half_copy", "random"]
+"""Where stage `control` starts its branches; see `training.stages.start_branches`."""
+
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -24,11 +27,13 @@ def _ordered(pair: tuple[float, float]) -> tuple[float, float]:
 Range = Annotated[tuple[float, float], AfterValidator(_ordered)]
 
 
-class _Settings(BaseModel):
+class Settings(BaseModel):
+    """Settings that are checked when made and do not change."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class DenseScale(_Settings):
+class DenseScale(Settings):
     """Feature-level degradation of the depth branch: its strength is drawn anew.
 
     Args:
@@ -43,7 +48,7 @@ class DenseScale(_Settings):
     at: Literal["output", "tokens"] = "output"
 
 
-class DepthDegradation(_Settings):
+class DepthDegradation(Settings):
     """Data-level degradation of the depth control: scales fused at random, and blur.
 
     Args:
@@ -65,7 +70,7 @@ class DepthDegradation(_Settings):
         return self
 
 
-class ColourDrift(_Settings):
+class ColourDrift(Settings):
     """A tint towards a colour near the picture's mean, stronger here than there.
 
     Args:
@@ -79,7 +84,7 @@ class ColourDrift(_Settings):
     spatial: float = Field(default=0.3, ge=0, le=2)
 
 
-class FrameDegradation(_Settings):
+class FrameDegradation(Settings):
     """Degradation of the conditioning picture.
 
     Args:
@@ -119,7 +124,7 @@ class FrameDegradation(_Settings):
         return self
 
 
-class Degradation(_Settings):
+class Degradation(Settings):
     """Everything that is made worse on purpose.
 
     Args:
@@ -155,7 +160,7 @@ STEPS: dict[Stage, int] = {"base": 5000, "control": 5000, "degradation": 1000, "
 """Optimizer steps of each stage (paper; `base` is no stage of its)."""
 
 
-class TrainingSettings(_Settings):
+class TrainingSettings(Settings):
     """How a stage is trained.
 
     Args:
@@ -169,6 +174,7 @@ class TrainingSettings(_Settings):
         ema_decay: Of the averaged weights, which are what is exported; null: no average (neither
             paper nor code has one).
         dtype: Of the arithmetic of the transformer; its weights in training are float32.
+        sharded: Each process holds a part of the transformer (FSDP2) instead of all of it.
         gradient_checkpointing: Blocks are computed again in the backward pass (code: on).
         weigh_timesteps: Weight of the loss by noise level (code: a bell around 500).
         terms: When the terms of a degraded start count in stage `history`: `always` (paper) or in
@@ -192,6 +198,7 @@ class TrainingSettings(_Settings):
     max_grad_norm: float | None = Field(default=None, gt=0)
     ema_decay: float | None = Field(default=0.999, gt=0, lt=1)
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    sharded: bool = False
     gradient_checkpointing: bool = True
     weigh_timesteps: bool = True
     terms: Literal["always", "degraded"] = "always"

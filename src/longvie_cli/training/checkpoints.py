@@ -17,11 +17,19 @@ from longvie_cli.errors import InputError
 _NAME = re.compile(r"step-(\d{8})")
 _STATE = "state.pt"
 _HASH = "state.hash"
+SHARDS = "shards"
+"""Folder of a checkpoint of sharded weights, as `torch.distributed.checkpoint` writes it."""
 
 
 def checkpoint_folder(folder: Path, step: int) -> Path:
     """Return the folder of the checkpoint after `step` optimizer steps."""
     return folder / f"step-{step:08d}"
+
+
+def checkpoint_step(path: Path) -> int | None:
+    """Return the step of a checkpoint's folder, by its name; None where it is none."""
+    found = _NAME.fullmatch(path.name)
+    return None if found is None else int(found[1])
 
 
 def finished_checkpoints(folder: Path) -> list[Path]:
@@ -31,11 +39,44 @@ def finished_checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
 
 
-def save_checkpoint(folder: Path, step: int, state: dict[str, Any], *, keep: int) -> Path:
+def begin_sharded(folder: Path, step: int) -> Path:
+    """Make and return the folder that all processes write their shards of a checkpoint in.
+
+    Raises:
+        ResumableError: The disk is full or failed.
+        OutputConflictError: The folder cannot be written.
+    """
+    shards = shards_of_part(folder, step)
+    try:
+        make_folder(folder)
+        _remove_parts(folder)
+        shards.mkdir(parents=True)
+    except OSError as reason:
+        raise storage_error(shards, reason) from reason
+    return shards
+
+
+def shards_of_part(folder: Path, step: int) -> Path:
+    """Return where the shards of a checkpoint are written before it has its name."""
+    final = checkpoint_folder(folder, step)
+    return final.with_name(f"{final.name}.part") / SHARDS
+
+
+def save_checkpoint(
+    folder: Path, step: int, state: dict[str, Any], *, keep: int, shards: Path | None = None
+) -> Path:
     """Write a checkpoint and remove all but the newest `keep`; return its folder.
 
     It is written under another name, flushed, and renamed in one step: a process killed at any
     instant leaves the checkpoint before it.
+
+    Args:
+        folder: Of all checkpoints of the run.
+        step: Optimizer steps taken.
+        state: Values that `torch.load` reads without executing anything.
+        keep: How many stay.
+        shards: What `begin_sharded` gave, where the processes have written theirs; they become
+            part of the checkpoint, with their hashes.
 
     Raises:
         ResumableError: The disk is full or failed.
@@ -45,8 +86,11 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], *, keep: int
     part = final.with_name(f"{final.name}.part")
     try:
         make_folder(folder)
-        _remove_parts(folder)
-        part.mkdir()
+        if shards is None:
+            _remove_parts(folder)
+            part.mkdir()
+        else:
+            state |= {"shards": {path.name: hash_file(path) for path in _files(part / SHARDS)}}
         with open(part / _STATE, "xb") as file:
             torch.save(state, file)
             file.flush()
@@ -81,12 +125,23 @@ def load_checkpoint(path: Path, *, device: torch.device | str = "cpu") -> dict[s
     except FileNotFoundError:
         sound = False
     if not sound:
-        raise InputError(
-            f"{path}: this checkpoint is damaged: its hash is not the one it was written with.",
-            hint="Remove its folder; the run then goes on from the one before.",
-        )
+        raise _damaged(path)
     state: dict[str, Any] = torch.load(path / _STATE, map_location=device, weights_only=True)
+    for name, known in state.get("shards", {}).items():
+        if not (path / SHARDS / name).is_file() or hash_file(path / SHARDS / name) != known:
+            raise _damaged(path)
     return state
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_file())
+
+
+def _damaged(path: Path) -> InputError:
+    return InputError(
+        f"{path}: this checkpoint is damaged: its hash is not the one it was written with.",
+        hint="Remove its folder; the run then goes on from the one before.",
+    )
 
 
 def _remove_parts(folder: Path) -> None:

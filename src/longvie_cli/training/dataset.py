@@ -108,6 +108,7 @@ class WorldSamples:
         track_columns: Tracked points in a row.
         track_rows: Rows of them.
         latest_start: Flights begin anywhere before this frame.
+        flights: How many there are; None: without end.
     """
 
     def __init__(
@@ -119,17 +120,19 @@ class WorldSamples:
         track_columns: int,
         track_rows: int,
         latest_start: int = 1600,
+        flights: int | None = None,
     ) -> None:
         self.size = size
         self.fps = fps
         self.seed = seed
         self.latest_start = latest_start
+        self.flights = flights
         self.points = track_grid(size.height, size.width, columns=track_columns, rows=track_rows)
 
     @property
-    def length(self) -> None:
-        """None: there is no end."""
-        return None
+    def length(self) -> int | None:
+        """How many there are; None: there is no end."""
+        return self.flights
 
     def sample(self, number: int) -> Sample:
         """Return the clip of a number: landscape, look and camera are drawn from it."""

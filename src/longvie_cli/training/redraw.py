@@ -21,6 +21,26 @@ from longvie_cli.training.prediction import predict_velocity
 GRID_STEPS = 50
 
 
+class CountedRedraw:
+    """Redraws nothing and counts how often the model would be evaluated.
+
+    With sharded weights all processes take part in each evaluation, so they have to know before the
+    first one how many there will be.
+    """
+
+    def __init__(self) -> None:
+        self.evaluations = 0
+
+    def reencode(self, frames: Frames) -> Frames:
+        """Return the frames as they are."""
+        return frames
+
+    def regenerate(self, frames: Frames, num_steps: int, noise: torch.Generator) -> Frames:
+        """Count the steps; return the frames as they are."""
+        self.evaluations += num_steps
+        return frames
+
+
 class PipelineRedraw:
     """The redrawing of one sample.
 
@@ -83,6 +103,12 @@ class PipelineRedraw:
             )
             latents = latents + (following - sigma) * velocity
         return frames_from_pixels(pipeline.decode_latents(latents)[0])[: len(frames)]
+
+    def evaluate(self, frames: Frames, times: int) -> None:
+        """Evaluate the model so many times, for nothing; see `CountedRedraw`."""
+        for first in range(0, times, GRID_STEPS):
+            steps = min(GRID_STEPS, times - first)
+            self.regenerate(frames[:1], steps, torch.Generator().manual_seed(0))
 
     def _padded(self, frames: Frames) -> Frames:
         """Return frames continued by the last one to a number that the autoencoder reads whole."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 
 import torch
@@ -12,10 +13,11 @@ from longvie_cli.models.flow_matching import TrainingNoise
 from longvie_cli.models.pipeline import LongViePipeline
 from longvie_cli.settings.training import Stage, TrainingSettings
 from longvie_cli.training.dataset import Sample, Samples, sample_number
-from longvie_cli.training.degradation import Degrader, scaled_dense_tokens
+from longvie_cli.training.degradation import Degraded, Degrader, Redraw, scaled_dense_tokens
 from longvie_cli.training.losses import LossTerms, degraded_loss, plain_loss
 from longvie_cli.training.prediction import predict_velocity
-from longvie_cli.training.redraw import PipelineRedraw
+from longvie_cli.training.redraw import CountedRedraw, PipelineRedraw
+from longvie_cli.training.sharding import most_of_all
 from longvie_cli.worlds.seeding import scalar_stream, tensor_stream
 
 # The autoencoder reads history in groups of four frames (spec 7.4 C).
@@ -125,14 +127,39 @@ class StageLoss:
             sparse=sample.sparse[:1],
             arithmetic=self.arithmetic,
         )
-        picture = self.degrader.frame(own, position, redraw, amount)
-        if history is None:
+
+        def degraded_picture(redraw: Redraw) -> Degraded:
+            return self.degrader.frame(own, position, redraw, amount)
+
+        def degraded_history(redraw: Redraw) -> Degraded | None:
+            if history is None:
+                return None
+            return self.degrader.history(history, position, redraw, amount)
+
+        fewer = self._fewer_evaluations(degraded_picture)
+        picture = degraded_picture(redraw)
+        redraw.evaluate(own, fewer)
+        fewer = self._fewer_evaluations(degraded_history)
+        worse = degraded_history(uncontrolled)
+        uncontrolled.evaluate(own, fewer)
+        if worse is None:
             return picture.frames, None, bool(picture.applied)
-        worse = self.degrader.history(history, position, uncontrolled, amount)
         chosen = picture.frames
         if not picture.applied and self.settings.picture == "last_history":
             chosen = worse.frames[-1:]
         return chosen, worse.frames, bool(picture.applied or worse.applied)
+
+    def _fewer_evaluations(self, degrade: Callable[[Redraw], object]) -> int:
+        """Return how often less this process evaluates the model than the one that does so most.
+
+        Always 0 where each has a model of its own.
+        """
+        if not self.settings.sharded:
+            return 0
+        counted = CountedRedraw()
+        degrade(counted)
+        device = next(self.pipeline.transformer.parameters()).device
+        return most_of_all(counted.evaluations, device) - counted.evaluations
 
     def _noised(self, clean: Tensor, position: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return noisy latents, the noise in them, and the entry [1] of the noise table."""

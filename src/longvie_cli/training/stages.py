@@ -7,8 +7,6 @@ stages 1 and 2, and all self-attention of the base with them in stage 3; the rel
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from diffusers.models.transformers.transformer_wan import WanTransformerBlock
 from torch import Tensor, nn
@@ -17,9 +15,7 @@ from longvie_cli.errors import InputError
 from longvie_cli.models.longvie import LongVieTransformer3DModel
 from longvie_cli.models.weights.components import is_self_attention
 from longvie_cli.models.weights.names import CONTROL_NAMES
-from longvie_cli.settings.training import Stage
-
-BranchStart = Literal["half_copy", "random"]
+from longvie_cli.settings.training import BranchStart, Stage
 
 
 def trained_names(transformer: nn.Module, stage: Stage) -> tuple[str, ...]:
@@ -67,7 +63,7 @@ def start_branches(
         InputError: `half_copy` where a branch is not half as wide as the base.
     """
     if start == "half_copy":
-        _check_halves(transformer)
+        check_halves(transformer)
     head_dim = transformer.config.attention_head_dim
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -119,13 +115,12 @@ def half_of(tensor: Tensor, name: str, first: int, head_dim: int) -> Tensor:
     return halved[:, first::2] if tensor.ndim == 2 else halved
 
 
-def _half_of_heads(tensor: Tensor, axis: int, first: int, head_dim: int) -> Tensor:
-    heads = tensor.unflatten(axis, (-1, head_dim))
-    chosen = torch.arange(first, heads.shape[axis], 2, device=tensor.device)
-    return heads.index_select(axis, chosen).flatten(axis, axis + 1)
+def check_halves(transformer: LongVieTransformer3DModel) -> None:
+    """Do nothing if a branch is half as wide as the base, so that it can be a half copy.
 
-
-def _check_halves(transformer: LongVieTransformer3DModel) -> None:
+    Raises:
+        InputError: It is not.
+    """
     config = transformer.config
     for what, base, branch in (
         ("heads", config.num_attention_heads, config.control_num_attention_heads),
@@ -137,6 +132,12 @@ def _check_halves(transformer: LongVieTransformer3DModel) -> None:
                 f"{base / 2:g}.",
                 hint="Use `branches: random` for this model.",
             )
+
+
+def _half_of_heads(tensor: Tensor, axis: int, first: int, head_dim: int) -> Tensor:
+    heads = tensor.unflatten(axis, (-1, head_dim))
+    chosen = torch.arange(first, heads.shape[axis], 2, device=tensor.device)
+    return heads.index_select(axis, chosen).flatten(axis, axis + 1)
 
 
 def _new_block(transformer: LongVieTransformer3DModel) -> WanTransformerBlock:

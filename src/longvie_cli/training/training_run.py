@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -26,11 +26,29 @@ from longvie_cli.models.pipeline import LongViePipeline
 from longvie_cli.progress import Progress, SilentProgress
 from longvie_cli.settings.training import LEARNING_RATES, STEPS, Stage, TrainingSettings
 from longvie_cli.training.checkpoints import (
+    SHARDS,
+    begin_sharded,
     finished_checkpoints,
     load_checkpoint,
     save_checkpoint,
+    shards_of_part,
 )
 from longvie_cli.training.dataset import Samples
+from longvie_cli.training.sharded_state import (
+    MOMENTS,
+    read_shards,
+    read_whole,
+    with_empty_parts,
+    without_parts,
+    write_shards,
+)
+from longvie_cli.training.sharding import (
+    hand_over_gradients,
+    norm_of_parts,
+    own_parts,
+    put_together,
+    shard,
+)
 from longvie_cli.training.stage_loss import StageLoss
 from longvie_cli.training.stages import freeze_for
 from longvie_cli.training.validation import Validation
@@ -41,8 +59,15 @@ logger = logging.getLogger(__name__)
 _MAY_CHANGE = {
     *("steps", "checkpoint_every", "keep_checkpoints"),
     *("validate_every", "validation_samples", "validation_steps"),
+    # Of the file of `longvie train`.
+    *("validation", "device", "export"),
 }
 _FIRST_FACTOR = 1 / 3
+LOCK_NAME = ".lock"
+"""What keeps other runs out of a folder."""
+
+LOSSES_NAME = "losses.jsonl"
+"""One line a step in a run's folder: step, loss, grad_norm, lr."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +97,7 @@ class TrainingRun:
         settings: How.
         pipeline: The model; its transformer is trained in place, in float32.
         samples: What it is trained on.
-        progress: Told of steps, stage `steps`.
+        progress: Told of steps, stage `training`.
         validation: Samples kept aside; None: the run is not validated.
         fps: Of the validation's clips.
     """
@@ -102,16 +127,17 @@ class TrainingRun:
             else Validation(pipeline, validation, stage, settings, fps=fps)
         )
         self.rank, self.num_processes = _place()
-        if settings.batch % self.num_processes:
-            raise UsageError(
-                f"batch: {settings.batch} samples cannot be shared by {self.num_processes} "
-                "processes; use a multiple of their number."
-            )
+        check_shares(settings.batch, self.num_processes)
         for name in ("vae", "text_encoder", "image_encoder"):
             getattr(pipeline, name).requires_grad_(False)
         self.names = freeze_for(self.transformer, stage)
+        if settings.sharded:
+            check_sharded(settings, self.num_processes)
+            shard(pipeline.transformer)
         parameters = dict(self.transformer.named_parameters())
         self.parameters = [parameters[name] for name in self.names]
+        # What optimizer and average work on: the parameters, or the parts that are here.
+        self.parts = own_parts(self.parameters)
         types = {parameter.dtype for parameter in self.parameters}
         if types != {torch.float32}:
             # Steps of 1e-5 are lost in bfloat16 weights.
@@ -120,27 +146,35 @@ class TrainingRun:
         if settings.gradient_checkpointing:
             pipeline.transformer.enable_gradient_checkpointing()
         self.optimizer = torch.optim.AdamW(
-            self.parameters,
+            self.parts,
             lr=settings.learning_rate or LEARNING_RATES[stage],
             weight_decay=settings.weight_decay,
         )
         decay = settings.ema_decay
-        self.average = None if decay is None else EMAModel(self.parameters, decay=decay)
+        self.average = None if decay is None else EMAModel(self.parts, decay=decay)
         self.step = 0
+        self._saved = -1
+        # Weights, optimizer, average and step belong together: a checkpoint can be written.
+        self._is_whole = False
         self._writer: Any = None
 
     def run(self) -> TrainingResult:
-        """Take the steps that are left; a checkpoint at intervals and at the end.
+        """Hold the folder and take the steps that are left; see `take_steps`."""
+        with held(self.folder):
+            return self.take_steps()
+
+    def take_steps(self) -> TrainingResult:
+        """Take the steps that are left; a checkpoint at intervals, at the end and when interrupted.
 
         Raises:
             OutputConflictError: Another process trains here, or the folder belongs to another run.
             InputError: A checkpoint is damaged.
             ResumableError: The loss or its gradient is not finite.
         """
-        with self._held():
-            checkpoint = self._take_up()
-            self.progress.start("steps", self.num_steps, done=self.step)
-            loss = None
+        checkpoint = self._take_up()
+        self.progress.start("training", self.num_steps, done=self.step)
+        loss = None
+        try:
             while self.step < self.num_steps:
                 loss = self._take_step()
                 last = self.step == self.num_steps
@@ -148,8 +182,15 @@ class TrainingRun:
                     self._validate()
                 if last or self.step % self.settings.checkpoint_every == 0:
                     checkpoint = self._save()
-                self.progress.advance("steps", detail=f"loss {loss:.4f}")
-            self.progress.finish("steps")
+                self.progress.advance("training", detail=f"loss {loss:.4f}")
+        except KeyboardInterrupt:
+            # In the middle of an update the checkpoint before stays the newest. The others of a
+            # group may be at another step, so nobody is waited for.
+            alone = self.rank == 0 and not self.settings.sharded
+            if alone and self._is_whole and self.step > self._saved:
+                self._write_checkpoint()
+            raise
+        self.progress.finish("training")
         assert checkpoint is not None, "a run of at least one step ends with a checkpoint"
         return TrainingResult(self.step, loss, checkpoint)
 
@@ -157,17 +198,14 @@ class TrainingRun:
         settings = self.settings
         share = settings.batch // self.num_processes
         first = self.step * settings.batch + self.rank * share
-        self.optimizer.zero_grad(set_to_none=True)
+        self.transformer.zero_grad(set_to_none=True)
         # On the parameters' device: NCCL reduces nothing else.
         total = torch.zeros((), dtype=torch.float64, device=self.parameters[0].device)
         for position in range(first, first + share):
             loss = self.loss.at(position, step=self.step).total / settings.batch
             loss.backward()
             total += loss.detach()
-        _sum_over_processes(self.parameters, total)
-        norm = nn.utils.get_total_norm(
-            [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-        )
+        norm = self._sum_over_processes(total)
         if not (torch.isfinite(norm) and torch.isfinite(total)):
             raise ResumableError(
                 f"{self.folder}: step {self.step + 1}: loss {float(total):g}, gradient norm "
@@ -176,32 +214,51 @@ class TrainingRun:
                 "max_grad_norm, in a new folder.",
             )
         if settings.max_grad_norm is not None:
-            nn.utils.clip_grads_with_norm_(self.parameters, settings.max_grad_norm, norm)
+            nn.utils.clip_grads_with_norm_(self.parts, settings.max_grad_norm, norm)
         factor = _FIRST_FACTOR if self.step < settings.first_steps else 1.0
         rate = (settings.learning_rate or LEARNING_RATES[self.stage]) * factor
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        # Before the update: a line too many is cut off when the run goes on, none is ever missing.
+        following = self.step + 1
+        self._log({"step": following, "loss": float(total), "grad_norm": float(norm), "lr": rate})
+        self._is_whole = False
         self.optimizer.step()
         if self.average is not None:
-            self.average.step(self.parameters)
-        self.step += 1
-        self._log({"step": self.step, "loss": float(total), "grad_norm": float(norm), "lr": rate})
+            self.average.step(self.parts)
+        self.step = following
+        self._is_whole = True
         return float(total)
+
+    def _sum_over_processes(self, total: Tensor) -> Tensor:
+        """Replace gradients and the loss by their sums over all processes; return the norm."""
+        if distributed.is_initialized():
+            distributed.all_reduce(total)
+        # What no sample of a process reaches has no gradient there; it decays all the same, so that
+        # one process does what several do.
+        hand_over_gradients(self.parameters, self.parts)
+        if self.settings.sharded:
+            return norm_of_parts(self.parts)
+        gradients = [part.grad for part in self.parts if part.grad is not None]
+        if distributed.is_initialized():
+            for gradient in gradients:
+                distributed.all_reduce(gradient)
+        return nn.utils.get_total_norm(gradients)
 
     def _validate(self) -> None:
         """Note the loss of the averaged weights on the samples kept aside, and write a clip."""
-        if self.validation is not None and self.rank == 0:
+        # With sharded weights all have to take part.
+        if self.validation is not None and (self.rank == 0 or self.settings.sharded):
             with self._average_in_place():
                 loss = self.validation.loss()
-                name = f"step-{self.step:08d}.mp4"
-                self.validation.write_clip(self.folder / "validation" / name)
-            row = {"step": self.step, "loss": loss}
-            write_atomic(
-                self.folder / "validation" / f"step-{self.step:08d}.json",
-                json.dumps(row).encode() + b"\n",
-            )
-            self._board({"step": self.step, "validation_loss": loss})
-            self.progress.message(f"step {self.step}: validation loss {loss:.4f}")
+                clip = self.validation.clip()
+            if self.rank == 0:
+                place = self.folder / "validation" / f"step-{self.step:08d}"
+                self.validation.write_clip(place.with_suffix(".mp4"), clip)
+                row = {"step": self.step, "loss": loss}
+                write_atomic(place.with_suffix(".json"), json.dumps(row).encode() + b"\n")
+                self._board({"step": self.step, "validation_loss": loss})
+                self.progress.message(f"step {self.step}: validation loss {loss:.4f}")
         _wait_for_all()
 
     @contextmanager
@@ -209,27 +266,57 @@ class TrainingRun:
         if self.average is None:
             yield
             return
-        self.average.store(self.parameters)
-        self.average.copy_to(self.parameters)
+        self._is_whole = False
+        self.average.store(self.parts)
+        self.average.copy_to(self.parts)
         try:
             yield
         finally:
-            self.average.restore(self.parameters)
+            self.average.restore(self.parts)
+            self._is_whole = True
 
     def _save(self) -> Path:
-        folder = self.folder / "checkpoints"
+        folder, shards = self.folder / "checkpoints", None
+        if self.settings.sharded:
+            if self.rank == 0:
+                begin_sharded(folder, self.step)
+            _wait_for_all()
+            shards = shards_of_part(folder, self.step)
+            write_shards(self._cut_tensors(), shards)
         if self.rank == 0:
-            state = {
-                "step": self.step,
-                "stage": self.stage,
-                "settings": self._deciding(),
-                "trained": dict(zip(self.names, map(Tensor.detach, self.parameters), strict=True)),
-                "optimizer": self.optimizer.state_dict(),
-                "average": None if self.average is None else self.average.state_dict(),
-            }
-            save_checkpoint(folder, self.step, state, keep=self.settings.keep_checkpoints)
+            self._write_checkpoint(shards)
         _wait_for_all()
         return finished_checkpoints(folder)[-1]
+
+    def _write_checkpoint(self, shards: Path | None = None) -> None:
+        trained = dict(zip(self.names, map(Tensor.detach, self.parts), strict=True))
+        state = {
+            "step": self.step,
+            "stage": self.stage,
+            "settings": deciding(self.settings),
+            "trained": trained,
+            "optimizer": self.optimizer.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+        }
+        if shards is not None:
+            shapes = [list(parameter.shape) for parameter in self.parameters]
+            state = without_parts(state, dict(zip(self.names, shapes, strict=True)))
+        keep = self.settings.keep_checkpoints
+        save_checkpoint(self.folder / "checkpoints", self.step, state, keep=keep, shards=shards)
+        self._saved = self.step
+
+    def _cut_tensors(self) -> dict[str, Tensor]:
+        """Return all that is cut over the processes: weights, moments and average, by name."""
+        kinds: dict[str, list[Any]] = {"trained": list(self.parts)}
+        for moment in MOMENTS:
+            kinds[moment] = [self.optimizer.state[part][moment] for part in self.parts]
+        if self.average is not None:
+            kinds["average"] = self.average.shadow_params
+        return {
+            f"{kind}.{name}": put_together(part, parameter)
+            for kind, parts in kinds.items()
+            for name, part, parameter in zip(self.names, parts, self.parameters, strict=True)
+        }
 
     @torch.no_grad()
     def _take_up(self) -> Path | None:
@@ -239,18 +326,21 @@ class TrainingRun:
         if checkpoint is not None:
             state = load_checkpoint(checkpoint)
             self._check_same_run(checkpoint, state)
-            for name, parameter in zip(self.names, self.parameters, strict=True):
-                parameter.copy_(state["trained"][name])
+            if self.settings.sharded:
+                state = with_empty_parts(state, self.parts)
+            else:
+                for name, parameter in zip(self.names, self.parameters, strict=True):
+                    parameter.copy_(state["trained"][name])
             self.optimizer.load_state_dict(state["optimizer"])
             if self.average is not None:
                 self.average.load_state_dict(state["average"])
-                self.average.to(self.parameters[0].device)
-            self.step = int(state["step"])
+                self.average.to(self.parts[0].device)
+            if self.settings.sharded:
+                read_shards(self._cut_tensors(), checkpoint / SHARDS)
+            self.step = self._saved = int(state["step"])
             logger.info("%s: going on from step %d", self.folder, self.step)
-        if self.step > self.num_steps:
-            raise UsageError(
-                f"steps: {self.num_steps}, but {self.folder} stands at step {self.step} already."
-            )
+        check_steps(self.folder, self.step, self.num_steps)
+        self._is_whole = True
         if self.rank == 0:
             self._cut_log()
         _wait_for_all()
@@ -263,23 +353,11 @@ class TrainingRun:
                 f"{self.stage} of this one.",
                 hint="Name another output folder.",
             )
-        own = self._deciding()
-        changed = sorted(key for key in own if state["settings"].get(key) != own[key])
-        if changed:
-            key = changed[0]
-            raise OutputConflictError(
-                f"{checkpoint}: this run was started with {key} {state['settings'].get(key)}, not "
-                f"{own[key]}.",
-                hint="Set it back to go on, or name another output folder.",
-            )
-
-    def _deciding(self) -> dict[str, Any]:
-        kept: dict[str, Any] = self.settings.model_dump(mode="json", exclude=_MAY_CHANGE)
-        return kept
+        check_same_settings(checkpoint, state["settings"], self.settings)
 
     @property
     def _losses(self) -> Path:
-        return self.folder / "losses.jsonl"
+        return self.folder / LOSSES_NAME
 
     def _log(self, row: dict[str, float]) -> None:
         if self.rank == 0:
@@ -310,21 +388,96 @@ class TrainingRun:
         lines = self._losses.read_text(encoding="utf-8").splitlines()
         write_atomic(self._losses, "".join(f"{line}\n" for line in lines[: self.step]).encode())
 
-    @contextmanager
-    def _held(self) -> Iterator[None]:
-        """Keep other runs out of the folder; the first process does it for all of a group."""
-        if self.rank > 0:
-            yield
-            return
-        make_folder(self.folder)
-        try:
-            with FileLock(self.folder / ".lock", timeout=0):
-                yield
-        except Timeout as reason:
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keep other runs out of a folder; the first process does it for all of a group.
+
+    Raises:
+        OutputConflictError: Another run is in it, or it cannot be made.
+    """
+    if _place()[0] > 0:
+        yield
+        return
+    make_folder(folder)
+    try:
+        lock = FileLock(folder / LOCK_NAME, timeout=0)
+        lock.acquire()
+    except Timeout as reason:
+        raise OutputConflictError(
+            f"{folder}: another process trains here.",
+            hint="Wait for it, stop it, or name another output folder.",
+        ) from reason
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def deciding(settings: TrainingSettings) -> dict[str, Any]:
+    """Return the settings that decide the numbers of a run, as JSON values."""
+    kept: dict[str, Any] = settings.model_dump(mode="json", exclude=_MAY_CHANGE)
+    return kept
+
+
+def check_same_settings(place: Path, begun: Mapping[str, Any], settings: TrainingSettings) -> None:
+    """Do nothing if a run that was begun with some settings can go on with others.
+
+    Raises:
+        OutputConflictError: It cannot; names the first one that differs.
+    """
+    own = deciding(settings)
+    for key in sorted(own):
+        if begun.get(key) != own[key]:
             raise OutputConflictError(
-                f"{self.folder}: another process trains here.",
-                hint="Wait for it, stop it, or name another output folder.",
-            ) from reason
+                f"{place}: this run was started with {key} {begun.get(key)}, not {own[key]}.",
+                hint="Set it back to go on, or name another output folder.",
+            )
+
+
+def check_shares(batch: int, num_processes: int) -> None:
+    """Do nothing if the samples of a step can be shared by some processes.
+
+    Raises:
+        UsageError: They cannot.
+    """
+    if batch % num_processes:
+        raise UsageError(
+            f"batch: {batch} samples cannot be shared by {num_processes} processes; use a "
+            "multiple of their number."
+        )
+
+
+def check_sharded(settings: TrainingSettings, num_processes: int) -> None:
+    """Do nothing if weights can be cut over the processes that there are.
+
+    Raises:
+        UsageError: There is only one.
+    """
+    if settings.sharded and num_processes == 1:
+        raise UsageError(
+            "sharded: there is one process to hold the weights.",
+            hint="Start several: torchrun --nproc-per-node N -m longvie_cli train ...",
+        )
+
+
+def last_loss(folder: Path) -> float | None:
+    """Return the loss of the last step that a run's folder tells of; None before the first."""
+    try:
+        lines = (folder / LOSSES_NAME).read_text(encoding="utf-8").splitlines()
+        return float(json.loads(lines[-1])["loss"])
+    except (FileNotFoundError, NotADirectoryError, IndexError, ValueError):
+        return None
+
+
+def check_steps(folder: Path, standing: int, wanted: int) -> None:
+    """Do nothing if a run that stands at a step can end at another.
+
+    Raises:
+        UsageError: It is past it.
+    """
+    if standing > wanted:
+        raise UsageError(f"steps: {wanted}, but {folder} stands at step {standing} already.")
 
 
 @torch.no_grad()
@@ -335,11 +488,16 @@ def load_average(transformer: nn.Module, checkpoint: Path) -> None:
         InputError: It is damaged, or of another model.
     """
     state = load_checkpoint(checkpoint)
-    trained: dict[str, Tensor] = state["trained"]
-    values = list(trained.values())
-    if state["average"] is not None:
-        values = state["average"]["shadow_params"]
+    trained = state["trained"]
     parameters = dict(transformer.named_parameters())
+    values: list[Tensor]
+    if "shards" in state:
+        kind = "trained" if state["average"] is None else "average"
+        values = read_whole(checkpoint / SHARDS, kind, trained)
+    elif state["average"] is not None:
+        values = state["average"]["shadow_params"]
+    else:
+        values = list(trained.values())
     for name, value in zip(trained, values, strict=True):
         if name not in parameters or parameters[name].shape != value.shape:
             raise InputError(f"{checkpoint}: its {name} does not fit this model.")
@@ -355,16 +513,3 @@ def _place() -> tuple[int, int]:
 def _wait_for_all() -> None:
     if distributed.is_initialized():
         distributed.barrier()
-
-
-def _sum_over_processes(parameters: list[nn.Parameter], total: Tensor) -> None:
-    """Replace gradients and the loss by their sums over all processes."""
-    for parameter in parameters:
-        # What no sample of a process reaches has no gradient there; it decays all the same, so that
-        # one process does what several do.
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-    if distributed.is_initialized():
-        distributed.all_reduce(total)
-        for parameter in parameters:
-            distributed.all_reduce(parameter.grad)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from longvie_cli.disk.durable import make_folder
+from longvie_cli.media.frames import Frames
 from longvie_cli.media.writer import VideoWriter
 from longvie_cli.models.pipeline import LongViePipeline
 from longvie_cli.settings.training import Stage, TrainingSettings
@@ -58,13 +59,8 @@ class Validation:
         ]
         return sum(losses) / count
 
-    def write_clip(self, path: Path) -> None:
-        """Write what the model makes of the first sample's picture, controls and prompt.
-
-        Raises:
-            ResumableError: The disk is full.
-            OutputConflictError: The folder cannot be written.
-        """
+    def clip(self) -> Frames:
+        """Return what the model makes of the first sample's picture, controls and prompt."""
         sample = self.samples.sample(0)
         controlled = self.stage != "base"
         (frames,) = self.pipeline(
@@ -79,6 +75,15 @@ class Validation:
             return_dict=False,
         )
         assert isinstance(frames, np.ndarray), "asked for frames, not latents"
+        return frames
+
+    def write_clip(self, path: Path, frames: Frames) -> None:
+        """Write a clip.
+
+        Raises:
+            ResumableError: The disk is full.
+            OutputConflictError: The folder cannot be written.
+        """
         make_folder(path.parent)
         height, width = frames.shape[1:3]
         with VideoWriter(path, height=height, width=width, fps=self.fps) as writer:

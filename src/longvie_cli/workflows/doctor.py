@@ -152,6 +152,7 @@ def _probes() -> list[_Probe]:
         _Probe("text encoding", "UTF-8, for names of files", _encoding, "export LC_ALL=C.UTF-8"),
         _Probe(tiny, "the default model", _tiny, f"{_PIP} --force-reinstall longvie", exit_code=3),
         _Probe("peft", "--lora", _peft, f"{_PIP} 'peft>=0.17'"),
+        _Probe("tensorboard", "curves of train", _tensorboard, f"{_PIP} 'tensorboard>=2.16'"),
     ]
     for name in PRESET_NAMES:
         preset = load_preset(name)
@@ -378,6 +379,12 @@ def _peft() -> str:
     if importlib.util.find_spec("peft") is None:
         raise ModuleNotFoundError("not installed")
     return importlib.metadata.version("peft")
+
+
+def _tensorboard() -> str:
+    if importlib.util.find_spec("tensorboard") is None:
+        raise ModuleNotFoundError("not installed")
+    return importlib.metadata.version("tensorboard")
 
 
 def _weights(name: str, entries: tuple[ModelEntry, ...]) -> str:

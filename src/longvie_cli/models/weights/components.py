@@ -157,7 +157,10 @@ def _plan_released(
         tensors = TensorFiles(base.weights[name])
         if name == "transformer":
             plans[name] = plan_transformer(
-                module, tensors, TensorFiles([files.control]), TensorFiles([files.attention])
+                module,
+                tensors,
+                None if files.control is None else TensorFiles([files.control]),
+                None if files.attention is None else TensorFiles([files.attention]),
             )
         else:
             plans[name] = [plan_component(name, module, tensors, is_original=base.is_original)]
@@ -201,19 +204,25 @@ def plan_component(
 def plan_transformer(
     transformer: nn.Module,
     base: Mapping[str, Tensor],
-    control: Mapping[str, Tensor],
-    attention: Mapping[str, Tensor],
+    control: Mapping[str, Tensor] | None,
+    attention: Mapping[str, Tensor] | None,
 ) -> list[WeightPlan]:
+    """Return how base, control and self-attention files fill a transformer; the base alone without.
+
+    Raises:
+        MissingResourceError: a tensor is missing, unknown or of another shape.
+    """
     shapes = shapes_of(transformer)
     own_base = {name: shape for name, shape in shapes.items() if DIT_NAMES.owns(name)}
     own_control = {name: shape for name, shape in shapes.items() if name not in own_base}
     overlaid = {name: shape for name, shape in own_base.items() if is_self_attention(name)}
     is_diffusers = any(".attn1." in name for name in base)
     names = diffusers_transformer_names(own_base) if is_diffusers else DIT_NAMES
+    base_plan = plan_weights(base, names, own_base, COMPONENTS["transformer"].what)
+    if control is None or attention is None:
+        return [base_plan]
     return [
-        plan_weights(base, names, own_base, COMPONENTS["transformer"].what).without(
-            is_self_attention
-        ),
+        base_plan.without(is_self_attention),
         plan_weights(control, CONTROL_NAMES, own_control, "control weights"),
         plan_weights(attention, DIT_NAMES, overlaid, "self-attention weights"),
     ]

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 
 from longvie_cli.models.longvie import LongVieTransformer3DModel
@@ -24,7 +24,8 @@ from longvie_cli.models.weights.components import (
     plan_components,
     plan_transformer,
 )
-from longvie_cli.models.weights.plan import fill_module
+from longvie_cli.models.weights.names import CONTROL_NAMES
+from longvie_cli.models.weights.plan import fill_module, parameter_dtype
 from longvie_cli.models.weights.sources import COMPONENTS, ReleasedFiles
 from longvie_cli.progress import Progress
 
@@ -64,6 +65,8 @@ def load_weights(
         scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(
             components.configs, subfolder="scheduler", local_files_only=True
         )
+    if isinstance(source, ReleasedFiles) and source.control is None:
+        _zero_branches(components.modules["transformer"], dtype, device)
     _fill(components, dtype, device, progress)
     models: dict[str, Any] = {"text_encoder": None} | dict(components.modules)
     return LongViePipeline(
@@ -122,6 +125,16 @@ def load_released_vae(vae: AutoencoderKLWan, released: Mapping[str, Tensor]) -> 
     """
     plan = plan_component("vae", vae, released, is_original=True)
     fill_module(vae, [plan], dtype=torch.float32, device="cpu")
+
+
+def _zero_branches(transformer: nn.Module, dtype: torch.dtype, device: torch.device | str) -> None:
+    """Give the control branches of a base without any zeros: they then add nothing."""
+    for name, parameter in list(transformer.named_parameters()):
+        if CONTROL_NAMES.owns(name):
+            path, _, leaf = name.rpartition(".")
+            kept = parameter_dtype(transformer, name, dtype)
+            zeros = torch.zeros(parameter.shape, dtype=kept, device=device)
+            setattr(transformer.get_submodule(path), leaf, nn.Parameter(zeros))
 
 
 def _fill(

@@ -63,14 +63,15 @@ class ReleasedFiles:
 
     Args:
         base: Folder of the Wan base, original or diffusers repository.
-        control: `control.safetensors` of LongVie2.
-        attention: `dit.safetensors` of LongVie2.
+        control: `control.safetensors` of LongVie2; None: the base alone, its control branches
+            then are zero.
+        attention: `dit.safetensors` of LongVie2; None where `control` is.
         configs: Folder of the component configs in diffusers layout, which say the sizes.
     """
 
     base: Path
-    control: Path
-    attention: Path
+    control: Path | None
+    attention: Path | None
     configs: Path = field(default_factory=_longvie2_configs)
 
 
@@ -110,11 +111,16 @@ def find_weights(preset: Preset, weights: Path | None = None) -> Path | Released
 
 
 def find_released_files(
-    folders: Path | Sequence[Path], *, configs: Path | None = None
+    folders: Path | Sequence[Path], *, configs: Path | None = None, base_will_do: bool = False
 ) -> ReleasedFiles:
     """Return the published files found in some folders and in the folders directly below them.
 
     Of several files that would do, the first is taken, in the order of `folders`.
+
+    Args:
+        folders: Where to look.
+        configs: As in `ReleasedFiles`; None: those of `longvie2`.
+        base_will_do: A Wan base alone is enough, as training starts from one.
 
     Raises:
         MissingResourceError: files are missing; the message lists each one.
@@ -131,9 +137,10 @@ def find_released_files(
         name: next((place / name for place in places if (place / name).is_file()), None)
         for name in ("control.safetensors", "dit.safetensors")
     }
-    missing += [f"{name} (LongVie2)" for name, path in found.items() if path is None]
+    if not base_will_do or any(found.values()):
+        missing += [f"{name} (LongVie2)" for name, path in found.items() if path is None]
     control, attention = found["control.safetensors"], found["dit.safetensors"]
-    if missing or base is None or control is None or attention is None:
+    if missing or base is None:
         raise MissingResourceError(
             f"{', '.join(map(str, given))}: missing {'; '.join(missing)}.", hint=FETCH_HINT
         )
