@@ -1,4 +1,4 @@
-"""Training samples by number: stored ones, and flights over procedural landscapes without end.
+"""Training samples by number, and one source of them: flights over procedural landscapes.
 
 A source answers `sample(number)` alike at any time and in any process; which number comes when says
 `sample_number`. There is no iterator, so there is no state to save or to lose.
@@ -7,30 +7,16 @@ A source answers `sample(number)` alike at any time and in any process; which nu
 from __future__ import annotations
 
 import functools
-import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from longvie_cli.controls.rendering import render_track_clip, track_grid
-from longvie_cli.disk.documents import MAX_JSON_BYTES, first_reason_of, parse_json, read_document
-from longvie_cli.disk.durable import make_folder, write_atomic
-from longvie_cli.disk.hashing import hash_file
-from longvie_cli.errors import InputError, OutputConflictError
 from longvie_cli.media.frames import Frames
 from longvie_cli.worlds import EVALUATION_SEED_START, Flight
 from longvie_cli.worlds.seeding import stream_seed, tensor_stream
-
-_INDEX = "samples.json"
-_VIDEOS = ("video", "dense", "sparse", "history")
 
 
 @dataclass(frozen=True)
@@ -166,128 +152,3 @@ def _depth_pictures(disparity: np.ndarray) -> np.ndarray:
     low, high = np.percentile(disparity, (5, 95))
     scaled = (high - disparity) / max(float(high - low), 1e-6)
     return (255 * scaled.clip(0, 1)).astype(np.uint8)
-
-
-class _Shard(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    file: Annotated[str, Field(pattern=r"^shard-\d{5}\.safetensors$")]
-    samples: Annotated[int, Field(ge=1)]
-    hash: str
-    prompts: tuple[str, ...]
-
-
-class _Index(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    schema_version: Annotated[int, Field(ge=1, le=1)]
-    shards: tuple[_Shard, ...]
-
-
-class StoredSamples:
-    """Samples in the shards of a folder, read one at a time.
-
-    Args:
-        folder: As `ShardWriter` wrote it. Shards are not hashed here; `verify` does that.
-
-    Raises:
-        InputError: The folder has no index, or a damaged one, or a shard is missing.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._shards = _read_index(folder).shards
-        for shard in self._shards:
-            if not (folder / shard.file).is_file():
-                raise InputError(f"{folder / shard.file}: this shard of the samples is missing.")
-        self._places = [
-            (shard, inside) for shard in self._shards for inside in range(shard.samples)
-        ]
-
-    @property
-    def length(self) -> int:
-        """How many there are."""
-        return len(self._places)
-
-    def sample(self, number: int) -> Sample:
-        """Return a sample.
-
-        Raises:
-            InputError: Its shard is damaged.
-        """
-        shard, inside = self._places[number]
-        with _damage_named(self.folder / shard.file):
-            with safe_open(self.folder / shard.file, "numpy") as file:
-                videos = {name: file.get_tensor(f"{inside}.{name}") for name in _VIDEOS}
-            return Sample(**videos, prompt=shard.prompts[inside])
-
-    def verify(self) -> None:
-        """Compare every shard with its hash.
-
-        Raises:
-            InputError: One is damaged.
-        """
-        for shard in self._shards:
-            if hash_file(self.folder / shard.file) != shard.hash:
-                raise InputError(f"{self.folder / shard.file}: its hash is not that of the index.")
-
-
-def write_shards(folder: Path, samples: Sequence[Sample], *, samples_per_shard: int) -> None:
-    """Write samples as shards, then the index: a folder that has one is complete.
-
-    Frames are stored as they are, 8 bits a channel, so that training sees what was written.
-
-    Raises:
-        OutputConflictError: The folder has samples already, or cannot be written.
-        ResumableError: The disk is full.
-    """
-    if (folder / _INDEX).exists():
-        raise OutputConflictError(f"{folder}: holds samples already.", hint="Name another folder.")
-    make_folder(folder)
-    shards: list[_Shard] = []
-    for first in range(0, len(samples), samples_per_shard):
-        held = samples[first : first + samples_per_shard]
-        path = folder / f"shard-{len(shards):05d}.safetensors"
-        tensors = {
-            f"{inside}.{name}": np.ascontiguousarray(getattr(sample, name))
-            for inside, sample in enumerate(held)
-            for name in _VIDEOS
-        }
-        write_atomic(path, save(tensors))
-        shards.append(
-            _Shard(
-                file=path.name,
-                samples=len(held),
-                hash=hash_file(path),
-                prompts=tuple(sample.prompt for sample in held),
-            )
-        )
-    index = _Index(schema_version=1, shards=tuple(shards))
-    text = json.dumps(index.model_dump(mode="json"), ensure_ascii=False, indent=1)
-    write_atomic(folder / _INDEX, text.encode() + b"\n")
-
-
-def _read_index(folder: Path) -> _Index:
-    path = folder / _INDEX
-    try:
-        stored: Any = parse_json(read_document(path, MAX_JSON_BYTES))
-        index = _Index.model_validate_json(json.dumps(stored))
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: there is no index of samples in this folder.") from error
-    except ValidationError as error:
-        raise InputError(f"{path}: {first_reason_of(error)}.") from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error}).") from error
-    if not index.shards or any(len(shard.prompts) != shard.samples for shard in index.shards):
-        raise InputError(f"{path}: it lists no sample, or not one prompt for each.")
-    return index
-
-
-@contextmanager
-def _damage_named(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        raise InputError(
-            f"{path}: a sample cannot be read ({error}).", hint="Make this shard again."
-        ) from error
