@@ -29,6 +29,8 @@ class Conditioning:
         dense: [1, in_channels, frames, height, width] or None.
         sparse: Likewise.
         history_latents: [1, latent channels, history frames, height, width] or None.
+        trust: [1, 1, frames, height, width], how far the latents of `image_condition` are kept at
+            each step; None: not at all, as LongVie 2 does it.
     """
 
     prompt_embeds: Tensor
@@ -38,6 +40,7 @@ class Conditioning:
     dense: Tensor | None = None
     sparse: Tensor | None = None
     history_latents: Tensor | None = None
+    trust: Tensor | None = None
 
 
 def first_frame_mask(latents: Tensor, *, mask_channels: int = 4, has_image: bool = True) -> Tensor:

@@ -28,7 +28,7 @@ from transformers import CLIPVisionModel, PreTrainedTokenizerBase, UMT5EncoderMo
 from longvie_cli.errors import ControlError, InputError
 from longvie_cli.media.frames import frames_from_pixels, pixels_from_frames
 from longvie_cli.models.autoencoders import VideoAutoencoder
-from longvie_cli.models.carrying import carry, confidence_mask
+from longvie_cli.models.carrying import carried_trust, carry, confidence_mask
 from longvie_cli.models.conditioning import (
     Conditioning,
     control_input,
@@ -320,6 +320,7 @@ class LongViePipeline(DiffusionPipeline, LongVieLoraMixin):
             negative_prompt_embeds=negative_prompt_embeds,
             image_embeds=image_embeds,
             image_condition=torch.cat((mask, pictured), dim=1),
+            trust=None if carried is None else carried_trust(mask),
             dense=inputs[0],
             sparse=inputs[1],
             history_latents=None
@@ -380,6 +381,8 @@ class LongViePipeline(DiffusionPipeline, LongVieLoraMixin):
             )
             return output[0].float()
 
+        trust, mask_channels = conditioning.trust, self.vae.config.scale_factor_temporal
+        drawn = noise.to(device, torch.float32)
         self.scheduler.set_timesteps(sigmas=unshifted_sigmas(num_inference_steps), device=device)
         for step_index, timestep in enumerate(self.scheduler.timesteps):
             controlled = step_index in steered
@@ -388,6 +391,11 @@ class LongViePipeline(DiffusionPipeline, LongVieLoraMixin):
                 negative = velocity(timestep, negative_prompt_embeds, controlled)
                 guided = guide(guided, negative, guidance_scale)
             latents = self.scheduler.step(guided, timestep, latents, return_dict=False)[0]
+            if trust is not None:
+                level = self.scheduler.sigmas[step_index + 1]
+                carried = conditioning.image_condition[:, mask_channels:]
+                known = (1 - level) * carried + level * drawn
+                latents = torch.lerp(latents, known, trust)
             if callback_on_step_end is not None:
                 changed = callback_on_step_end(self, step_index, timestep, {"latents": latents})
                 latents = (changed or {}).get("latents", latents)

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from longvie_cli.controls.rendering import render_track_clip, track_grid
-from longvie_cli.models.carrying import ClipTracks, carry, confidence_mask
+from longvie_cli.models.carrying import ClipTracks, carried_trust, carry, confidence_mask
 from longvie_cli.models.conditioning import first_frame_mask
 from longvie_cli.models.pipeline import LongViePipeline
 from longvie_cli.models.track_pictures import read_tracks
@@ -183,6 +183,35 @@ def test_what_cannot_be_carried_is_conditioned_as_ever(left_out: str) -> None:
     assert torch.equal(carried, plain)
     mask = first_frame_mask(plain[:, 4:], has_image=left_out != "image")
     assert torch.equal(plain[:, :4], mask)
+
+
+def test_what_is_carried_for_sure_is_kept_and_the_rest_is_made() -> None:
+    """A random transformer makes noise; where the carried frames are known it has no say."""
+    pipeline = small("carried")
+    tracks = moving((0, 0))
+    dense = slope()[..., None].repeat(3, axis=-1)
+    sparse = render_track_clip(slope(), tracks.points, tracks.visible)
+    quick: dict[str, Any] = {"num_inference_steps": 2, "guidance_scale": 1.0}
+    still = carry(picture(), slope(), read_tracks(sparse, **GRID))
+    known = carried_trust(confidence_mask(torch.from_numpy(still.confidence), 4, 12, 16))
+    assert 0.9 < known.mean() <= 1
+    made = pipeline("a hill", picture(), dense, sparse, output_type="latent", **quick).frames
+    pixels = torch.from_numpy(still.frames).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
+    with torch.no_grad():
+        latents = pipeline.encode_video(pixels)
+    sure = (known == 1).expand_as(latents)
+    assert torch.allclose(made[sure], latents[sure], atol=1e-4)
+    # Without tracks nothing is carried, and nothing but what the transformer makes is kept.
+    other = pipeline("a hill", picture(), dense, None, output_type="latent", **quick).frames
+    assert (other - latents)[:, :, 1:].abs().mean() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("confidence", "trust"), [(0.0, 0.0), (0.1, 0.0), (0.25, 0.5), (0.4, 1.0), (1.0, 1.0)]
+)
+def test_trust_grows_with_confidence(confidence: float, trust: float) -> None:
+    mask = torch.full((1, 4, 3, 2, 2), confidence)
+    assert torch.allclose(carried_trust(mask), torch.full((1, 1, 3, 2, 2), trust), atol=1e-6)
 
 
 def test_without_an_image_the_first_frame_is_made_alone_and_then_carried() -> None:
