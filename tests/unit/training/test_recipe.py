@@ -43,6 +43,7 @@ from longvie_cli.training.tiny.transformer import (
     TransformerTraining,
     build_transformer,
     train_transformer,
+    weighted_error,
 )
 from longvie_cli.worlds import EVALUATION_SEED_START
 from longvie_cli.worlds.looks import PALETTES, TIMES_OF_DAY, WEATHERS, random_look
@@ -127,6 +128,20 @@ def test_the_transformer_of_the_recipe_carries_every_latent_channel() -> None:
     # Orthonormal columns: the noise comes through unchanged.
     assert torch.allclose(carried.T @ carried, torch.eye(carried.shape[1]), atol=1e-5)
     assert embedding.isfinite().all()
+
+
+def test_what_is_known_counts_less_and_zero_trust_is_the_plain_error() -> None:
+    velocity, target = torch.randn(2, 3, 4, 5, 6), torch.randn(2, 3, 4, 5, 6)
+    plain = torch.nn.functional.mse_loss(velocity, target)
+    assert torch.allclose(weighted_error(velocity, target, torch.zeros(1), 0.1), plain)
+    assert torch.allclose(weighted_error(velocity, target, torch.ones(2, 1, 4, 5, 6), 0.1), plain)
+    trust = torch.zeros(2, 1, 4, 5, 6)
+    trust[..., :3] = 1
+    unknown = torch.nn.functional.mse_loss(velocity[..., 3:], target[..., 3:])
+    assert torch.allclose(weighted_error(velocity, target, trust, 0.0), unknown)
+    known = torch.nn.functional.mse_loss(velocity[..., :3], target[..., :3])
+    expected = (0.1 * known + unknown) / 1.1
+    assert torch.allclose(weighted_error(velocity, target, trust, 0.1), expected)
 
 
 def test_reserved_seeds_are_never_trained_on(tmp_path: Path) -> None:

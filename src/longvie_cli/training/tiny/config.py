@@ -84,6 +84,8 @@ class TinyTraining(BaseModel):
     # generation without controls has (0.92 in the trials of docs/experiments.md).
     image_condition: Literal["first_frame", "carried"] = "carried"
     carried_share: float = 0.92
+    # Weight in the loss of latents that the sampler keeps of the carried frames anyway.
+    known_weight: float = 0.1
     # Steps of the sampler whose noise levels training dwells on, and guidance it samples with:
     # so many of the examples have one of these levels, drawn by `level_weights` (first step first),
     # the others any. The trials of docs/experiments.md chose these.

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel, UMT5EncoderModel
 
 from longvie_cli.models.block_autoencoder import BlockAutoencoder
+from longvie_cli.models.carrying import carried_trust
 from longvie_cli.models.conditioning import control_input, first_frame_mask, history_input
 from longvie_cli.models.longvie import LongVieTransformer3DModel
 from longvie_cli.training.tiny.config import TinyTraining
@@ -108,6 +109,19 @@ def build_transformer(config: TinyTraining) -> LongVieTransformer3DModel:
         for linear in (transformer.dense_proj_in, transformer.sparse_proj_in):
             nn.init.xavier_uniform_(linear.weight)
     return transformer
+
+
+def weighted_error(velocity: Tensor, target: Tensor, trust: Tensor, known_weight: float) -> Tensor:
+    """Return the mean squared error, in which what is known anyway counts less.
+
+    Args:
+        velocity: [batch, channels, frames, height, width].
+        target: Likewise.
+        trust: `carried_trust`, of a shape that fits: what the sampler keeps of the carried frames.
+        known_weight: Weight of what it keeps wholly, 0..1; the rest has 1.
+    """
+    weight = (1 - (1 - known_weight) * trust).expand_as(velocity)
+    return (weight * (velocity - target).square()).sum() / weight.sum()
 
 
 class TransformerTraining:
@@ -268,7 +282,8 @@ class TransformerTraining:
                 clip_frames=frames,
                 return_dict=False,
             )[0]
-        loss = F.mse_loss(velocity.float(), noise - clean)
+        trust = flag * carried_trust(mask) if is_carried else torch.zeros(1)
+        loss = weighted_error(velocity.float(), noise - clean, trust, self.config.known_weight)
         name = "still" if still else "history" if with_history else "image"
         return loss, {f"loss_{name}": loss.item()}
 
