@@ -21,7 +21,8 @@ def wait_for(path: Path) -> None:
         time.sleep(0.005)
 
 
-@pytest.mark.parametrize("name", ["generate", pytest.param("flight", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["generate", "flight"])
 def test_the_clock_jumps_between_two_starts(forked, base, referee, tally, name) -> None:
     judge, counts = referee(name), tally("clock jumps")
     jumps = ((10 * YEAR, -10 * YEAR), (-3600.0, 0.0), (0.0, -40 * YEAR))

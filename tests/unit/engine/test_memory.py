@@ -124,6 +124,7 @@ def test_full_size_weights(full_size: FullSize) -> None:
     )
 
 
+@pytest.mark.slow
 def test_full_size_fits_the_cards_it_is_meant_for(
     full_size: FullSize,
 ) -> None:

@@ -216,6 +216,7 @@ def _carried_training(folder: Path) -> TransformerTraining:
     )
 
 
+@pytest.mark.slow
 def test_training_on_carried_conditions_learns_and_resumes_bit_for_bit(tmp_path: Path) -> None:
     render_library(CARRIED, tmp_path, worker=0, num_workers=1)
     fit_autoencoder_code(CARRIED, tmp_path)

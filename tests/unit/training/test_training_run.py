@@ -71,7 +71,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
     "kills",
     (
         # The second one resumes at step 2 and dies in its second checkpoint, that of step 6.
-        ["at-3", "save-2"],
+        pytest.param(["at-3", "save-2"], marks=pytest.mark.slow),
         pytest.param(["at-1", "at-4", "at-1"], marks=pytest.mark.slow),
         pytest.param(["save-1", "save-1", "at-5"], marks=pytest.mark.slow),
     ),
@@ -132,6 +132,7 @@ def test_a_stage_changes_what_it_trains_and_nothing_else(stage: Any, tmp_path: P
     assert changed == set(trained_names(pipeline.transformer, stage))
 
 
+@pytest.mark.slow
 def test_a_stage_learns_the_clips_it_sees(tmp_path: Path) -> None:
     pipeline = toy_pipeline()
     gentle = toy_run.SETTINGS.degradation.model_copy(update={"off_steps": 10_000})
