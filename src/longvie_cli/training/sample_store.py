@@ -391,12 +391,9 @@ class ShardWriter:
             data.write(bytes(_padded(len(content)) - len(content)))
         path = self._folder / tar_name(self._shard)
         try:
-            if self._file is None:
-                if self._end == 0:
-                    begin_part(path)
-                self._file = open(path, "r+b")  # noqa: SIM115  # kept open between samples
-                self._file.seek(self._end)
-            self._file.write(data.getbuffer())
+            if self._file is None and self._end == 0:
+                begin_part(path)
+            self._shard_file(path).write(data.getbuffer())
         except OSError as error:
             raise storage_error(path, error) from error
         entry = Entry(shard=self._shard, members=members)
@@ -404,6 +401,13 @@ class ShardWriter:
         self._end = entry.end
         self.num_samples += 1
         return entry
+
+    def _shard_file(self, path: Path) -> IO[bytes]:
+        """Return the open shard, behind what is stored in it."""
+        if self._file is None:
+            self._file = open(path, "r+b")  # noqa: SIM115  # kept open between samples
+            self._file.seek(self._end)
+        return self._file
 
     def _flush(self) -> None:
         if self._file is not None:
@@ -414,12 +418,10 @@ class ShardWriter:
         """End the shard, and write its index."""
         path = self._folder / tar_name(self._shard)
         try:
-            if self._file is None:
-                self._file = open(path, "r+b")  # noqa: SIM115
-                self._file.seek(self._end)
-            self._file.write(_END)
+            file = self._shard_file(path)
+            file.write(_END)
             self._flush()
-            self._file.close()
+            file.close()
         except OSError as error:
             raise storage_error(path, error) from error
         self._file = None

@@ -339,9 +339,15 @@ class _Maker:
             is_round=self.rng.random() < 0.4,
         )
 
-    def scene(self, eye: tuple[float, float, float], view: Array, **more: object) -> Scene:
+    def scene(
+        self,
+        eye: tuple[float, float, float],
+        view: Array,
+        *,
+        fog: float = np.inf,
+        lamp: Array | None = None,
+    ) -> Scene:
         focal = 0.5 / np.tan(np.radians(self.rng.uniform(35, 85)) / 2)
-        values = {"fog": np.inf, "lamp": None, **more}
         return Scene(
             np.array(eye, np.float32),
             view,
@@ -350,8 +356,9 @@ class _Maker:
             self.sunlight,
             self.ambient,
             self.sky,
+            fog=fog,
+            lamp=lamp,
             solids=self.solids,
-            **values,  # type: ignore[arg-type]
         )
 
 
