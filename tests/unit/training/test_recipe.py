@@ -42,6 +42,7 @@ from longvie_cli.training.tiny.text import build_text_encoder, train_text_encode
 from longvie_cli.training.tiny.transformer import (
     TransformerTraining,
     build_transformer,
+    channel_weights,
     train_transformer,
     weighted_error,
 )
@@ -133,15 +134,29 @@ def test_the_transformer_of_the_recipe_carries_every_latent_channel() -> None:
 def test_what_is_known_counts_less_and_zero_trust_is_the_plain_error() -> None:
     velocity, target = torch.randn(2, 3, 4, 5, 6), torch.randn(2, 3, 4, 5, 6)
     plain = torch.nn.functional.mse_loss(velocity, target)
-    assert torch.allclose(weighted_error(velocity, target, torch.zeros(1), 0.1), plain)
-    assert torch.allclose(weighted_error(velocity, target, torch.ones(2, 1, 4, 5, 6), 0.1), plain)
+    alike = torch.ones(3, 1, 1, 1)
+    everywhere = torch.ones(2, 1, 4, 5, 6)
+    assert torch.allclose(weighted_error(velocity, target, alike, torch.zeros(1), 0.1), plain)
+    assert torch.allclose(weighted_error(velocity, target, alike, everywhere, 0.1), plain)
     trust = torch.zeros(2, 1, 4, 5, 6)
     trust[..., :3] = 1
     unknown = torch.nn.functional.mse_loss(velocity[..., 3:], target[..., 3:])
-    assert torch.allclose(weighted_error(velocity, target, trust, 0.0), unknown)
+    assert torch.allclose(weighted_error(velocity, target, alike, trust, 0.0), unknown)
     known = torch.nn.functional.mse_loss(velocity[..., :3], target[..., :3])
     expected = (0.1 * known + unknown) / 1.1
-    assert torch.allclose(weighted_error(velocity, target, trust, 0.1), expected)
+    assert torch.allclose(weighted_error(velocity, target, alike, trust, 0.1), expected)
+
+
+def test_channels_count_as_their_errors_show_in_the_picture() -> None:
+    # Decoding multiplies a channel by its deviation, so an error shows by the square of it.
+    std = [3.0, 1.0, 0.5]
+    assert channel_weights(std, 0.0).flatten().tolist() == [1, 1, 1]
+    shown = channel_weights(std, 1.0).flatten()
+    assert torch.allclose(shown, 3 * torch.tensor([9, 1, 0.25]) / 10.25)
+    velocity, target = torch.randn(2, 3, 4, 5, 6), torch.randn(2, 3, 4, 5, 6)
+    picture = ((velocity - target) * torch.tensor(std).view(3, 1, 1, 1)).square().mean()
+    error = weighted_error(velocity, target, channel_weights(std, 1.0), torch.zeros(1), 1.0)
+    assert torch.allclose(error, picture / (10.25 / 3))
 
 
 def test_reserved_seeds_are_never_trained_on(tmp_path: Path) -> None:

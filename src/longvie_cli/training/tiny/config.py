@@ -86,6 +86,10 @@ class TinyTraining(BaseModel):
     carried_share: float = 0.92
     # Weight in the loss of latents that the sampler keeps of the carried frames anyway.
     known_weight: float = 0.1
+    # Share of the loss that weighs each latent channel as its error shows in the picture, the rest
+    # weighs all alike. Alone the latter spends itself on detail that nothing determines, and the
+    # colours of neighbouring tokens fall apart (docs/experiments.md).
+    picture_weight: float = 0.3
     # Steps of the sampler whose noise levels training dwells on, and guidance it samples with:
     # so many of the examples have one of these levels, drawn by `level_weights` (first step first),
     # the others any. The trials of docs/experiments.md chose these.

@@ -8,6 +8,7 @@ keeps a share of stills so that a first frame can still be made from prompt and 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -111,16 +112,31 @@ def build_transformer(config: TinyTraining) -> LongVieTransformer3DModel:
     return transformer
 
 
-def weighted_error(velocity: Tensor, target: Tensor, trust: Tensor, known_weight: float) -> Tensor:
+def channel_weights(latents_std: Sequence[float], picture_weight: float) -> Tensor:
+    """Return the weights [channels, 1, 1, 1] of latent channels in the loss; their mean is 1.
+
+    Args:
+        latents_std: What the pipeline divides each channel by. The code is near to orthogonal, so
+            an error of a channel shows in the picture by the square of it.
+        picture_weight: 0..1: 0 weighs all channels alike, 1 as the picture does.
+    """
+    shown = torch.tensor(latents_std).square()
+    return (1 - picture_weight + picture_weight * shown / shown.mean()).view(-1, 1, 1, 1)
+
+
+def weighted_error(
+    velocity: Tensor, target: Tensor, channels: Tensor, trust: Tensor, known_weight: float
+) -> Tensor:
     """Return the mean squared error, in which what is known anyway counts less.
 
     Args:
         velocity: [batch, channels, frames, height, width].
         target: Likewise.
+        channels: `channel_weights`.
         trust: `carried_trust`, of a shape that fits: what the sampler keeps of the carried frames.
         known_weight: Weight of what it keeps wholly, 0..1; the rest has 1.
     """
-    weight = (1 - (1 - known_weight) * trust).expand_as(velocity)
+    weight = (channels * (1 - (1 - known_weight) * trust)).expand_as(velocity)
     return (weight * (velocity - target).square()).sum() / weight.sum()
 
 
@@ -147,6 +163,9 @@ class TransformerTraining:
             raise ValueError(
                 "the latents hold no carried frames; remove the folder latents and encode again"
             )
+        self.channel_weights = channel_weights(
+            autoencoder.config.latents_std, config.picture_weight
+        )
         grey = torch.zeros(1, 3, config.num_frames, config.height, config.width)
         self.grey_latents = encode(autoencoder, grey)
 
@@ -283,7 +302,13 @@ class TransformerTraining:
                 return_dict=False,
             )[0]
         trust = flag * carried_trust(mask) if is_carried else torch.zeros(1)
-        loss = weighted_error(velocity.float(), noise - clean, trust, self.config.known_weight)
+        loss = weighted_error(
+            velocity.float(),
+            noise - clean,
+            self.channel_weights,
+            trust,
+            self.config.known_weight,
+        )
         name = "still" if still else "history" if with_history else "image"
         return loss, {f"loss_{name}": loss.item()}
 
