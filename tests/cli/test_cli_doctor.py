@@ -169,7 +169,8 @@ def test_the_plain_locale_will_do(without_torch: dict[str, str]) -> None:
     assert found["text encoding"]["found"] == "utf-8 (LC_ALL=C)"
 
 
-@pytest.mark.parametrize("chosen", [None, pytest.param("ACTIVE", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("chosen", [None, "ACTIVE"])
 def test_threads_sleep_while_they_wait_unless_the_user_wants_it_otherwise(
     tmp_path: Path, chosen: str | None
 ) -> None:

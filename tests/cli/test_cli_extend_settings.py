@@ -66,6 +66,7 @@ def planned(longvie, *arguments: object) -> dict:
     return outcome.fields["plan"]
 
 
+@pytest.mark.slow
 def test_a_cut_in_the_rest_is_refused_then_begun_anew_from_the_prompt(
     longvie, tmp_path: Path, begun: Path
 ) -> None:
@@ -157,6 +158,7 @@ def test_flags_without_a_video_are_said(longvie, tmp_path: Path, reference_video
     assert outcome.code == 2 and "without a video to take the sound from" in outcome.err
 
 
+@pytest.mark.slow
 def test_the_sound_goes_on_where_the_earlier_video_ends(longvie, tmp_path: Path) -> None:
     write_tone(tmp_path / "song.wav", frequencies=(400, 800, 1200), seconds=0.5)
     flight = ("generate", "-p", "dunes", "--seconds", "0.5", *QUICK)

@@ -40,6 +40,7 @@ def controls(tmp_path_factory: pytest.TempPathFactory, small_preset: None) -> Pa
     return folder
 
 
+@pytest.mark.slow
 def test_captions_of_received_controls_are_shown_escaped(longvie, controls: Path) -> None:
     given = ("generate", "--controls", controls, "--steps", "1", "--guidance", "1")
     for more in (("--dry-run",), ("--dry-run", "--json"), (), ("--json", "--overwrite")):

@@ -270,6 +270,7 @@ def test_controls_are_extracted_once_and_used_again(
     )
 
 
+@pytest.mark.slow
 def test_strengths_and_seed_and_prompt_each_change_the_video(
     longvie, tmp_path: Path, reference_video: Path
 ) -> None:

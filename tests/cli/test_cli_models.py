@@ -133,7 +133,11 @@ def test_a_preset_stands_for_its_models(server: HubServer, run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 143)]
+    ("number", "code"),
+    [
+        (signal.SIGKILL, -signal.SIGKILL),
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow),
+    ],
 )
 def test_a_killed_pull_goes_on_where_it_was(
     server: HubServer,

@@ -47,9 +47,8 @@ def write_conditions(folder: Path, count: int) -> None:
     (folder / "cond.json").write_text(json.dumps(entries))
 
 
-@pytest.mark.parametrize(
-    "place", [pytest.param("example/valley", marks=pytest.mark.slow), "example/valley/cond.json"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["example/valley", "example/valley/cond.json"])
 def test_clips_prompts_and_first_picture_are_the_folders(longvie, valley: Path, place: str) -> None:
     outcome = longvie("generate", "--controls", place, "--preset", "longvie2", *DRY)
     assert outcome.code == 0, outcome.err

@@ -170,7 +170,10 @@ def times_of(text: str, kind: str) -> tuple[float, float]:
     return float(found[1]), float(found[2])
 
 
-@pytest.mark.parametrize(("kind", "start", "end"), [("dissolve", 2.0, 3.0), ("fade", 2.0, 3.5)])
+@pytest.mark.parametrize(
+    ("kind", "start", "end"),
+    [("dissolve", 2.0, 3.0), pytest.param("fade", 2.0, 3.5, marks=pytest.mark.slow)],
+)
 def test_what_is_gradual_is_refused_with_its_range_in_every_command(
     longvie, tmp_path: Path, gradual: dict[str, Path], kind: str, start: float, end: float
 ) -> None:

@@ -19,13 +19,8 @@ RECORDINGS = {
 }
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[] if name == "late.mpg" else pytest.mark.slow)
-        for name in RECORDINGS
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RECORDINGS)
 def test_late_sound_is_heard_at_its_second_and_goes_on(longvie, tmp_path: Path, name) -> None:
     write_beep(tmp_path / "one.wav", at=0.05, seconds=0.9)
     write_beep(tmp_path / "two.wav", at=0.25, seconds=0.6)

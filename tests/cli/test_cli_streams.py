@@ -63,9 +63,8 @@ def read_terminal(terminal: int, until: Path) -> None:
             os.read(terminal, 1 << 16)
 
 
-@pytest.mark.parametrize(
-    "ignored", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["closed", "nohup"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("ignored", [False, True], ids=["closed", "nohup"])
 def test_a_closed_terminal_stops_the_run_and_nohup_keeps_it(tmp_path: Path, ignored: bool) -> None:
     flags = ("-p", "hills", "--clips", "3", "--steps", "60", "--guidance", "1", "-o", "out.mp4")
     arguments = [sys.executable, "-m", "longvie_cli", "generate", *flags]

@@ -135,6 +135,7 @@ def test_a_stage_becomes_a_model_that_makes_a_clip(longvie, tmp_path: Path, writ
     assert "all 4 steps are taken" in again.err and before_again == newest(run)["step"]
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_between_goes_on_bit_for_bit(
     longvie, start_longvie, tmp_path: Path, write
 ) -> None:
@@ -191,6 +192,7 @@ def test_kills_at_several_steps_change_nothing(
     assert_same_run(tmp_path / "killed", tmp_path / "unbroken")
 
 
+@pytest.mark.slow
 def test_each_stage_starts_where_the_one_before_ended(longvie, tmp_path: Path, write) -> None:
     """Base from nothing, half copies of it, then on; what a stage does not train stays."""
     quick = {"steps": 1, "export": ["preset"]}

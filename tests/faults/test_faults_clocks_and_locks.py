@@ -53,6 +53,7 @@ def test_the_clock_jumps_to_and_fro(forked, base, referee, tally, name) -> None:
     place.remove()
 
 
+@pytest.mark.slow
 def test_two_writers(forked, base, referee, tally) -> None:
     judge, counts = referee("generate"), tally("two writers")
     place = Place(base.parent / "trial", base)

@@ -255,6 +255,7 @@ def test_run_json_is_edited_by_hand(forked, referee, tally, state, thorough) -> 
         place.remove()
 
 
+@pytest.mark.slow
 def test_the_seed_of_a_run_cannot_be_edited(forked, referee, tally, state) -> None:
     """Even consistently, in all places but the fingerprint: clips of two seeds are no video."""
     judge = referee("flight")

@@ -238,6 +238,7 @@ def test_status_loads_no_torch_and_watch_ends_with_the_run(made: Path, tmp_path:
     assert [clip["frames"] for clip in fields["clips"]] == [9, 8, 2]
 
 
+@pytest.mark.slow
 def test_a_clip_that_looks_wrong_is_made_again(longvie, tmp_path: Path, monkeypatch) -> None:
     from longvie_cli.running import clip_loop
 

@@ -57,6 +57,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_with_the_same_frames(
     start_longvie: Start, longvie, tmp_path: Path, uninterrupted: Path
 ) -> None:

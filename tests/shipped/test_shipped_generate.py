@@ -67,6 +67,7 @@ def test_a_video_becomes_two_clips(result: JobResult, made: RunFolder, tmp_path:
     assert str(REFERENCE.parent) not in json.dumps(about)
 
 
+@pytest.mark.slow
 def test_it_goes_on_with_the_rest_of_its_source(longvie, made: RunFolder, tmp_path: Path) -> None:
     outcome = longvie("extend", "out.mp4", "--seconds", "0.5", "-o", "on.mp4", "--json")
     assert outcome.code == 0, outcome.err
@@ -83,6 +84,7 @@ def test_it_goes_on_with_the_rest_of_its_source(longvie, made: RunFolder, tmp_pa
     assert steps[47] < 3 * np.median(steps[40:])
 
 
+@pytest.mark.slow
 def test_its_second_clip_is_made_again(longvie, made: RunFolder, tmp_path: Path) -> None:
     before = {index: made.clip_video(index).read_bytes() for index in range(2)}
     redone = ("redo", "out.mp4", "--clip", "1", "--prompt", "Black volcanic mountains at sunset")

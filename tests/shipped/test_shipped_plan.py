@@ -9,6 +9,7 @@ import pytest
 REFERENCE = Path(__file__).resolve().parents[2] / "examples" / "reference.mp4"
 
 
+@pytest.mark.slow
 def test_a_larger_size_needs_more(longvie) -> None:
     def needs(*size: str) -> tuple[int, int]:
         outcome = longvie("generate", "-p", "x", *size, "--dry-run", "--json", "-o", "p.mp4")

@@ -153,7 +153,13 @@ def test_sky_turns_with_the_camera() -> None:
     assert (shift[:, 0] < -12).all() and tracks.visible[-1][0]
 
 
-@pytest.mark.parametrize("text", ["forward", "orbit", "turn", "up + tilt -40", "back", "left"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("forward", "up + tilt -40"),
+        *(pytest.param(path, marks=pytest.mark.slow) for path in ("orbit", "turn", "back", "left")),
+    ],
+)
 def test_depth_is_defined_and_smooth_for_minutes(text: str) -> None:
     moving = flight(text)
     for index in (0, 40, 200, 960, 1920):

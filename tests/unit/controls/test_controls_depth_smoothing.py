@@ -128,6 +128,7 @@ def test_a_cut_is_not_crossed(tmp_path: Path) -> None:
     np.testing.assert_allclose(steady, depth, atol=5e-3)
 
 
+@pytest.mark.slow
 def test_a_pass_that_goes_on_anywhere_gives_the_same_bits(tmp_path: Path) -> None:
     flight = Flight(EVALUATION_SEED_START + 3, width=80, height=48, fps=16)
     shown = [flight.frame(index) for index in range(70)]

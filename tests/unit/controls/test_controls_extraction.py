@@ -91,6 +91,7 @@ def decoded(path: Path) -> np.ndarray:
     )
 
 
+@pytest.mark.slow
 def test_complete_controls_need_no_depth_model(
     extract: Callable[..., Path], depth_model_folder: Path, tmp_path: Path
 ) -> None:
@@ -281,6 +282,7 @@ def test_a_flight_gives_its_exact_depth_and_its_captions(flight: Flight, tmp_pat
     assert controls.read(0, 48, 80, "crop").dense[sky].min() > 240
 
 
+@pytest.mark.slow
 def test_a_flight_goes_on_where_it_was_stopped(flight: Flight, tmp_path: Path) -> None:
     source = FlightControls(flight, LAYOUT, FLIGHT_FRAMES, start_frame=40)
     whole = tmp_path / "whole"

@@ -141,6 +141,7 @@ def test_full_size_fits_the_cards_it_is_meant_for(
     assert all(name in phases for name in ("load", "text", "encode", "denoise", "decode"))
 
 
+@pytest.mark.slow
 def test_the_text_encoder_is_never_beside_the_transformer(full_size: FullSize) -> None:
     alone, kept = full_size.plans["none", "none"], full_size.with_text_encoder
     assert kept.peak_device_bytes - alone.peak_device_bytes == weights(alone)["text_encoder"]
@@ -155,6 +156,7 @@ def test_streamed_weights_wait_in_pinned_memory_which_rounds_up(
     assert host > weights(full_size.plans["group", "none"])["transformer"] + PROCESS_BYTES
 
 
+@pytest.mark.slow
 def test_longer_and_larger_clips_take_more() -> None:
     preset = load_preset("tiny").model_copy(update={"num_frames": 9})
     models = prepare_models(
@@ -169,6 +171,7 @@ def test_longer_and_larger_clips_take_more() -> None:
         assert getattr(wider, phase) == pytest.approx(2 * getattr(small, phase), rel=0.1)
 
 
+@pytest.mark.slow
 def test_plans_for_other_weights_are_those_of_their_own_models() -> None:
     """Of so short a clip a dequantized weight is part of the fullest moment."""
     preset = load_preset("tiny").model_copy(update={"num_frames": 5})

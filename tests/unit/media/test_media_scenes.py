@@ -60,6 +60,7 @@ def flights() -> list[list[np.ndarray]]:
     ]
 
 
+@pytest.mark.slow
 def test_a_flight_has_no_cut_however_fast(flights) -> None:
     assert [find_cuts(frames) for frames in flights] == [[]] * NUM_FLIGHTS
 

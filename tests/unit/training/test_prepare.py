@@ -437,6 +437,7 @@ def run_kills(folder: Path, film: Path, *kills: str) -> int:
     return int(done.stdout)
 
 
+@pytest.mark.slow
 def test_killed_it_goes_on_and_ends_with_the_same_bytes(film: Path, tmp_path: Path) -> None:
     assert run_kills(tmp_path, film, "33") == 1
 

@@ -191,6 +191,7 @@ def test_what_is_loaded_is_the_average(unbroken: Path) -> None:
         assert not torch.equal(value, state["trained"][name])
 
 
+@pytest.mark.slow
 def test_old_checkpoints_go_and_bfloat16_with_recomputation_trains(tmp_path: Path) -> None:
     train(tmp_path / "bf16", "control", dtype="bfloat16")
     names = [path.name for path in finished_checkpoints(tmp_path / "bf16" / "checkpoints")]
@@ -229,6 +230,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
         train(tmp_path)
 
 
+@pytest.mark.slow
 def test_validation_shows_the_average_and_changes_no_step(unbroken: Path, tmp_path: Path) -> None:
     settings = {"validate_every": 4, "validation_samples": 2, "validation_steps": 2}
     run = toy_run.toy_run(tmp_path, validation=toy_run.ToySamples(), **settings)

@@ -59,6 +59,7 @@ def test_a_path_starts_from_rest_and_never_jumps(text: str) -> None:
         assert motion.pose(path.duration + 1) == pytest.approx(motion.pose(path.duration + 9))
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40)
 @given(PATHS, st.floats(0, 30))
 def test_a_pose_depends_on_its_time_alone(text: str, seconds: float) -> None:
