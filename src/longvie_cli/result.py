@@ -167,3 +167,12 @@ class ReportResult:
     def facts(self) -> dict[str, Any]:
         """Return the fields of the JSON object that this result decides."""
         return {"status": "done", **self.fields}
+
+
+def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Return the lines of a table, its columns as wide as their widest cell."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]

@@ -36,6 +36,7 @@ COMMANDS = (
     "extract-controls",
     "prepare",
     "train",
+    "bench",
     "doctor",
     *MODELS,
 )

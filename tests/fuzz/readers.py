@@ -93,6 +93,7 @@ _FLAGS: Mapping[str, Mapping[str, Any]] = {
     "stitch": {"output": Path("out.mp4"), "inputs": [Path("a.mp4")]},
     "extract-controls": {"output": Path("out"), "video": Path("in.mp4")},
     "prepare": {"output": Path("out"), "inputs": [Path("in.mp4")]},
+    "bench": {},
     "redo": {"run": Path("run"), "clip": 0},
     "run": {"run": Path("run")},
     "models": {"names": ["tiny"]},

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import typer
 
 from longvie_cli.cli import (
+    bench,
     doctor,
     extend,
     extract_controls,
@@ -66,6 +67,7 @@ for _name, _command in {
     "extract-controls": extract_controls.extract_controls,
     "prepare": prepare.prepare,
     "train": train.train,
+    "bench": bench.bench,
     "doctor": doctor.doctor,
 }.items():
     _command.add_to(app, _name)

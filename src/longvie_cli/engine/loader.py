@@ -15,6 +15,7 @@ from diffusers.utils import logging as diffusers_logging
 from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 from transformers.utils import logging as transformers_logging
 
+from longvie_cli.engine.memory import config_folder
 from longvie_cli.engine.placement import (
     place,
     place_text_encoder,
@@ -25,7 +26,7 @@ from longvie_cli.errors import MissingResourceError
 from longvie_cli.kernels.causal_conv3d import use_stacked_causal_convolutions
 from longvie_cli.models.lora import add_loras
 from longvie_cli.models.pipeline import LongViePipeline
-from longvie_cli.models.weights.load import load_text_encoder, load_weights
+from longvie_cli.models.weights.load import load_text_encoder, load_weights, random_weights
 from longvie_cli.models.weights.sources import find_weights
 from longvie_cli.settings.presets import Preset
 from longvie_cli.settings.sampling import Sampling
@@ -39,6 +40,7 @@ def load_pipeline(
     *,
     weights: Path | None = None,
     text_encoder: bool = True,
+    from_random: bool = False,
     warn: Callable[[str], None] = logger.warning,
     **chosen: Any,
 ) -> LongViePipeline:
@@ -52,6 +54,8 @@ def load_pipeline(
             `models`, one that holds their published files. Where not given: the folders that
             `longvie models pull` filled, or the embedded weights.
         text_encoder: False leaves it out; then every clip needs `prompt_embeds`.
+        from_random: Random weights in place of those of files, without text encoder, to time what
+            is not here.
         warn: Told what of a LoRA could not be applied.
         chosen: Fields of `Sampling` in place of those of `sampling`: `device`, `dtype`, ...
 
@@ -66,9 +70,11 @@ def load_pipeline(
     # What is quantized or offloaded next starts in host memory; anything else goes where it stays.
     target = device if offload == "none" and sampling.quantize == "none" else "cpu"
     with without_progress_bars():
-        pipeline = load_weights(
-            find_weights(preset, weights), dtype=dtype, device=target, text_encoder=text_encoder
-        )
+        if from_random:
+            pipeline = random_weights(config_folder(preset), dtype=dtype, device=target)
+        else:
+            source = find_weights(preset, weights)
+            pipeline = load_weights(source, dtype=dtype, device=target, text_encoder=text_encoder)
     text_tokens = pipeline.transformer.config.text_tokens
     if text_tokens != preset.max_text_tokens:
         raise MissingResourceError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,14 @@ class MachineMemory:
     device_total: int | None
     host_free: int | None
     host_total: int | None
+
+
+def peak_host_bytes() -> int:
+    """Return the most memory this process has had at once, its libraries included."""
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def machine_memory(device: str) -> MachineMemory:

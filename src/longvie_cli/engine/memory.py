@@ -358,9 +358,7 @@ def plans_of_preset(preset: Preset, sampling: Sampling) -> Mapping[Offload, Memo
 def _plans(
     preset: Preset, *, dtype: str, quantize: Quantize, on_cpu: bool
 ) -> Mapping[Offload, MemoryPlan]:
-    models = prepare_models(
-        models_of_folder(_config_folder(preset)), dtype=dtype, quantize=quantize, on_cpu=on_cpu
-    )
+    models = prepare_models(models_of_preset(preset), dtype=dtype, quantize=quantize, on_cpu=on_cpu)
     activations = replace(
         _around_of_preset(preset, dtype=dtype, on_cpu=on_cpu),
         denoise=_trace_denoising(models, preset),
@@ -378,13 +376,22 @@ def _around_of_preset(preset: Preset, *, dtype: str, on_cpu: bool) -> Activation
 
     Seconds of work for a large preset; where nothing fits, two kinds of weights are asked for.
     """
-    models = models_of_folder(_config_folder(preset))
+    models = models_of_preset(preset)
     return _trace_around(
         prepare_models(models, dtype=dtype, quantize="none", on_cpu=on_cpu), preset
     )
 
 
-def _config_folder(preset: Preset) -> Path:
+def models_of_preset(preset: Preset) -> Models:
+    """Return a preset's models on the meta device.
+
+    Raises:
+        OSError: Its configs are not there.
+    """
+    return models_of_folder(config_folder(preset))
+
+
+def config_folder(preset: Preset) -> Path:
     """Return the folder whose configs say how large the models are."""
     own = preset.weights
     return own if own is not None and is_converted(own) else preset_folder(preset.name)

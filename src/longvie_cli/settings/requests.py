@@ -6,6 +6,7 @@ the key in settings files and `LONGVIE_*` variables (`steps`, `guidance`).
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -52,6 +53,41 @@ EXCLUSIVE_GROUPS = (
 # Words, or the name of a YAML file of keyframes.
 Camera = Annotated[InstanceOf[CameraPath], BeforeValidator(read_camera_path)]
 Fov = Annotated[float, Field(ge=10.0, le=120.0)]
+
+
+EngineName = Literal["reference", "fused", "bf16", "fp8", "int8"]
+
+
+def _engine_names(value: Any) -> Any:
+    """Return names written `reference,fused` apart; anything but text as it is.
+
+    Raises:
+        ValueError: One is written twice.
+    """
+    names = [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+    if isinstance(names, list | tuple) and len({*map(str, names)}) < len(names):
+        raise ValueError("an engine is named twice")
+    return names
+
+
+def _memory_size(value: Any) -> Any:
+    """Return the bytes of a size written `24GB` or `24GiB`; anything but text as it is.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if not isinstance(value, str):
+        return value
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGT]i?)?B?", value.strip(), re.IGNORECASE)
+    if found is None:
+        raise ValueError("use a size as in 24GB or 24GiB")
+    unit = (found[2] or "").lower()
+    power = "kmgt".index(unit[0]) + 1 if unit else 0
+    return int(float(found[1]) * (1024 if unit.endswith("i") else 1000) ** power)
+
+
+EngineNames = Annotated[tuple[EngineName, ...], BeforeValidator(_engine_names), Field(min_length=1)]
+MemorySize = Annotated[int, BeforeValidator(_memory_size), Field(gt=0)]
 
 
 class Request(BaseModel):
@@ -300,6 +336,34 @@ class PrepareRequest(OutputRequest, Network, Tracking, EstimatedDepth):
     uncaptioned: Literal["drop", "empty"] = "drop"
     overwrite: bool = False
     device: str = "auto"
+
+
+class BenchRequest(Request, SamplingSettings):
+    """What `bench` was asked: a preset, the engines that run it, and how often.
+
+    Args:
+        engine: Names of `benchmarking.engine_run.ENGINES`, compared in this order.
+        random_weights: Weights of random numbers, for a preset whose own are not here.
+        repeats: Clips of each engine.
+        memory_limit: Bytes of a GPU that may be taken.
+        picture: File for the roofline picture.
+    """
+
+    preset: str = DEFAULT_PRESET
+    size: SizeSetting | None = None
+    weights: Path | None = None
+    engine: EngineNames = ("reference", "fused")
+    random_weights: bool = False
+    repeats: int = Field(default=3, ge=1, le=100)
+    memory_limit: MemorySize | None = None
+    picture: Path | None = None
+    overwrite: bool = False
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.random_weights and self.weights is not None:
+            raise UsageError("--random-weights, --weights: pass only one of them.")
+        return self
 
 
 class RedoRequest(Request):

@@ -30,6 +30,7 @@ from longvie_cli.settings.presets import preset_folder
 from longvie_cli.settings.prompts import read_prompt_file
 from longvie_cli.settings.requests import (
     DEPTH_MODELS,
+    BenchRequest,
     ConvertModelsRequest,
     ExtendRequest,
     ExtractControlsRequest,
@@ -52,6 +53,7 @@ COMMANDS: dict[str, type[Request]] = {
     "extend": ExtendRequest,
     "stitch": StitchRequest,
     "prepare": PrepareRequest,
+    "bench": BenchRequest,
     "redo": RedoRequest,
     "run": RunRequest,
     "models": ModelsRequest,
@@ -71,6 +73,7 @@ _CONSOLE_VARIABLES = {"json", "quiet", "verbose", "debug", "config"}
 _PATH_KEYS = {
     *("video", "controls", "image", "first_frame_model", "weights", "run_dir", "live"),
     *("prompt_file", "captions", "captioner", "depth", "output", "previous", "inputs", "run"),
+    "picture",
 }
 # A request's name of what a command calls by a plainer one.
 _FLAGS = {"new_prompt": "prompt", "new_seed": "seed"}

@@ -18,7 +18,7 @@ from longvie_cli.hub.installed import (
 from longvie_cli.hub.licences import settle_licences
 from longvie_cli.hub.registry import REGISTRY, ModelEntry, entries_of
 from longvie_cli.progress import Progress, SilentProgress
-from longvie_cli.result import ReportResult
+from longvie_cli.result import ReportResult, aligned
 from longvie_cli.settings.presets import PRESET_NAMES, load_preset, preset_folder
 from longvie_cli.settings.requests import ConvertModelsRequest, ModelsRequest
 
@@ -54,7 +54,7 @@ def list_models(*, entries: Sequence[ModelEntry] = REGISTRY) -> ReportResult:
         for preset in presets
     ]
     return ReportResult(
-        [*_table([("PRESET", "STATE", "MODELS"), *preset_rows]), "", *_table([header, *rows])],
+        [*aligned([("PRESET", "STATE", "MODELS"), *preset_rows]), "", *aligned([header, *rows])],
         {
             "cache": str(hub_cache()),
             "presets": [
@@ -219,11 +219,3 @@ def _state(status: EntryStatus) -> str:
 def _size(status: EntryStatus) -> str:
     total = gigabytes(status.present_bytes + status.missing_bytes)
     return total if status.complete else f"about {total}"
-
-
-def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]

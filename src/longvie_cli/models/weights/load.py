@@ -20,12 +20,13 @@ from longvie_cli.models.pipeline import LongViePipeline
 from longvie_cli.models.weights.components import (
     Components,
     config_errors,
+    empty_modules,
     plan_component,
     plan_components,
     plan_transformer,
 )
 from longvie_cli.models.weights.names import CONTROL_NAMES
-from longvie_cli.models.weights.plan import fill_module, parameter_dtype
+from longvie_cli.models.weights.plan import RandomPlan, fill_module, parameter_dtype
 from longvie_cli.models.weights.sources import COMPONENTS, ReleasedFiles
 from longvie_cli.progress import Progress
 
@@ -60,17 +61,47 @@ def load_weights(
     """
     parts = [name for name in COMPONENTS if text_encoder or name != "text_encoder"]
     components = plan_components(source, parts)
-    with config_errors(components.configs):
-        index = LongViePipeline.load_config(components.configs, local_files_only=True)
-        scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(
-            components.configs, subfolder="scheduler", local_files_only=True
-        )
     if isinstance(source, ReleasedFiles) and source.control is None:
         _zero_branches(components.modules["transformer"], dtype, device)
     _fill(components, dtype, device, progress)
-    models: dict[str, Any] = {"text_encoder": None} | dict(components.modules)
+    return _pipeline(components.configs, components.modules, components.tokenizer)
+
+
+def random_weights(
+    configs: Path, *, dtype: torch.dtype, device: torch.device | str, seed: int = 0
+) -> LongViePipeline:
+    """Return a pipeline of the sizes that `configs` says, without text encoder, of random weights.
+
+    To time a model whose weights are not here: each linear keeps the scale of what it reads.
+
+    Args:
+        configs: Folder of the configs of all models.
+        dtype: As in `load_weights`.
+        device: Where the weights are drawn and stay.
+        seed: They are drawn from.
+
+    Raises:
+        MissingResourceError: a config is missing or damaged.
+    """
+    modules = empty_modules(configs, [name for name in COMPONENTS if name != "text_encoder"])
+    for name, module in modules.items():
+        plan = RandomPlan(module, device, seed)
+        fill_module(module, [plan], dtype=_stored_dtype(name, dtype), device=device)
+    return _pipeline(configs, modules, None)
+
+
+def _pipeline(
+    configs: Path, modules: Mapping[str, nn.Module], tokenizer: PreTrainedTokenizerBase | None
+) -> LongViePipeline:
+    """Return the pipeline of filled models; its own settings are those of the configs."""
+    with config_errors(configs):
+        index = LongViePipeline.load_config(configs, local_files_only=True)
+        scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(
+            configs, subfolder="scheduler", local_files_only=True
+        )
+    models: dict[str, Any] = {"text_encoder": None} | dict(modules)
     return LongViePipeline(
-        tokenizer=components.tokenizer,
+        tokenizer=tokenizer,
         scheduler=scheduler,
         **{name: index[name] for name in _OWN_SETTINGS if name in index},
         **models,
@@ -145,9 +176,19 @@ def _fill(
 ) -> None:
     step = components.steps(progress, "weights")
     for name, module in components.modules.items():
-        # VAE and image encoder take little time, and the VAE's rounding would be handed from clip
-        # to clip.
-        kept = torch.float32 if name in ("vae", "image_encoder") else dtype
-        fill_module(module, components.plans[name], dtype=kept, device=device, on_tensor=step)
+        fill_module(
+            module,
+            components.plans[name],
+            dtype=_stored_dtype(name, dtype),
+            device=device,
+            on_tensor=step,
+        )
     if progress is not None:
         progress.finish("weights")
+
+
+def _stored_dtype(name: str, dtype: torch.dtype) -> torch.dtype:
+    """Return the type of a model's weights where transformer and text encoder have `dtype`."""
+    # VAE and image encoder take little time, and the VAE's rounding would be handed from clip to
+    # clip.
+    return torch.float32 if name in ("vae", "image_encoder") else dtype

@@ -152,6 +152,32 @@ def _match(
     return found, twins
 
 
+class RandomPlan:
+    """Fills a module with random numbers instead of those of files.
+
+    Args:
+        module: Gives names and shapes.
+        device: Where the numbers are drawn.
+        seed: They are drawn from; on one device always the same.
+    """
+
+    def __init__(self, module: nn.Module, device: torch.device | str, seed: int) -> None:
+        self.copies = [(name, parameter.shape) for name, parameter in module.named_parameters()]
+        self._device = device
+        self._seed = seed
+
+    def read(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield names and values: norms and biases as fresh ones, else of variance 1 / fan-in."""
+        generator = torch.Generator(self._device).manual_seed(self._seed)
+        for name, shape in self.copies:
+            values = torch.empty(shape, device=self._device)
+            if sum(side > 1 for side in shape) > 1:
+                values.normal_(std=shape[1:].numel() ** -0.5, generator=generator)
+            else:
+                values.fill_(0.0 if name.endswith("bias") else 1.0)
+            yield name, values
+
+
 def parameter_dtype(module: nn.Module, name: str, dtype: torch.dtype) -> torch.dtype:
     """Return the type in which a parameter is kept in a module loaded as `dtype`.
 
@@ -177,7 +203,7 @@ def without_weights() -> Iterator[None]:
 
 def fill_module(
     module: nn.Module,
-    plans: Sequence[WeightPlan],
+    plans: Sequence[WeightPlan | RandomPlan],
     *,
     dtype: torch.dtype,
     device: torch.device | str,
