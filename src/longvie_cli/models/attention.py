@@ -6,19 +6,11 @@ it is 512), and the rotation takes three passes over the queries instead of eigh
 
 from __future__ import annotations
 
-import torch
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.transformers.transformer_wan import WanAttention
 from torch import Tensor, nn
 
-from longvie_cli.models.embeddings import RotaryTables
-
-
-def rotate(heads: Tensor, tables: RotaryTables) -> Tensor:
-    """Return queries or keys [batch, token, head, channel] rotated to their positions."""
-    cos, sin = tables
-    partner = heads.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
-    return torch.addcmul(heads * cos, partner, sin)
+from longvie_cli.kernels.kernel_set import RotaryTables, rotate
 
 
 class LongVieAttnProcessor:

@@ -1,4 +1,4 @@
-"""What the transformer is given besides noise: masks, condition latents, history, guidance.
+"""What the transformer is given besides noise: masks, condition latents, history.
 
 Pure functions on latents [batch, channel, frame, height, width], normalised VAE posterior means.
 Layouts as in spec 3.2-3.8 and 4.
@@ -88,8 +88,3 @@ def mix_first_latent(noise: Tensor, history_latents: Tensor) -> Tensor:
         FIRST_LATENT_SIGMA * noise[:, :, 0]
     )
     return latents
-
-
-def guide(velocity: Tensor, negative_velocity: Tensor, guidance_scale: float) -> Tensor:
-    """Return the velocity led away from the negative prompt's: neg + scale * (pos - neg)."""
-    return negative_velocity + guidance_scale * (velocity - negative_velocity)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-RotaryTables = tuple[Tensor, Tensor]
+from longvie_cli.kernels.kernel_set import RotaryTables
 
 
 class RotaryPositions(nn.Module):

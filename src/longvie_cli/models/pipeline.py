@@ -26,6 +26,7 @@ from torch import Tensor
 from transformers import CLIPVisionModel, PreTrainedTokenizerBase, UMT5EncoderModel
 
 from longvie_cli.errors import ControlError, InputError
+from longvie_cli.kernels.kernel_set import guide
 from longvie_cli.media.frames import frames_from_pixels, pixels_from_frames
 from longvie_cli.models.autoencoders import VideoAutoencoder
 from longvie_cli.models.carrying import carried_trust, carry, confidence_mask
@@ -33,7 +34,6 @@ from longvie_cli.models.conditioning import (
     Conditioning,
     control_input,
     first_frame_mask,
-    guide,
     history_input,
     mix_first_latent,
 )

@@ -9,7 +9,7 @@ import torch
 from diffusers import WanTransformer3DModel
 from torch import Tensor
 
-from longvie_cli.models.attention import rotate
+from longvie_cli.kernels.kernel_set import rotate
 from longvie_cli.models.embeddings import RotaryPositions
 from longvie_cli.models.longvie import LongVieTransformer3DModel
 from small_models import let_controls_act, small_transformer
