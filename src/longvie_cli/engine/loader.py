@@ -25,7 +25,7 @@ from longvie_cli.engine.placement import (
 from longvie_cli.errors import MissingResourceError
 from longvie_cli.kernels.causal_conv3d import use_stacked_causal_convolutions
 from longvie_cli.models.lora import add_loras
-from longvie_cli.models.pipeline import LongViePipeline
+from longvie_cli.models.pipeline import Engine, LongViePipeline
 from longvie_cli.models.weights.load import load_text_encoder, load_weights, random_weights
 from longvie_cli.models.weights.sources import find_weights
 from longvie_cli.settings.presets import Preset
@@ -41,6 +41,7 @@ def load_pipeline(
     weights: Path | None = None,
     text_encoder: bool = True,
     from_random: bool = False,
+    engine: Engine = "fused",
     warn: Callable[[str], None] = logger.warning,
     **chosen: Any,
 ) -> LongViePipeline:
@@ -56,6 +57,7 @@ def load_pipeline(
         text_encoder: False leaves it out; then every clip needs `prompt_embeds`.
         from_random: Random weights in place of those of files, without text encoder, to time what
             is not here.
+        engine: `reference` computes everything every time, to compare with.
         warn: Told what of a LoRA could not be applied.
         chosen: Fields of `Sampling` in place of those of `sampling`: `device`, `dtype`, ...
 
@@ -91,7 +93,12 @@ def load_pipeline(
         use_stacked_causal_convolutions(pipeline.vae)
     quantize_transformer(pipeline, sampling.quantize, device)
     use_attention(pipeline, sampling.attention)
-    return place(pipeline, device, offload)
+    pipeline.engine = engine
+    place(pipeline, device, offload)
+    if engine == "fused" and offload == "none":
+        # Weights that move would be parted again.
+        pipeline.transformer.pack_projections()
+    return pipeline
 
 
 def give_numbers_of(preset: Preset, pipeline: LongViePipeline) -> None:

@@ -28,6 +28,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModel, UMT5Config, UMT5Enco
 from longvie_cli.kernels.causal_conv3d import use_stacked_causal_convolutions
 from longvie_cli.kernels.quantized_linear import quantize_linears
 from longvie_cli.models.autoencoders import VideoAutoencoder, empty_autoencoder
+from longvie_cli.models.clip_context import ClipContext
 from longvie_cli.models.longvie import LongVieTransformer3DModel
 from longvie_cli.models.weights.sources import is_converted
 from longvie_cli.settings.presets import Preset, preset_folder
@@ -232,16 +233,23 @@ def _trace_denoising(models: Models, preset: Preset) -> int:
         images = None
         if config.image_dim is not None:
             images = torch.empty((1, _image_tokens(models), config.image_dim), device="meta")
-        return held, models.transformer(
-            latents(preset.num_frames),
-            torch.empty(1, device="meta"),
-            torch.empty((1, config.text_tokens, config.text_dim), device="meta", dtype=half),
-            None if images is None else images.to(half),
-            dense=latents(preset.num_frames),
-            sparse=latents(preset.num_frames),
-            history=latents(preset.history_frames),
-            return_dict=False,
-        )
+        given = {
+            "hidden_states": latents(preset.num_frames),
+            "timestep": torch.empty(1, device="meta"),
+            "encoder_hidden_states_image": None if images is None else images.to(half),
+            "dense": latents(preset.num_frames),
+            "sparse": latents(preset.num_frames),
+            "history": latents(preset.history_frames),
+        }
+        # Under guidance, the most that is kept of a clip: two prompts, and none of them padded.
+        clip = ClipContext(evaluations=2)
+        size = (1, config.text_tokens, config.text_dim)
+        prompts = [torch.empty(size, device="meta", dtype=half) for _ in range(clip.evaluations)]
+        velocities = [
+            models.transformer(**given, encoder_hidden_states=prompt, clip=clip).sample
+            for prompt in prompts
+        ]
+        return held, given, clip, velocities
 
     return peak_bytes(models.transformer, denoise)
 

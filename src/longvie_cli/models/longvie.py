@@ -13,7 +13,11 @@ Letters in shapes: B batch, N tokens of the clip, D width, C control width.
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections.abc import Iterator
+from functools import partial
+from itertools import chain
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -23,11 +27,17 @@ import torch.nn.functional as F
 from diffusers import ModelMixin, WanTransformer3DModel  # noqa: F401
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
-from diffusers.models.transformers.transformer_wan import WanTransformerBlock
 from diffusers.utils import apply_lora_scale
 from torch import Tensor, nn
 
-from longvie_cli.models.attention import LongVieAttnProcessor
+from longvie_cli.kernels.kernel_set import KernelSet, RotaryTables
+from longvie_cli.models.attention import (
+    CrossContext,
+    LongVieAttnProcessor,
+    padding_as_few_tokens,
+)
+from longvie_cli.models.block import LongVieBlock
+from longvie_cli.models.clip_context import ClipContext
 from longvie_cli.models.embeddings import RotaryPositions, SinusoidalTimesteps
 
 
@@ -43,7 +53,13 @@ class LongVieTransformer3DModel(WanTransformer3DModel):
         control_num_attention_heads: Heads of a control block; the head size is the main one.
         control_ffn_dim: Feed-forward width of a control block.
         text_tokens: Text tokens of every prompt, padding included (512 in LongVie 2).
+
+    Attributes:
+        kernels: Computes what lies between the matrix products; set by `use_kernels`.
     """
+
+    _no_split_modules: ClassVar[list[str]] = ["LongVieBlock"]
+    _repeated_blocks: ClassVar[list[str]] = ["LongVieBlock"]
 
     @register_to_config
     def __init__(
@@ -93,6 +109,7 @@ class LongVieTransformer3DModel(WanTransformer3DModel):
             )
         dim = num_attention_heads * attention_head_dim
         control_dim = control_num_attention_heads * attention_head_dim
+        self.blocks: nn.ModuleList = nn.ModuleList(map(LongVieBlock.of, self.blocks))
         self.rope = RotaryPositions(attention_head_dim)
         self.condition_embedder.timesteps_proj = SinusoidalTimesteps(freq_dim)
 
@@ -102,7 +119,7 @@ class LongVieTransformer3DModel(WanTransformer3DModel):
         self.control_time_proj = nn.Linear(dim, control_dim)
         self.dense_blocks, self.sparse_blocks = (
             nn.ModuleList(
-                WanTransformerBlock(
+                LongVieBlock(
                     control_dim,
                     control_ffn_dim,
                     control_num_attention_heads,
@@ -121,7 +138,23 @@ class LongVieTransformer3DModel(WanTransformer3DModel):
         for linear in (self.dense_proj_in, self.sparse_proj_in, *self.control_proj_out):
             nn.init.zeros_(linear.weight)
             nn.init.zeros_(linear.bias)
-        self.set_attn_processor(LongVieAttnProcessor(text_tokens))
+        self.set_attn_processor(LongVieAttnProcessor())
+        self.kernels = KernelSet()
+
+    def use_kernels(self, kernels: KernelSet) -> None:
+        """Make all blocks compute by a kernel set."""
+        self.kernels = kernels
+        for block in self._all_blocks():
+            block.kernels = kernels
+
+    def pack_projections(self) -> None:
+        """Put the weights of each self-attention's queries, keys and values into one memory.
+
+        With a clip's context they are one matrix product, and so need not be joined for it. Of
+        use where the weights stay on their device; nothing is computed differently.
+        """
+        for block in self._all_blocks():
+            block.pack()
 
     @apply_lora_scale("attention_kwargs")
     def forward(
@@ -138,6 +171,7 @@ class LongVieTransformer3DModel(WanTransformer3DModel):
         clip_frames: Tensor | None = None,
         return_dict: bool = True,
         attention_kwargs: dict[str, Any] | None = None,
+        clip: ClipContext | None = None,
     ) -> Transformer2DModelOutput | tuple[Tensor]:
         """Return the velocity [B, out_channels, frames, height, width] of the clip.
 
@@ -156,43 +190,71 @@ class LongVieTransformer3DModel(WanTransformer3DModel):
                 it; those from 0 on where None.
             return_dict: False returns a tuple.
             attention_kwargs: `scale` sets the strength of loaded LoRA adapters.
+            clip: Keeps, over the evaluations of one clip, what they have in common; the result is
+                the same up to rounding. Not for training, and for one strength of adapters.
         """
         if encoder_hidden_states.shape[1] != self.config.text_tokens:
             raise ValueError(
                 f"encoder_hidden_states has {encoder_hidden_states.shape[1]} text tokens, "
                 f"but this model reads exactly {self.config.text_tokens}; pad with zero rows"
             )
+        assert clip is None or not torch.is_grad_enabled(), "what is kept has no gradients"
+        kept = ClipContext() if clip is None else clip
         # 1. Tokens: history in front, positions counting through
-        clip_tokens, grid = self._tokens(hidden_states)
-        tokens, num_history_tokens = clip_tokens, 0
-        rotary_emb = clip_rotary_emb = self.rope(grid, tokens.device, clip_frames)
-        if history is not None:
-            history_tokens, (history_frames, *_) = self._tokens(history)
-            tokens = torch.cat((history_tokens, clip_tokens), dim=1)
-            num_history_tokens = history_tokens.shape[1]
-            frames = None
-            if clip_frames is not None:
-                frames = torch.cat((torch.arange(history_frames), history_frames + clip_frames))
-            rotary_emb = self.rope((history_frames + grid[0], *grid[1:]), tokens.device, frames)
-
-        # 2. Time, text and image
-        temb, timestep_proj, context, image_context = self.condition_embedder(
-            timestep, encoder_hidden_states, encoder_hidden_states_image
+        tokens, grid = kept.share(
+            "tokens", (hidden_states, history), lambda: self._joined(hidden_states, history, kept)
         )
-        timestep_proj = timestep_proj.unflatten(1, (6, -1))
-        if image_context is not None:
-            context = torch.cat((image_context, context), dim=1)
+        num_clip_tokens = math.prod(grid)
+        num_history_tokens = tokens.shape[1] - num_clip_tokens
+        rotary_emb, clip_rotary_emb = kept.keep(
+            ("rotary", grid, num_history_tokens),
+            (clip_frames,),
+            lambda: self._positions(grid, num_history_tokens, tokens.device, clip_frames),
+        )
 
-        # 3. The active control streams [B, N, C], and what their blocks are told
+        # 2. Time, text and image, and the active control streams [B, N, C]
+        temb, timestep_proj = kept.share(
+            "time", (timestep,), lambda: self._time(timestep, encoder_hidden_states.dtype)
+        )
+        context = kept.keep(
+            "context",
+            (encoder_hidden_states, encoder_hidden_states_image),
+            lambda: self._context(
+                encoder_hidden_states, encoder_hidden_states_image, kept, fewer=clip is not None
+            ),
+            versions=kept.evaluations,
+        )
         scales = {"dense": depth_strength, "sparse": track_strength}
-        streams = self._control_streams({"dense": dense, "sparse": sparse}, scales)
+        streams = self._control_streams({"dense": dense, "sparse": sparse}, scales, kept)
         if streams:
-            control_context = self.control_text_proj(context)
-            control_timestep_proj = self.control_time_proj(timestep_proj)
+            control_context = kept.keep(
+                "control context",
+                (context.text, context.image),
+                lambda: self._control_context(context, kept),
+                versions=kept.evaluations,
+            )
+            control_timestep_proj = kept.share(
+                "control time", (timestep_proj,), lambda: self.control_time_proj(timestep_proj)
+            )
 
-        # 4. Blocks; the first ones are each followed by their control addition
+        # 3. Blocks; the first ones are each followed by their control addition
+        addition = None
         for index, block in enumerate(self.blocks):
-            tokens = self._run(block, tokens, context, timestep_proj, rotary_emb)
+            is_last = index + 1 == len(self.blocks)
+            tokens = self._run(
+                block,
+                tokens,
+                context,
+                timestep_proj,
+                rotary_emb,
+                addend=addition,
+                addend_start=num_history_tokens,
+                # Behind the last block nothing reads the history tokens.
+                query_start=num_history_tokens if clip is not None and is_last else 0,
+                clip=clip,
+                is_first=index == 0,
+            )
+            addition = None
             if streams and index < self.config.num_control_layers:
                 for name, blocks in (("dense", self.dense_blocks), ("sparse", self.sparse_blocks)):
                     if name in streams:
@@ -202,17 +264,92 @@ class LongVieTransformer3DModel(WanTransformer3DModel):
                             control_context,
                             control_timestep_proj,
                             clip_rotary_emb,
+                            clip=clip,
+                            is_first=index == 0,
                         )
                 addition = self._control_addition(index, streams, scales)
-                # Only the clip is steered: nothing is added to the history tokens.
-                tokens = tokens + F.pad(addition, (0, 0, num_history_tokens, 0))
+                if clip is None or is_last:
+                    # Only the clip is steered: nothing is added to the history tokens. With a
+                    # clip's context the next block adds it, where it reads the tokens anyway.
+                    unsteered = tokens.shape[1] - num_clip_tokens
+                    tokens = tokens + F.pad(addition, (0, 0, unsteered, 0))
+                    addition = None
 
-        # 5. Output layer on the clip's tokens alone
+        # 4. Output layer on the clip's tokens alone
         shift, scale = (self.scale_shift_table + temb.unsqueeze(1)).chunk(2, dim=1)
-        tokens = tokens[:, num_history_tokens:]
+        tokens = tokens[:, -num_clip_tokens:]
         tokens = (self.norm_out(tokens.float()) * (1 + scale) + shift).type_as(tokens)
         velocity = self._unpatchify(self.proj_out(tokens), grid)
         return Transformer2DModelOutput(sample=velocity) if return_dict else (velocity,)
+
+    def _all_blocks(self) -> Iterator[LongVieBlock]:
+        blocks: Any = (self.blocks, self.dense_blocks, self.sparse_blocks)
+        return chain(*blocks)
+
+    def _joined(
+        self, hidden_states: Tensor, history: Tensor | None, kept: ClipContext
+    ) -> tuple[Tensor, tuple[int, int, int]]:
+        """Return the tokens [B, N, D] of history and clip, and the token grid of the clip."""
+        tokens, grid = self._tokens(hidden_states)
+        if history is None:
+            return tokens, grid
+        history_tokens = kept.keep("history", (history,), lambda: self._tokens(history)[0])
+        return torch.cat((history_tokens, tokens), dim=1), grid
+
+    def _positions(
+        self,
+        grid: tuple[int, int, int],
+        num_history_tokens: int,
+        device: torch.device,
+        clip_frames: Tensor | None,
+    ) -> tuple[RotaryTables, RotaryTables]:
+        """Return the rotary tables of history and clip, and of the clip as controls count it."""
+        clip_tables = self.rope(grid, device, clip_frames)
+        if not num_history_tokens:
+            return clip_tables, clip_tables
+        num_frames, rows, columns = grid
+        history_frames = num_history_tokens // (rows * columns)
+        frames = None
+        if clip_frames is not None:
+            frames = torch.cat((torch.arange(history_frames), history_frames + clip_frames))
+        return self.rope((history_frames + num_frames, rows, columns), device, frames), clip_tables
+
+    def _time(self, timestep: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Return the embeddings [B, D] and the modulations [B, 6, D] of timesteps [B]."""
+        embedder = self.condition_embedder
+        features = embedder.timesteps_proj(timestep)
+        stored = next(embedder.time_embedder.parameters()).dtype
+        temb = embedder.time_embedder(features.to(stored)).to(dtype)
+        return temb, embedder.time_proj(embedder.act_fn(temb)).unflatten(1, (6, -1))
+
+    def _context(
+        self, prompt_embeds: Tensor, image_embeds: Tensor | None, kept: ClipContext, *, fewer: bool
+    ) -> CrossContext:
+        """Return what the main blocks read; with `fewer` padding is not repeated."""
+        embedder, bias = self.condition_embedder, None
+        if fewer:
+            prompt_embeds, bias = padding_as_few_tokens(prompt_embeds)
+        text = embedder.text_embedder(prompt_embeds)
+        if image_embeds is None:
+            return CrossContext(text, text_bias=bias)
+        image = kept.keep("image", (image_embeds,), lambda: embedder.image_embedder(image_embeds))
+        if self.config.added_kv_proj_dim is not None:
+            return CrossContext(text, image, bias)
+        # A model without projections of its own for the image reads it as further text.
+        if bias is not None:
+            bias = F.pad(bias, (image.shape[1], 0))
+        return CrossContext(torch.cat((image, text), dim=1), text_bias=bias)
+
+    def _control_context(self, context: CrossContext, kept: ClipContext) -> CrossContext:
+        """Return what the control blocks read."""
+        text, image = context.text, context.image
+        if image is None:
+            return CrossContext(self.control_text_proj(text), text_bias=context.text_bias)
+        joined = self.control_text_proj(torch.cat((image, text), dim=1))
+        projected, text = joined.split((image.shape[1], text.shape[1]), dim=1)
+        # One tensor for all prompts, so that its keys and values are those of all.
+        image = kept.keep("control image", (image,), lambda: projected)
+        return CrossContext(text, image, context.text_bias)
 
     def _tokens(self, latents: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
         """Return tokens [B, N, D], frame-major, then row, then column, and the token grid."""
@@ -229,22 +366,26 @@ class LongVieTransformer3DModel(WanTransformer3DModel):
         latents = patches.permute(0, 7, 1, 4, 2, 5, 3, 6)
         return latents.flatten(6, 7).flatten(4, 5).flatten(2, 3)
 
-    def _run(self, block: nn.Module, *args: Any) -> Tensor:
+    def _run(self, block: nn.Module, *args: Any, **options: Any) -> Tensor:
         if torch.is_grad_enabled() and self.gradient_checkpointing:
-            return self._gradient_checkpointing_func(block, *args)
-        return block(*args)
+            return self._gradient_checkpointing_func(partial(block, **options), *args)
+        return block(*args, **options)
 
     def _control_streams(
-        self, controls: dict[str, Tensor | None], scales: dict[str, float]
+        self, controls: dict[str, Tensor | None], scales: dict[str, float], kept: ClipContext
     ) -> dict[str, Tensor]:
         """Return the tokens [B, N, C] of each control that is given and not scaled to nothing."""
         proj_in = {"dense": self.dense_proj_in, "sparse": self.sparse_proj_in}
-        streams = {}
-        for name, latents in controls.items():
-            if latents is not None and scales[name] > 0:
-                tokens, _ = self._tokens(latents)
-                streams[name] = proj_in[name](tokens).to(tokens.dtype)
-        return streams
+
+        def stream(name: str, latents: Tensor) -> Tensor:
+            tokens, _ = self._tokens(latents)
+            return proj_in[name](tokens).to(tokens.dtype)
+
+        return {
+            name: kept.keep(name, (latents,), partial(stream, name, latents))
+            for name, latents in controls.items()
+            if latents is not None and scales[name] > 0
+        }
 
     def _control_addition(
         self, index: int, streams: dict[str, Tensor], scales: dict[str, float]

@@ -175,6 +175,11 @@ class LongVieLoraMixin(WanLoraLoaderMixin):
         state.merge(self.transformer)
 
     @property
+    def adapters_revision(self) -> int:
+        """A number that is another one after every change of what adapters do to the model."""
+        return self._lora_state.revision
+
+    @property
     def _lora_state(self) -> _LoraState:
         # Kept out of __init__, where every attribute of a diffusers pipeline is a component.
         if "_loras" not in self.__dict__:
@@ -189,11 +194,13 @@ class _LoraState:
     def __init__(self) -> None:
         self.adapters: dict[str, LoraTensors] = {}
         self.scales: dict[str, float] = {}
+        self.revision = 0
         self._originals: dict[str, Tensor] = {}
 
     @torch.no_grad()
     def merge(self, transformer: nn.Module, *, active: bool = True) -> None:
         """Make every parameter that a delta changes its original plus the active deltas."""
+        self.revision += 1
         scales = self.scales if active else {}
         wanted = {name for adapter in scales for name in self.adapters[adapter].deltas}
         for name in sorted(wanted | set(self._originals)):

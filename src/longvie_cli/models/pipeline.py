@@ -30,6 +30,7 @@ from longvie_cli.kernels.kernel_set import guide
 from longvie_cli.media.frames import frames_from_pixels, pixels_from_frames
 from longvie_cli.models.autoencoders import VideoAutoencoder
 from longvie_cli.models.carrying import carried_trust, carry, confidence_mask
+from longvie_cli.models.clip_context import ClipContext
 from longvie_cli.models.conditioning import (
     Conditioning,
     control_input,
@@ -49,6 +50,9 @@ logger = logging.getLogger(__name__)
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+Engine = Literal["fused", "reference"]
+"""How a clip is denoised; `reference` evaluates the whole transformer every time."""
 
 StepCallback = Callable[["LongViePipeline", int, Tensor, dict[str, Any]], dict[str, Any] | None]
 
@@ -79,7 +83,13 @@ class LongViePipeline(DiffusionPipeline, LongVieLoraMixin):
         image_condition: What the transformer sees beside the noise: `first_frame`, then grey, as
             LongVie 2 was trained, or `carried`, the first frame carried along the controls.
         track_grid: Columns and rows of the points in the track pictures; read for `carried`.
+
+    Attributes:
+        engine: `fused` computes once what the evaluations of a clip have in common, `reference`
+            every time; their frames differ by rounding.
     """
+
+    engine: Engine = "fused"
 
     _optional_components: ClassVar[list[str]] = ["tokenizer", "text_encoder"]
     model_cpu_offload_seq = "text_encoder->image_encoder->transformer->vae"
@@ -364,33 +374,48 @@ class LongViePipeline(DiffusionPipeline, LongVieLoraMixin):
                 f"guidance_scale {guidance_scale} needs a negative prompt; 1 goes without."
             )
         dtype = self.transformer.dtype
-
-        def velocity(timestep: Tensor, prompt_embeds: Tensor, controlled: bool) -> Tensor:
-            rounded = timestep.to(getattr(torch, self.config.timestep_dtype))
-            output = self.transformer(
-                torch.cat((latents, conditioning.image_condition), dim=1).to(dtype),
-                rounded.expand(latents.shape[0]),
-                prompt_embeds.to(device, dtype),
-                _to(conditioning.image_embeds, device, dtype),
-                dense=_to(conditioning.dense if controlled else None, device, dtype),
-                sparse=_to(conditioning.sparse if controlled else None, device, dtype),
-                history=_to(history, device, dtype),
-                depth_strength=depth_strength,
-                track_strength=track_strength,
-                return_dict=False,
-            )
-            return output[0].float()
+        self.scheduler.set_timesteps(sigmas=unshifted_sigmas(num_inference_steps), device=device)
+        timesteps = self.scheduler.timesteps
+        delta_sigmas = self.scheduler.sigmas.diff().tolist()
+        rounded = timesteps.to(getattr(torch, self.config.timestep_dtype)).split(1)
+        prompts = [
+            embeds.to(device, dtype)
+            for embeds in (conditioning.prompt_embeds, negative_prompt_embeds)
+            if embeds is not None
+        ]
+        # The same tensors at every step: a clip's context knows them by that.
+        image_embeds = _to(conditioning.image_embeds, device, dtype)
+        history = _to(history, device, dtype)
+        controls = {
+            "dense": _to(conditioning.dense, device, dtype),
+            "sparse": _to(conditioning.sparse, device, dtype),
+        }
+        uncontrolled = dict.fromkeys(controls)
+        clip = ClipContext(evaluations=len(prompts)) if self.engine == "fused" else None
+        adapters = self.adapters_revision
 
         trust, mask_channels = conditioning.trust, self.vae.config.scale_factor_temporal
         drawn = noise.to(device, torch.float32)
-        self.scheduler.set_timesteps(sigmas=unshifted_sigmas(num_inference_steps), device=device)
-        for step_index, timestep in enumerate(self.scheduler.timesteps):
-            controlled = step_index in steered
-            guided = velocity(timestep, conditioning.prompt_embeds, controlled)
-            if negative_prompt_embeds is not None:
-                negative = velocity(timestep, negative_prompt_embeds, controlled)
-                guided = guide(guided, negative, guidance_scale)
-            latents = self.scheduler.step(guided, timestep, latents, return_dict=False)[0]
+        for step_index, timestep in enumerate(timesteps):
+            given = torch.cat((latents, conditioning.image_condition), dim=1).to(dtype)
+            velocities = [
+                self.transformer(
+                    given,
+                    rounded[step_index],
+                    prompt_embeds,
+                    image_embeds,
+                    **(controls if step_index in steered else uncontrolled),
+                    history=history,
+                    depth_strength=depth_strength,
+                    track_strength=track_strength,
+                    return_dict=False,
+                    clip=clip,
+                )[0]
+                for prompt_embeds in prompts
+            ]
+            latents = self._stepped(
+                latents, velocities, guidance_scale, timestep, delta_sigmas[step_index]
+            )
             if trust is not None:
                 level = self.scheduler.sigmas[step_index + 1]
                 carried = conditioning.image_condition[:, mask_channels:]
@@ -399,7 +424,31 @@ class LongViePipeline(DiffusionPipeline, LongVieLoraMixin):
             if callback_on_step_end is not None:
                 changed = callback_on_step_end(self, step_index, timestep, {"latents": latents})
                 latents = (changed or {}).get("latents", latents)
+                if clip is not None and self.adapters_revision != adapters:
+                    adapters = self.adapters_revision
+                    clip.forget()
         return latents
+
+    def _stepped(
+        self,
+        latents: Tensor,
+        velocities: Sequence[Tensor],
+        guidance_scale: float,
+        timestep: Tensor,
+        delta_sigma: float,
+    ) -> Tensor:
+        """Return the latents after a step along the velocities of prompt and negative prompt."""
+        velocity, negative = velocities[0], velocities[1] if len(velocities) > 1 else None
+        scheduler = self.scheduler
+        is_euler = type(scheduler) is FlowMatchEulerDiscreteScheduler
+        if is_euler and not scheduler.config.stochastic_sampling:
+            return self.transformer.kernels.guide_step(
+                latents, velocity, negative, guidance_scale, delta_sigma
+            )
+        guided = velocity.float()
+        if negative is not None:
+            guided = guide(guided, negative.float(), guidance_scale)
+        return scheduler.step(guided, timestep, latents, return_dict=False)[0]
 
     def prepare_noise(self, seed: int, num_frames: int, height: int, width: int) -> Tensor:
         """Return the noise [1, channels, frames, height, width] of a seed, float32 on the CPU.

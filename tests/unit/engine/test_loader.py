@@ -11,6 +11,7 @@ from longvie_cli.engine.loader import load_pipeline
 from longvie_cli.engine.placement import resolve_device, resolve_dtype
 from longvie_cli.errors import MissingResourceError, UsageError
 from longvie_cli.kernels.causal_conv3d import StackedCausalConv3d
+from longvie_cli.models.pipeline import LongViePipeline
 from longvie_cli.settings.presets import Preset, TrackGrid
 from small_models import small_pipeline
 
@@ -61,6 +62,29 @@ def test_vae_and_norms_stay_float32(folder: Path) -> None:
         "a hill", num_frames=5, height=32, width=48, num_inference_steps=1, guidance_scale=1.0
     ).frames
     assert frames.shape == (5, 32, 48, 3)
+
+
+def test_the_reference_engine_leaves_everything_apart(folder: Path) -> None:
+    fused = load_pipeline(small_preset(), weights=folder)
+    reference = load_pipeline(small_preset(), weights=folder, engine="reference")
+    streamed = load_pipeline(small_preset(), weights=folder, offload="group")
+    assert [model.engine for model in (fused, reference, streamed)] == [
+        "fused",
+        "reference",
+        "fused",
+    ]
+
+    def in_one_memory(pipeline: LongViePipeline) -> bool:
+        attn = pipeline.transformer.dense_blocks[0].attn1
+        storages = {
+            linear.weight.untyped_storage().data_ptr()
+            for linear in (attn.to_q, attn.to_k, attn.to_v)
+        }
+        return len(storages) == 1
+
+    assert in_one_memory(fused)
+    assert not in_one_memory(reference)
+    assert not in_one_memory(streamed), "blocks that move would part again"
 
 
 def test_incomplete_and_foreign_folders_are_refused(folder: Path, tmp_path: Path) -> None:

@@ -164,10 +164,16 @@ def test_longer_and_larger_clips_take_more() -> None:
     )
     small = trace_activations(models, preset)
     longer = trace_activations(models, preset.model_copy(update={"num_frames": 13}))
-    wider = trace_activations(models, preset.model_copy(update={"width": 2 * preset.width}))
+    wider, widest = (
+        trace_activations(models, preset.model_copy(update={"width": times * preset.width}))
+        for times in (2, 3)
+    )
     for phase in ("encode", "denoise", "decode"):
         assert getattr(longer, phase) > getattr(small, phase)
-        # Pixels double; a few per cent do not grow with them.
+        # Every pixel takes the same; what text and image take does not grow with them.
+        grown = getattr(wider, phase) - getattr(small, phase)
+        assert getattr(widest, phase) - getattr(wider, phase) == pytest.approx(grown, rel=0.1)
+    for phase in ("encode", "decode"):
         assert getattr(wider, phase) == pytest.approx(2 * getattr(small, phase), rel=0.1)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
 from longvie_cli.errors import ControlError, InputError
@@ -109,6 +110,20 @@ def test_control_that_is_off_is_not_encoded(pipeline: LongViePipeline) -> None:
     control = {"dense": frames(5), "sparse": frames(5, 1)}
     assert np.array_equal(run(**control, depth_strength=0.0, track_strength=0.0), run())
     assert not np.array_equal(run(**control), run())
+
+
+def test_steps_are_those_of_the_scheduler() -> None:
+    class OtherScheduler(FlowMatchEulerDiscreteScheduler):
+        """What is no Euler scheduler of diffusers makes its steps itself."""
+
+    made = []
+    for kind in (FlowMatchEulerDiscreteScheduler, OtherScheduler):
+        pipeline = small_pipeline()
+        pipeline.scheduler = kind(shift=5.0)
+        made.append(
+            pipeline("a hill", frames(1)[0], num_frames=5, output_type="latent", **QUICK).frames
+        )
+    assert torch.equal(*made)
 
 
 def test_timesteps_are_rounded_to_the_models_type() -> None:

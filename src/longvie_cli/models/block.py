@@ -1,0 +1,125 @@
+"""A block of the LongVie transformer: diffusers' Wan block, computed by a `KernelSet`.
+
+x, h = norm of x (+ control addition)      h -> self-attention -> a
+x, h = norm of x + gate * a                h -> cross-attention -> a
+x, h = norm of x + a                       h -> feed-forward -> f
+x    = x + gate * f
+"""
+
+from __future__ import annotations
+
+from typing import Self
+
+from diffusers.models.transformers.transformer_wan import WanTransformerBlock
+from torch import Tensor, nn
+
+from longvie_cli.kernels.kernel_set import KernelSet, RotaryTables
+from longvie_cli.models.attention import CrossContext, PackedProjections
+from longvie_cli.models.clip_context import ClipContext
+
+
+class LongVieBlock(WanTransformerBlock):
+    """A `WanTransformerBlock` of the same layers and names whose forward is ours.
+
+    Attributes:
+        kernels: Computes what lies between the matrix products.
+        packed: The self-attention's projections in one memory, see `pack`.
+    """
+
+    kernels: KernelSet = KernelSet()
+    packed: PackedProjections | None = None
+
+    @classmethod
+    def of(cls, block: WanTransformerBlock) -> Self:
+        """Return a block of ours on the very layers of a stock one."""
+        ours = cls.__new__(cls)
+        nn.Module.__init__(ours)
+        ours.scale_shift_table = block.scale_shift_table
+        for name, layer in block.named_children():
+            ours.add_module(name, layer)
+        return ours.train(block.training)
+
+    def pack(self) -> None:
+        """Put the weights of queries, keys and values into one memory; adapters keep them apart."""
+        if PackedProjections.are_plain(self.attn1):
+            self.packed = PackedProjections(self.attn1)
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        encoder_hidden_states: CrossContext,
+        temb: Tensor,
+        rotary_emb: RotaryTables,
+        *,
+        addend: Tensor | None = None,
+        addend_start: int = 0,
+        query_start: int = 0,
+        clip: ClipContext | None = None,
+        is_first: bool = False,
+    ) -> Tensor:
+        """Return the tokens [B, N - query_start, D] after this block.
+
+        Args:
+            hidden_states: [B, N, D].
+            encoder_hidden_states: Text and image.
+            temb: [B or 1, 6, D], shifts, scales and gates before this block's own.
+            rotary_emb: Positions of the N tokens.
+            addend: [B, N - addend_start, D], added to the tokens from `addend_start` on before
+                anything else.
+            addend_start: Tokens of history, which nothing is added to.
+            query_start: Tokens before it are attended to but not returned.
+            clip: Keeps what the evaluations of a clip have in common.
+            is_first: Whether these tokens are the same for every prompt, so that `clip` can share
+                the self-attention.
+        """
+        shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = (
+            self.scale_shift_table + temb.float()
+        ).chunk(6, dim=1)
+
+        def self_attention() -> tuple[Tensor, Tensor]:
+            tokens, normed = self.kernels.residual_norm(
+                hidden_states,
+                scale=scale,
+                shift=shift,
+                eps=self.norm1.eps,
+                addend=addend,
+                addend_start=addend_start,
+            )
+            attended = self.attn1(
+                normed,
+                rotary_emb=rotary_emb,
+                kernels=self.kernels,
+                packed=self.packed,
+                query_start=query_start,
+                clip=clip,
+            )
+            return tokens[:, query_start:], attended
+
+        if clip is not None and is_first:
+            tokens, update = clip.share(
+                (self, "self-attention"), (hidden_states, temb, addend), self_attention
+            )
+        else:
+            tokens, update = self_attention()
+
+        # The norm before cross-attention has weights of its own, or is none at all.
+        tokens, normed = self.kernels.residual_norm(
+            tokens,
+            update,
+            gate,
+            scale=getattr(self.norm2, "weight", None),
+            shift=getattr(self.norm2, "bias", None),
+            eps=self.norm1.eps,
+            one_plus=False,
+        )
+        update = self.attn2(normed, encoder_hidden_states, clip=clip)
+
+        tokens, normed = self.kernels.residual_norm(
+            tokens, update, scale=ffn_scale, shift=ffn_shift, eps=self.norm3.eps
+        )
+        widen, _, narrow = self.ffn.net
+        update = narrow(self.kernels.gelu(widen.proj(normed)))
+        tokens, _ = self.kernels.residual_norm(
+            tokens, update, ffn_gate, scale=None, shift=None, eps=self.norm3.eps
+        )
+        return tokens
