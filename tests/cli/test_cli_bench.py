@@ -30,8 +30,10 @@ def test_every_engine_is_measured_and_near_the_reference(longvie, tmp_path: Path
         assert result["seconds_per_clip"] == pytest.approx(whole, rel=0.02)
         assert result["flops"] > 0
         assert result["peak_memory_bytes"] > 1e8
-        assert (result["max_difference"] == 0) == (name == "reference")
+        if name not in ("reference", "fused"):
+            assert result["max_difference"] > 0
     assert results["reference"]["dtype"] == results["fused"]["dtype"] == "float32"
+    assert results["reference"]["max_difference"] == 0
     assert results["fused"]["max_difference"] < 1e-3
     assert results["bf16"]["dtype"] == "bfloat16" and results["fp8"]["quantize"] == "fp8"
     ElementTree.parse(tmp_path / "roof.svg")
