@@ -9,6 +9,9 @@ time of LongVie 2 on an H100 (estimated from bytes, not measured).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Self
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -29,9 +32,7 @@ class QuantizedLinear(nn.Linear):
     scale: Tensor
 
     @classmethod
-    def of(
-        cls, linear: nn.Linear, kind: str, device: torch.device | None = None
-    ) -> QuantizedLinear:
+    def of(cls, linear: nn.Linear, kind: str, device: torch.device | None = None) -> Self:
         """Return the quantized form of a layer.
 
         Args:
@@ -53,14 +54,15 @@ class QuantizedLinear(nn.Linear):
 
 
 def quantize_rows(weight: Tensor, kind: str) -> tuple[Tensor, Tensor]:
-    """Return a weight [out, in] in 8 bits and the scales [out, 1], in its type, that undo it.
+    """Return a weight [..., out, in] in 8 bits and the scales [..., out, 1] that undo it.
 
     The largest value of each row becomes the largest of the 8-bit type; a row of zeros stays zero.
+    Scales are of the type of the weight.
     """
     dtype = QUANTIZED_TYPES[kind]
     largest = 127.0 if dtype is torch.int8 else torch.finfo(dtype).max
     rows = weight.float()
-    scale = rows.abs().amax(dim=1, keepdim=True) / largest
+    scale = rows.abs().amax(dim=-1, keepdim=True) / largest
     # Rounded before it is used, so that its rounding is no error that a whole row shares.
     scale = scale.to(weight.dtype).clamp_min(torch.finfo(weight.dtype).tiny)
     rows = rows / scale.float()
@@ -68,12 +70,35 @@ def quantize_rows(weight: Tensor, kind: str) -> tuple[Tensor, Tensor]:
     return rows.clamp(-largest, largest).to(dtype), scale
 
 
+def plain_linears(
+    module: nn.Module, within: tuple[str, ...]
+) -> Iterator[tuple[str, nn.Module, str, nn.Linear]]:
+    """Yield the plain `Linear` layers below the named children of a module, to be replaced.
+
+    The small ones of low-rank adapters are left out: peft brings their input to the type of their
+    weight.
+
+    Args:
+        module: The model.
+        within: Names of its children that hold the layers.
+
+    Yields:
+        The path of a layer in the module, its parent, its name there, and itself.
+    """
+    for name in within:
+        # Lists: layers are replaced while they are walked.
+        for path, parent in list(module.get_submodule(name).named_modules(prefix=name)):
+            if _ADAPTER_PARTS & {*path.split(".")}:
+                continue
+            for child_name, child in list(parent.named_children()):
+                if type(child) is nn.Linear:
+                    yield f"{path}.{child_name}", parent, child_name, child
+
+
 def quantize_linears(
     module: nn.Module, kind: str, *, within: tuple[str, ...], device: torch.device | None = None
 ) -> None:
-    """Quantize every plain `Linear` below the named children of a module, in place.
-
-    The small ones of low-rank adapters stay: peft brings their input to the type of their weight.
+    """Quantize the `plain_linears` of a module, in place.
 
     Args:
         module: The model.
@@ -81,11 +106,5 @@ def quantize_linears(
         within: Names of its children that hold the layers.
         device: As in `QuantizedLinear.of`.
     """
-    for name in within:
-        # A list: layers are replaced while it is walked.
-        for path, parent in list(module.get_submodule(name).named_modules()):
-            if _ADAPTER_PARTS & {*path.split(".")}:
-                continue
-            for child_name, child in list(parent.named_children()):
-                if type(child) is nn.Linear:
-                    setattr(parent, child_name, QuantizedLinear.of(child, kind, device))
+    for _, parent, name, linear in plain_linears(module, within):
+        setattr(parent, name, QuantizedLinear.of(linear, kind, device))
