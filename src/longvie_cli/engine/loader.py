@@ -43,6 +43,7 @@ def load_pipeline(
     from_random: bool = False,
     engine: Engine = "fused",
     warn: Callable[[str], None] = logger.warning,
+    fell_back: Callable[[str], None] = logger.warning,
     **chosen: Any,
 ) -> LongViePipeline:
     """Return the pipeline of a preset, ready to make clips; nothing is fetched.
@@ -59,6 +60,7 @@ def load_pipeline(
             is not here.
         engine: `reference` computes everything every time, to compare with.
         warn: Told what of a LoRA could not be applied.
+        fell_back: Told what would be used, but cannot be on this machine.
         chosen: Fields of `Sampling` in place of those of `sampling`: `device`, `dtype`, ...
 
     Raises:
@@ -92,7 +94,7 @@ def load_pipeline(
     if torch.device(device).type == "cpu":
         use_stacked_causal_convolutions(pipeline.vae)
     quantize_transformer(pipeline, sampling.quantize, device)
-    use_attention(pipeline, sampling.attention)
+    use_attention(pipeline, sampling.attention, device=device, dtype=dtype, warn=fell_back)
     pipeline.engine = engine
     place(pipeline, device, offload)
     if engine == "fused" and offload == "none":

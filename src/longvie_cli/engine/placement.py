@@ -18,12 +18,15 @@ from diffusers.models.attention_dispatch import (
 )
 from torch import nn
 
+from longvie_cli.engine.attention_check import attention_fault
 from longvie_cli.engine.machine import MachineMemory
 from longvie_cli.engine.memory import GIB, QUANTIZED_CHILDREN, MemoryPlan
 from longvie_cli.errors import MissingResourceError, UsageError
 from longvie_cli.kernels.quantized_linear import quantize_linears
 from longvie_cli.models.pipeline import LongViePipeline
 from longvie_cli.settings.sampling import Attention, Offload, Quantize
+
+logger = logging.getLogger(__name__)
 
 # `auto` keeps this much of what is free: the plan does not see fragmentation and workspaces.
 AUTO_MARGIN = 0.08
@@ -171,17 +174,46 @@ def quantize_transformer(pipeline: LongViePipeline, kind: Quantize, device: str)
         )
 
 
-def use_attention(pipeline: LongViePipeline, name: Attention) -> None:
-    """Make the transformer attend by a backend that `resolve_attention` returned."""
+def use_attention(
+    pipeline: LongViePipeline,
+    name: Attention,
+    *,
+    device: str,
+    dtype: torch.dtype,
+    warn: Callable[[str], None] = logger.warning,
+) -> None:
+    """Make the transformer attend by a backend that `resolve_attention` returned.
+
+    The backend is compared with PyTorch's own first; if it cannot compute or is wrong, PyTorch's
+    own stays.
+
+    Args:
+        pipeline: Its weights may be anywhere.
+        name: An `--attention` value.
+        device: Where the transformer computes.
+        dtype: In which type.
+        warn: Told that the backend is not used, and why.
+    """
     if name == "native":
         return
-    logger = logging.getLogger("diffusers.models.modeling_utils")
-    level = logger.level
-    logger.setLevel(logging.ERROR)  # It warns that the interface is experimental.
+    config = pipeline.transformer.config
+    fault = attention_fault(
+        _BACKENDS[name],
+        heads=config.num_attention_heads,
+        head_width=config.attention_head_dim,
+        device=torch.device(device),
+        dtype=dtype,
+    )
+    if fault is not None:
+        warn(f"--attention {name}: {fault} PyTorch's own attention is used instead.")
+        return
+    diffusers_logger = logging.getLogger("diffusers.models.modeling_utils")
+    level = diffusers_logger.level
+    diffusers_logger.setLevel(logging.ERROR)  # It warns that the interface is experimental.
     try:
         pipeline.transformer.set_attention_backend(_BACKENDS[name].value)
     finally:
-        logger.setLevel(level)
+        diffusers_logger.setLevel(level)
 
 
 def place(pipeline: LongViePipeline, device: str, offload: Offload) -> LongViePipeline:

@@ -285,5 +285,6 @@ def _load_generator(making: _Making) -> ClipGenerator:
         sampling,
         text_encoder=False,
         warn=lambda notice: None,  # Said when the job was decided.
+        fell_back=progress.warning,
     )
     return ClipGenerator(pipeline, job.preset, sampling, prompt_embeds=embeds, progress=progress)

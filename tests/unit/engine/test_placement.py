@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
+from torch import Tensor
 
 from longvie_cli.engine.clip_generator import ClipGenerator
 from longvie_cli.engine.loader import load_pipeline, load_preset_text_encoder
@@ -21,7 +26,8 @@ from longvie_cli.engine.placement import (
     use_attention,
 )
 from longvie_cli.errors import InputError, MissingResourceError, UsageError
-from longvie_cli.kernels.quantized_linear import QuantizedLinear
+from longvie_cli.kernels.quantized_linear import QuantizedLinear, quantize_rows
+from longvie_cli.models.attention import LongVieAttnProcessor
 from longvie_cli.models.pipeline import LongViePipeline
 from longvie_cli.settings.presets import Preset, TrackGrid
 from longvie_cli.settings.sampling import Offload, Quantize, Sampling
@@ -154,22 +160,96 @@ def test_attention_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
             assert error.exit_code == 3
 
 
-def test_a_backend_reaches_every_attention_layer(capfd: pytest.CaptureFixture[str]) -> None:
+def stands_in(monkeypatch: pytest.MonkeyPatch, attend: Callable[..., Tensor]) -> None:
+    """Put a double in the place of cuDNN's attention, which needs a GPU."""
+    name = AttentionBackendName._NATIVE_CUDNN
+    monkeypatch.setitem(_AttentionBackendRegistry._backends, name, attend)
+    arguments = {"query", "key", "value"}
+    monkeypatch.setitem(_AttentionBackendRegistry._supported_arg_names, name, arguments)
+    monkeypatch.setitem(_AttentionBackendRegistry._constraints, name, [])
+    monkeypatch.setattr(_AttentionBackendRegistry, "_checks_enabled", False)
+
+
+def attended(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    parts = (tensor.transpose(1, 2) for tensor in (query, key, value))
+    return F.scaled_dot_product_attention(*parts).transpose(1, 2)
+
+
+def backends_of(pipeline: LongViePipeline) -> set[object]:
+    processors = pipeline.transformer.attn_processors.values()
+    return {processor._attention_backend for processor in processors}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_right_backend_reaches_every_attention_layer(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], dtype: torch.dtype
+) -> None:
+    stands_in(monkeypatch, attended)
     pipeline = small_pipeline()
     capfd.readouterr()
-    use_attention(pipeline, "native")
-    from diffusers.models.attention_dispatch import AttentionBackendName as Name
-
-    from longvie_cli.models.attention import LongVieAttnProcessor
-
-    use_attention(pipeline, "cudnn")
+    use_attention(pipeline, "native", device="cpu", dtype=dtype, warn=pytest.fail)
+    assert backends_of(pipeline) == {None}
+    use_attention(pipeline, "cudnn", device="cpu", dtype=dtype, warn=pytest.fail)
     try:
-        processors = pipeline.transformer.attn_processors.values()
-        assert {processor._attention_backend for processor in processors} == {Name._NATIVE_CUDNN}
+        assert backends_of(pipeline) == {AttentionBackendName._NATIVE_CUDNN}
         assert LongVieAttnProcessor._attention_backend is None
         assert capfd.readouterr().err == ""
     finally:
         pipeline.transformer.set_attention_backend("native")
+
+
+def in_float8(tensor: Tensor) -> Tensor:
+    """Return what is left of a tensor in float8 without a scale: 448 is its largest value."""
+    return tensor.clamp(-448, 448).to(torch.float8_e4m3fn).to(tensor.dtype)
+
+
+def in_int8(tensor: Tensor) -> Tensor:
+    codes, scale = quantize_rows(tensor.flatten(0, 2), "int8")
+    return (codes * scale).to(tensor.dtype).view_as(tensor)
+
+
+def refuses(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    raise RuntimeError("no kernel image is available for execution on the device")
+
+
+@pytest.mark.parametrize(
+    ("attend", "reason"),
+    [
+        (
+            lambda query, key, value: attended(query, key, in_float8(value)),
+            r"on large-value numbers it is \d\d\.\d% off",
+        ),
+        (
+            lambda query, key, value: attended(in_float8(query), key, value),
+            r"on large-query numbers it is \d\d\.\d% off",
+        ),
+        # Keys past the last whole tile are left out.
+        (
+            lambda query, key, value: attended(query, key[:, :320], value[:, :320]),
+            r"numbers it is \d\d\.\d% off",
+        ),
+        (lambda query, key, value: attended(query, key, value) / 0, "numbers it is (nan|inf)% off"),
+        (refuses, r"does not run on cpu in torch.bfloat16 \(no kernel image"),
+    ],
+)
+def test_a_wrong_backend_is_not_used_and_that_is_said(
+    monkeypatch: pytest.MonkeyPatch, attend: Callable[..., Tensor], reason: str
+) -> None:
+    stands_in(monkeypatch, attend)
+    pipeline, said = small_pipeline(), []
+    use_attention(pipeline, "cudnn", device="cpu", dtype=torch.bfloat16, warn=said.append)
+    assert backends_of(pipeline) == {None}
+    (line,) = said
+    assert re.match(rf"--attention cudnn: .*{reason}", line), line
+    assert line.endswith("PyTorch's own attention is used instead.")
+
+
+def test_8_bits_of_queries_and_keys_are_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    stands_in(monkeypatch, lambda query, key, value: attended(in_int8(query), in_int8(key), value))
+    pipeline = small_pipeline()
+    use_attention(pipeline, "cudnn", device="cpu", dtype=torch.bfloat16, warn=pytest.fail)
+    assert backends_of(pipeline) == {AttentionBackendName._NATIVE_CUDNN}
+    pipeline.transformer.set_attention_backend("native")
 
 
 def plans(none: float, model: float, group: float, quantize: Quantize = "none") -> Plans:
