@@ -28,7 +28,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Fetching $(TORCH_WHAT)"
 	$(PIP) $(TORCH_ARGS) $(TORCH_ELSE)
-	@echo "Fetching longvie's other packages, about 230 MB"
+	@echo "Fetching longvie's other packages, about 230 MB, and triton for the tests, 200 MB"
 	$(PIP) -c constraints.txt -e ".[dev]"
 	touch $@
 

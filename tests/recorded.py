@@ -15,7 +15,7 @@ _SHARED = Path(__file__).parents[1].parent / "shared"
 GOLDEN = Path(os.environ.get("LONGVIE_GOLDEN_DIR", _SHARED / "golden"))
 EXAMPLE = Path(os.environ.get("LONGVIE_EXAMPLE_DIR", _SHARED / "released-example")) / "ride_horse"
 # Read here: while a test runs, no LONGVIE_* variable is set.
-_REQUIRED = os.environ.get("LONGVIE_REQUIRE_GOLDEN", "0") not in ("", "0")
+REQUIRED = os.environ.get("LONGVIE_REQUIRE_GOLDEN", "0") not in ("", "0")
 
 
 def golden_file(name: str) -> Path:
@@ -31,6 +31,6 @@ def released_example() -> Path:
 def _present(path: Path, what: str, variable: str) -> Path:
     if path.is_file():
         return path
-    if _REQUIRED:
+    if REQUIRED:
         pytest.fail(f"LONGVIE_REQUIRE_GOLDEN is set, but there is no {path}", pytrace=False)
     pytest.skip(f"no {what} in {path.parent} (set {variable})")

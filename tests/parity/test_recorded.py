@@ -15,7 +15,7 @@ def test_absent_vectors_are_skipped_or_a_failure(
 ) -> None:
     monkeypatch.setattr(recorded, "GOLDEN", tmp_path)
     monkeypatch.setattr(recorded, "EXAMPLE", tmp_path / "ride_horse")
-    monkeypatch.setattr(recorded, "_REQUIRED", required)
+    monkeypatch.setattr(recorded, "REQUIRED", required)
     outcome = pytest.fail.Exception if required else pytest.skip.Exception
     with pytest.raises(outcome, match=r"vae_cases\.safetensors" if required else "golden vectors"):
         recorded.golden_file("vae_cases")

@@ -24,6 +24,7 @@ from longvie_cli.engine.placement import (
 )
 from longvie_cli.errors import MissingResourceError
 from longvie_cli.kernels.causal_conv3d import use_stacked_causal_convolutions
+from longvie_cli.kernels.kernel_set import kernel_set_for
 from longvie_cli.models.lora import add_loras
 from longvie_cli.models.pipeline import Engine, LongViePipeline
 from longvie_cli.models.weights.load import load_text_encoder, load_weights, random_weights
@@ -96,6 +97,8 @@ def load_pipeline(
     quantize_transformer(pipeline, sampling.quantize, device)
     use_attention(pipeline, sampling.attention, device=device, dtype=dtype, warn=fell_back)
     pipeline.engine = engine
+    if engine == "fused":
+        pipeline.transformer.use_kernels(kernel_set_for(device, warn=fell_back))
     place(pipeline, device, offload)
     if engine == "fused" and offload == "none":
         # Weights that move would be parted again.

@@ -12,9 +12,14 @@ Letters in shapes: B batch, N tokens, D width, H heads.
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+logger = logging.getLogger(__name__)
 
 RotaryTables = tuple[Tensor, Tensor]
 """Cosines and signed sines, float32 [1, N, 1, D / H] each.
@@ -155,3 +160,25 @@ class KernelSet:
 def guide(velocity: Tensor, negative_velocity: Tensor, guidance_scale: float) -> Tensor:
     """Return the velocity led away from the negative prompt's: neg + scale * (pos - neg)."""
     return negative_velocity + guidance_scale * (velocity - negative_velocity)
+
+
+def kernel_set_for(
+    device: torch.device | str, *, warn: Callable[[str], None] = logger.warning
+) -> KernelSet:
+    """Return the fastest set for a device: of Triton on a GPU, else of PyTorch.
+
+    Args:
+        device: Where the blocks compute.
+        warn: Told if a GPU has to go without.
+    """
+    if torch.device(device).type != "cuda":
+        return KernelSet()
+    try:
+        from longvie_cli.kernels.fused.triton_kernel_set import TritonKernelSet
+    except ImportError as error:
+        warn(
+            f"The fused kernels need triton ({error}); every block takes several passes over "
+            "memory where one would do. Install it with: pip install triton"
+        )
+        return KernelSet()
+    return TritonKernelSet()
