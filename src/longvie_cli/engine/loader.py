@@ -96,13 +96,13 @@ def load_pipeline(
         use_stacked_causal_convolutions(pipeline.vae)
     quantize_transformer(pipeline, sampling.quantize, device)
     use_attention(pipeline, sampling.attention, device=device, dtype=dtype, warn=fell_back)
+    place(pipeline, device, offload)
     pipeline.engine = engine
     if engine == "fused":
         pipeline.transformer.use_kernels(kernel_set_for(device, warn=fell_back))
-    place(pipeline, device, offload)
-    if engine == "fused" and offload == "none":
-        # Weights that move would be parted again.
-        pipeline.transformer.pack_projections()
+        if offload == "none":
+            # Weights that move would be parted again.
+            pipeline.transformer.pack_projections()
     return pipeline
 
 

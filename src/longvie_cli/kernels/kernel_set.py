@@ -32,8 +32,10 @@ the odd one its sine.
 def rotate(heads: Tensor, tables: RotaryTables) -> Tensor:
     """Return queries or keys [B, N, H, D / H] rotated to their positions, in the wider type."""
     cos, sin = tables
-    partner = heads.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
-    return torch.addcmul(heads * cos, partner, sin)
+    # A turn is a product of complex numbers: one pass, where real ones take three and a copy.
+    turns = torch.complex(cos[..., ::2], sin[..., 1::2])
+    pairs = heads.to(torch.promote_types(heads.dtype, cos.dtype)).unflatten(-1, (-1, 2))
+    return torch.view_as_real(torch.view_as_complex(pairs) * turns).flatten(-2)
 
 
 class KernelSet:
@@ -131,6 +133,16 @@ class KernelSet:
         """Return GELU in its tanh form, x / 2 * (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))."""
         return F.gelu(x, approximate="tanh")
 
+    def linear_gelu(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Return `gelu` of a linear layer [.., out], for sets that bend it where it is made.
+
+        Args:
+            x: [.., in].
+            weight: [out, in].
+            bias: [out].
+        """
+        return self.gelu(F.linear(x, weight, bias))
+
     def guide_step(
         self,
         latents: Tensor,
@@ -165,13 +177,18 @@ def guide(velocity: Tensor, negative_velocity: Tensor, guidance_scale: float) ->
 def kernel_set_for(
     device: torch.device | str, *, warn: Callable[[str], None] = logger.warning
 ) -> KernelSet:
-    """Return the fastest set for a device: of Triton on a GPU, else of PyTorch.
+    """Return the fastest set for a device: of Triton on a GPU, with oneDNN on the CPU.
 
     Args:
         device: Where the blocks compute.
         warn: Told if a GPU has to go without.
     """
-    if torch.device(device).type != "cuda":
+    kind = torch.device(device).type
+    if kind == "cpu":
+        from longvie_cli.kernels.cpu_kernel_set import cpu_kernel_set
+
+        return cpu_kernel_set()
+    if kind != "cuda":
         return KernelSet()
     try:
         from longvie_cli.kernels.fused.triton_kernel_set import TritonKernelSet

@@ -117,9 +117,16 @@ class LongVieBlock(WanTransformerBlock):
         tokens, normed = self.kernels.residual_norm(
             tokens, update, scale=ffn_scale, shift=ffn_shift, eps=self.norm3.eps
         )
-        widen, _, narrow = self.ffn.net
-        update = narrow(self.kernels.gelu(widen.proj(normed)))
+        update = self._feed_forward(normed)
         tokens, _ = self.kernels.residual_norm(
             tokens, update, ffn_gate, scale=None, shift=None, eps=self.norm3.eps
         )
         return tokens
+
+    def _feed_forward(self, normed: Tensor) -> Tensor:
+        activation, _, narrow = self.ffn.net
+        widen = activation.proj
+        if type(widen) is nn.Linear:
+            return narrow(self.kernels.linear_gelu(normed, widen.weight, widen.bias))
+        # An adapter around the layer, or 8 bits.
+        return narrow(self.kernels.gelu(widen(normed)))
