@@ -14,11 +14,11 @@ from torch import nn
 from longvie_cli.models.longvie import LongVieTransformer3DModel
 
 # What a main block is made of, by the stage its time counts to. What is between them is glue:
-# norms, modulation, gates, activations, embeddings and the output layer.
+# norms, modulation, gates, embeddings and the output layer.
 _OF_A_BLOCK = {
     "self_attention": ("attn1",),
     "cross_attention": ("attn2",),
-    "ffn": ("ffn.net.0.proj", "ffn.net.2"),
+    "ffn": ("ffn",),
 }
 IN_THE_TRANSFORMER = (*_OF_A_BLOCK, "control_branches", "glue")
 STAGES = ("encode", *IN_THE_TRANSFORMER, "decode", "io")

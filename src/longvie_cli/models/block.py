@@ -8,14 +8,36 @@ x    = x + gate * f
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Any, Self
 
+from diffusers.models.attention import FeedForward
 from diffusers.models.transformers.transformer_wan import WanTransformerBlock
 from torch import Tensor, nn
 
 from longvie_cli.kernels.kernel_set import KernelSet, RotaryTables
 from longvie_cli.models.attention import CrossContext, PackedProjections
 from longvie_cli.models.clip_context import ClipContext
+
+
+class LongVieFeedForward(FeedForward):
+    """A `FeedForward` of the same layers and names whose GELU is that of a `KernelSet`."""
+
+    @classmethod
+    def of(cls, stock: FeedForward) -> Self:
+        """Return one of ours on the very layers of a stock one."""
+        ours = cls.__new__(cls)
+        nn.Module.__init__(ours)
+        ours.net = stock.net
+        return ours.train(stock.training)
+
+    def forward(self, hidden_states: Tensor, kernels: KernelSet) -> Tensor:
+        """Return [B, N, D] from [B, N, D]."""
+        activation, _, narrow = self.net
+        widen = activation.proj
+        if type(widen) is nn.Linear:
+            return narrow(kernels.linear_gelu(hidden_states, widen.weight, widen.bias))
+        # An adapter around the layer, or 8 bits.
+        return narrow(kernels.gelu(widen(hidden_states)))
 
 
 class LongVieBlock(WanTransformerBlock):
@@ -29,6 +51,10 @@ class LongVieBlock(WanTransformerBlock):
     kernels: KernelSet = KernelSet()
     packed: PackedProjections | None = None
 
+    def __init__(self, *sizes: Any, **further: Any) -> None:
+        super().__init__(*sizes, **further)
+        self.ffn: LongVieFeedForward = LongVieFeedForward.of(self.ffn)
+
     @classmethod
     def of(cls, block: WanTransformerBlock) -> Self:
         """Return a block of ours on the very layers of a stock one."""
@@ -37,6 +63,7 @@ class LongVieBlock(WanTransformerBlock):
         ours.scale_shift_table = block.scale_shift_table
         for name, layer in block.named_children():
             ours.add_module(name, layer)
+        ours.ffn = LongVieFeedForward.of(block.ffn)
         return ours.train(block.training)
 
     def pack(self) -> None:
@@ -117,16 +144,8 @@ class LongVieBlock(WanTransformerBlock):
         tokens, normed = self.kernels.residual_norm(
             tokens, update, scale=ffn_scale, shift=ffn_shift, eps=self.norm3.eps
         )
-        update = self._feed_forward(normed)
+        update = self.ffn(normed, self.kernels)
         tokens, _ = self.kernels.residual_norm(
             tokens, update, ffn_gate, scale=None, shift=None, eps=self.norm3.eps
         )
         return tokens
-
-    def _feed_forward(self, normed: Tensor) -> Tensor:
-        activation, _, narrow = self.ffn.net
-        widen = activation.proj
-        if type(widen) is nn.Linear:
-            return narrow(self.kernels.linear_gelu(normed, widen.weight, widen.bias))
-        # An adapter around the layer, or 8 bits.
-        return narrow(self.kernels.gelu(widen(normed)))

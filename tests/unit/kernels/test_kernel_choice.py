@@ -8,11 +8,13 @@ import sys
 import pytest
 from interpreted import triton_is_installed
 
+from longvie_cli.kernels.cpu_kernel_set import CpuKernelSet
 from longvie_cli.kernels.kernel_set import KernelSet, kernel_set_for
 
 
 def test_the_cpu_computes_by_pytorch() -> None:
-    assert type(kernel_set_for("cpu", warn=pytest.fail)) is KernelSet
+    assert isinstance(kernel_set_for("cpu", warn=pytest.fail), CpuKernelSet)
+    assert type(kernel_set_for("meta", warn=pytest.fail)) is KernelSet
 
 
 @pytest.mark.skipif(not triton_is_installed(), reason="triton is not installed")

@@ -131,7 +131,11 @@ def test_the_schedule_is_two_runs_joined(pipeline: LongViePipeline) -> None:
         return {"latents": swapped} if step_index == 1 else None
 
     rest = run(pipeline, steps=4, callback_on_step_end=swap)
-    assert np.array_equal(run(pipeline, steps=4, **scheduled), rest)
+    # The picture is encoded beside the controls there and alone here: 4e-7 of rounding, which may
+    # move a value over the edge of a byte.
+    moved = np.abs(run(pipeline, steps=4, **scheduled).astype(int) - rest)
+    assert moved.max() <= 1
+    assert (moved > 0).mean() <= 1e-3
 
 
 def test_four_steps_without_guidance_are_four_evaluations(pipeline: LongViePipeline) -> None:
