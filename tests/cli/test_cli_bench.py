@@ -84,6 +84,8 @@ def test_a_plan_of_a_smaller_card_offloads_or_quantizes(longvie) -> None:
         (("--engine", "fused,fast"), 2, "--engine"),
         (("--engine", "fused,fused"), 2, "twice"),
         (("--memory-limit", "much"), 2, "24GB"),
+        (("--memory-limit", "9" * 400), 2, "24GB"),
+        (("--memory-limit", "0GB"), 2, "--memory-limit"),
         (("--memory-limit", "24GB", "--device", "cpu"), 2, "--dry-run"),
         (("--random-weights", "--weights", "there"), 2, "only one"),
         (("--picture", "roof.png"), 2, "SVG"),

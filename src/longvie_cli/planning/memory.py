@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from longvie_cli.engine.machine import MachineMemory
     from longvie_cli.engine.memory import MemoryPlan
     from longvie_cli.engine.placement import Plans
+    from longvie_cli.settings.presets import Preset
     from longvie_cli.settings.sampling import Sampling
 
 _GIGABYTE = 1e9
@@ -31,10 +32,10 @@ def fitting_plan(job: Job) -> MemoryPlan:
     sampling = job.sampling
     return choose_plan(
         sampling.offload,
-        _plans(job, sampling),
+        installed_plans(job.preset, sampling),
         machine_memory(sampling.device),
         device=sampling.device,
-        others=lambda **changed: _plans(job, replace(sampling, **changed)),
+        others=lambda **changed: installed_plans(job.preset, replace(sampling, **changed)),
     )
 
 
@@ -50,7 +51,7 @@ def describe_memory(job: Job, progress: Progress) -> dict[str, Any] | None:
     try:
         plan, shortage = fitting_plan(job), None
     except UsageError as error:
-        plans = _plans(job, job.sampling)
+        plans = installed_plans(job.preset, job.sampling)
         asked = job.sampling.offload
         plan = list(plans.values())[-1] if asked == "auto" else plans[asked]
         shortage = f"{error.message} {error.hint}".strip()
@@ -94,13 +95,18 @@ def _size(num_bytes: int) -> str:
     return f"{num_bytes / _GIGABYTE:.1f} GB"
 
 
-def _plans(job: Job, sampling: Sampling) -> Plans:
+def installed_plans(preset: Preset, sampling: Sampling) -> Plans:
+    """Return the memory plans of a preset in every placement, fastest first.
+
+    Raises:
+        MissingResourceError: The preset's models are not installed.
+    """
     from longvie_cli.engine.memory import plans_of_preset
 
     try:
-        return plans_of_preset(job.preset, sampling)
+        return plans_of_preset(preset, sampling)
     except OSError as error:
         raise MissingResourceError(
-            f"preset {job.preset.name}: its models are not installed ({error}).",
+            f"preset {preset.name}: its models are not installed ({error}).",
             hint="Install longvie again.",
         ) from error

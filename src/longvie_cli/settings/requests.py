@@ -78,7 +78,7 @@ def _memory_size(value: Any) -> Any:
     """
     if not isinstance(value, str):
         return value
-    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGT]i?)?B?", value.strip(), re.IGNORECASE)
+    found = re.fullmatch(r"(\d{1,15}(?:\.\d{1,9})?) ?([KMGT]i?)?B?", value.strip(), re.IGNORECASE)
     if found is None:
         raise ValueError("use a size as in 24GB or 24GiB")
     unit = (found[2] or "").lower()

@@ -23,13 +23,13 @@ from longvie_cli.engine.memory import (
     MemoryPlan,
     Models,
     models_of_preset,
-    plans_of_preset,
 )
 from longvie_cli.engine.placement import choose_plan
-from longvie_cli.errors import MissingResourceError, OutputConflictError, UsageError
+from longvie_cli.errors import OutputConflictError, UsageError
 from longvie_cli.models.weights.sources import find_weights
 from longvie_cli.planning.decide import decided_sampling
 from longvie_cli.planning.disk import unwritable
+from longvie_cli.planning.memory import installed_plans
 from longvie_cli.progress import Progress, SilentProgress
 from longvie_cli.result import ReportResult, aligned
 from longvie_cli.settings.presets import Preset, load_preset, with_size
@@ -185,10 +185,10 @@ def _decide(request: BenchRequest, progress: Progress, *, limit: int | None) -> 
         of_engine = ENGINES[name].applied_to(sampling)
         chosen = choose_plan(
             of_engine.offload,
-            _plans(preset, of_engine),
+            installed_plans(preset, of_engine),
             memory,
             device=of_engine.device,
-            others=lambda of_engine=of_engine, **changed: _plans(
+            others=lambda of_engine=of_engine, **changed: installed_plans(
                 preset, replace(of_engine, **changed)
             ),
         )
@@ -200,16 +200,6 @@ def _decide(request: BenchRequest, progress: Progress, *, limit: int | None) -> 
 def _preset(request: BenchRequest) -> Preset:
     preset = load_preset(request.preset).model_copy(update={"weights": request.weights})
     return preset if request.size is None else with_size(preset, request.size)
-
-
-def _plans(preset: Preset, sampling: Sampling) -> Any:
-    try:
-        return plans_of_preset(preset, sampling)
-    except OSError as error:
-        raise MissingResourceError(
-            f"preset {preset.name}: its models are not installed ({error}).",
-            hint="Install longvie again.",
-        ) from error
 
 
 def _memory(device: str, limit: int | None, *, planned: bool) -> MachineMemory:
