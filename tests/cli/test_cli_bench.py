@@ -92,6 +92,8 @@ def test_a_plan_of_a_smaller_card_offloads_or_quantizes(longvie) -> None:
         (("--picture", "there.svg"), 4, "exists"),
         (("--preset", "longvie2"), 3, "longvie models pull"),
         (("--repeats", "0"), 2, "--repeats"),
+        (("--overwrite",), 2, "it would do nothing"),
+        (("--seed-per-clip",), 2, "it would do nothing"),
     ],
 )
 def test_what_cannot_be_is_said_before_anything_is_loaded(

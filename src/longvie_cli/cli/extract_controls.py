@@ -57,7 +57,7 @@ class Extracting:
 
 @command(
     Extracting,
-    *(o.Camera, o.Length, o.Cuts, o.Size, o.Tracking, o.ReadyDepth, o.Depth),
+    *(o.Camera, o.Length, o.Cuts, o.Size, o.Fit, o.Tracking, o.ReadyDepth, o.Depth),
     *(o.DryRun, o.Preset, o.Device, o.Offline),
     examples=(
         "longvie extract-controls ref.mp4 --preview -o controls/",

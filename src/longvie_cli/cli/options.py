@@ -261,6 +261,9 @@ class Size:
             metavar="WIDTHxHEIGHT",
         ),
     ]
+
+
+class Fit:
     fit: Annotated[
         Literal["crop", "pad", "stretch"] | None,
         f.flag(f.INPUT, "How another aspect ratio is made to fit; default the preset's."),
@@ -451,7 +454,7 @@ class Offline:
 
 # What makes a video, wherever it begins.
 MAKING = (
-    *(Output, DryRun, Prompts, Source, Camera, FirstFrameModel, Length, Repeat, Cuts, Size),
+    *(Output, DryRun, Prompts, Source, Camera, FirstFrameModel, Length, Repeat, Cuts, Size, Fit),
     *(ReadyDepth, Depth, Tracking, Preset, Seed, Sampling, Device, Machine, Offline),
     *(Audio, Replacing, Delivery, EmbeddedSettings),
 )

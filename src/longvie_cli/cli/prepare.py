@@ -61,7 +61,7 @@ class Preparing:
 
 
 @command(
-    *(Preparing, o.Size, o.Tracking, o.Depth, o.DryRun, o.Preset, o.Device, o.Offline),
+    *(Preparing, o.Size, o.Fit, o.Tracking, o.Depth, o.DryRun, o.Preset, o.Device, o.Offline),
     examples=(
         "longvie prepare films/*.mp4 --dry-run -o data/",
         "longvie prepare films/*.mp4 --preset longvie2 -o data/",

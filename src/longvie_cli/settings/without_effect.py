@@ -6,12 +6,14 @@ from dataclasses import dataclass
 
 from longvie_cli.settings.presets import load_preset
 from longvie_cli.settings.requests import (
+    BenchRequest,
     ExtendRequest,
     ExtractControlsRequest,
     GenerateRequest,
     Request,
 )
 
+_NOTHING_PUSHED_AWAY = "with --guidance 1 nothing is pushed away from"
 _FOUND_IN_PICTURES = ("tracker", "depth_model", "depth_smoothing")
 
 
@@ -34,6 +36,8 @@ def settings_without_effect(request: Request) -> dict[str, str]:
 
     Whether they were given or are defaults is not looked at.
     """
+    if isinstance(request, BenchRequest):
+        return _of_bench(request)
     if not isinstance(request, GenerateRequest | ExtendRequest | ExtractControlsRequest):
         return {}
     source = _source(request)
@@ -47,7 +51,7 @@ def settings_without_effect(request: Request) -> dict[str, str]:
     if isinstance(request, ExtractControlsRequest):
         return unused | _of_extraction(source)
     if _guidance(request) == 1:
-        unused["negative_prompt"] = "with --guidance 1 nothing is pushed away from"
+        unused["negative_prompt"] = _NOTHING_PUSHED_AWAY
     if isinstance(request, GenerateRequest):
         return unused | _of_first_frame(request, source)
     if request.at_cut in ("refuse", "ignore"):
@@ -56,7 +60,16 @@ def settings_without_effect(request: Request) -> dict[str, str]:
     return unused
 
 
-def _guidance(request: GenerateRequest | ExtendRequest) -> float | None:
+def _of_bench(request: BenchRequest) -> dict[str, str]:
+    unused = {"seed_per_clip": "one clip is made again and again"}
+    if request.picture is None:
+        unused["overwrite"] = "there is no --picture"
+    if _guidance(request) == 1:
+        unused["negative_prompt"] = _NOTHING_PUSHED_AWAY
+    return unused
+
+
+def _guidance(request: GenerateRequest | ExtendRequest | BenchRequest) -> float | None:
     if request.guidance_scale is not None or request.negative_prompt is None:
         return request.guidance_scale
     # Of an extended video it is that of the earlier one, which is not known yet.
