@@ -132,7 +132,9 @@ def test_full_size_fits_the_cards_it_is_meant_for(
     assert 40 < peak["none", "none"] < 50, "80 GB"
     assert 38 < peak["model", "none"] < peak["none", "none"]
     assert 5 < peak["group", "none"] < 11.5, "streamed, a 12 GB card does it"
-    assert peak["model", "int8"] < 23, "a 24 GB card keeps the quantized transformer whole"
+    # With keys and values kept for two prompts of 512 tokens: more than the 23.5 GiB that a card of
+    # 24 GB has free, so `auto` streams the blocks there.
+    assert 23 < peak["model", "int8"] < 24, "a 32 GB card keeps the quantized transformer whole"
     for offload in ("none", "model", "group"):
         assert peak[offload, "int8"] <= peak[offload, "none"]
     # One video of 81 frames at a time: float32 features of the VAE are what is big, not latents.
