@@ -1,6 +1,7 @@
 """`longvie bench`: engines in turns, on a model of a few thousand weights."""
 
 import json
+import time
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -21,6 +22,7 @@ from longvie_cli.benchmarking.stages import STAGES
 def test_engines_are_measured_and_near_the_reference(
     longvie, tmp_path: Path, engines: tuple[str, ...]
 ) -> None:
+    began = time.monotonic()
     outcome = longvie(
         *("bench", "--engine", ",".join(engines), "--repeats", "1", "--steps", "2"),
         *("--random-weights", "--picture", "roof.svg", "--json"),
@@ -32,11 +34,16 @@ def test_engines_are_measured_and_near_the_reference(
     assert fields["machine"]["cores"] >= 1
     results = {result["engine"]: result for result in fields["results"]}
     assert tuple(results) == engines
+    # Measured, and not more than the command itself took.
+    took = sum(result["seconds_per_clip"] for result in results.values())
+    assert 0 < took < time.monotonic() - began
     for name, result in results.items():
         assert set(result["stages"]) == set(STAGES)
         assert min(result["stages"].values()) >= 0
+        # No stage is counted twice, and none left out.
         whole = sum(result["stages"].values())
-        assert result["seconds_per_clip"] == pytest.approx(whole, rel=0.02)
+        assert result["seconds_per_clip"] == pytest.approx(whole, rel=1e-6)
+        assert min(result["stages"][stage] for stage in ("encode", "decode", "io")) > 0
         assert result["flops"] > 0
         assert result["peak_memory_bytes"] > 1e8
         if name not in ("reference", "fused"):
