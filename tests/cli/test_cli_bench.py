@@ -14,7 +14,7 @@ from longvie_cli.benchmarking.stages import STAGES
 @pytest.mark.parametrize(
     "engines",
     [
-        ("reference", "fused"),
+        pytest.param(("reference", "fused"), marks=pytest.mark.slow),
         pytest.param(("reference", "fused", "bf16", "fp8", "int8"), marks=pytest.mark.slow),
     ],
     ids=["two", "all"],

@@ -81,6 +81,7 @@ def test_the_picture_is_where_its_controls_are(tmp_path: Path, image: Path) -> N
     assert np.array_equal(shown, start)
 
 
+@pytest.mark.slow
 def test_a_landscape_is_flown_over_along_the_path(longvie, tmp_path: Path) -> None:
     command = ("generate", "--camera", PATH, "-p", "hills", "--seconds", "0.5", *QUICK)
     outcome = longvie(*command, "-o", "out.mp4")

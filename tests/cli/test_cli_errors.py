@@ -156,6 +156,7 @@ def test_debug_shows_the_traceback(longvie) -> None:
     assert "Traceback (most recent call last)" in outcome.err
 
 
+@pytest.mark.slow
 def test_a_run_that_made_nothing_gives_way_to_the_mended_request(
     longvie, tmp_path: Path, reference_video: Path
 ) -> None:

@@ -67,6 +67,7 @@ def test_more_than_is_left_names_the_longest_possible(longvie, first_half: Path)
     assert "8 frames (0.50 s at 16 fps), but 80 are needed" in outcome.err
 
 
+@pytest.mark.slow
 def test_no_kept_clips_still_extend_without_loss(
     longvie, tmp_path: Path, reference_video: Path
 ) -> None:

@@ -98,6 +98,7 @@ def test_a_cut_in_the_rest_is_refused_then_begun_anew_from_the_prompt(
     assert (tmp_path / "on.mp4").read_bytes() == made and contents(run / "clips") == before
 
 
+@pytest.mark.slow
 def test_scenes_can_be_told_to_begin_as_the_source_does(longvie, begun: Path) -> None:
     restart = ("--at-cut", "restart")
     assert planned(longvie, *restart)["settings"]["scenes"] == "from the prompt"
@@ -202,6 +203,7 @@ def test_the_sound_of_the_source_stays_beside_its_pictures(
         decide(silent, SilentProgress())
 
 
+@pytest.mark.slow
 def test_another_size_is_made_recorded_and_kept(longvie, tmp_path: Path, two_scenes: Path) -> None:
     refused = longvie("generate", "--size", "130x64", "-p", "x", "-o", "out.mp4")
     assert refused.code == 2 and "128x64 and 144x64" in refused.err

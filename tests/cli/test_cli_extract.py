@@ -64,6 +64,7 @@ def test_controls_along_a_path_are_those_a_run_makes_for_itself(
     assert plan.code == 0, plan.err
 
 
+@pytest.mark.slow
 def test_a_landscape_is_extracted_with_its_captions_or_the_prompt(longvie, tmp_path: Path) -> None:
     outcome = longvie(
         *("extract-controls", "--seed", "7", "--clips", "1", "--preview", "--json", "-o", "a")

@@ -95,6 +95,7 @@ def test_files_of_others_are_shown_escaped(longvie, tmp_path: Path) -> None:
     assert_harmless(outcome)
 
 
+@pytest.mark.slow
 def test_a_command_to_go_on_with_can_be_typed(longvie) -> None:
     run = "r\x1b[2J\u202e.longvie"
     given = ("--seconds", "0.2", "--steps", "1", "--guidance", "1", "--run-dir", run, "-o", "a.mp4")
@@ -105,6 +106,7 @@ def test_a_command_to_go_on_with_can_be_typed(longvie) -> None:
     assert "longvie resume $'" in other.err
 
 
+@pytest.mark.slow
 def test_a_path_is_data_in_a_pipe_and_shown_on_a_terminal(longvie, tmp_path: Path) -> None:
     name = "a\x1b[2J.mp4"
     given = ["generate", "-p", "snow", "--seconds", "0.2", "--steps", "1", "-o", name]

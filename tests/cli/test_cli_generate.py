@@ -58,11 +58,13 @@ def test_the_settings_travel_with_the_file_but_no_path_does(
     assert str(tmp_path) not in text
 
 
+@pytest.mark.slow
 def test_no_settings_are_written_when_not_wanted(longvie, tmp_path: Path) -> None:
     longvie("generate", "--seconds", "0.4", *QUICK, "--no-embed-metadata", "-o", "out.mp4")
     assert read_settings(tmp_path / "out.mp4") is None
 
 
+@pytest.mark.slow
 def test_json_is_one_object(longvie, tmp_path: Path) -> None:
     flight = ("generate", "-p", "green hills", "--clips", "1", "--seed", "5")
     outcome = longvie(*flight, *QUICK, "--json", "-o", "out.mp4")
@@ -116,6 +118,7 @@ def test_a_dry_run_writes_nothing(longvie, tmp_path: Path, reference_video: Path
     assert 0 < fields["plan"]["disk_bytes"] < fields["plan"]["disk_free_bytes"]
 
 
+@pytest.mark.slow
 def test_a_dry_run_says_how_long_this_machine_will_take(longvie, tmp_path: Path) -> None:
     def planned(*more: str) -> dict[str, object]:
         flags = ("generate", "-p", "dunes", "--guidance", "1", "--dry-run", "--json")
@@ -169,6 +172,7 @@ def test_prompts_over_time_reach_their_clips(longvie, tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_the_first_frame_can_come_from_image_source_or_prompt(
     longvie, tmp_path: Path, reference_video: Path
 ) -> None:
@@ -194,6 +198,7 @@ def test_the_first_frame_can_come_from_image_source_or_prompt(
     assert not RunFolder(tmp_path / "video.longvie").first_picture.exists()
 
 
+@pytest.mark.slow
 def test_the_first_frame_can_come_from_an_image_model(
     longvie, tmp_path: Path, reference_video: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -241,6 +246,7 @@ def test_the_first_frame_can_come_from_an_image_model(
     assert "longvie2 continues pictures and makes none" in refused.err
 
 
+@pytest.mark.slow
 def test_a_source_too_short_is_played_back_and_forth(
     longvie, tmp_path: Path, reference_video: Path
 ) -> None:
@@ -300,6 +306,7 @@ def test_a_finished_run_returns_at_once_and_touches_nothing(longvie, tmp_path: P
     assert contents(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_another_request_on_the_same_run_names_what_differs(longvie, tmp_path: Path) -> None:
     longvie("generate", "--seconds", "0.4", "--seed", "7", *QUICK, "-o", "out.mp4")
     before = contents(tmp_path)
@@ -338,7 +345,11 @@ def test_sound_of_the_source_needs_a_source_with_sound(
 
 @pytest.mark.parametrize(
     ("height", "width", "fps"),
-    [(90, 161, "16"), (160, 90, "60000/1001"), (50, 50, "10")],
+    [
+        pytest.param(90, 161, "16", marks=pytest.mark.slow),
+        (160, 90, "60000/1001"),
+        pytest.param(50, 50, "10", marks=pytest.mark.slow),
+    ],
     ids=["odd", "portrait 59.94", "square"],
 )
 def test_any_shape_and_rate_is_taken(

@@ -56,6 +56,7 @@ def test_too_small_a_machine_is_told_before_anything_is_made(
     assert any("will not start" in warning for warning in planned.fields["warnings"])
 
 
+@pytest.mark.slow
 def test_quantized_weights_belong_to_the_run(longvie, tmp_path: Path) -> None:
     assert longvie(*COMMAND, "--quantize", "int8", "-o", "out.mp4").code == 0
     outcome = longvie(*COMMAND, "-o", "out.mp4")
@@ -69,6 +70,7 @@ def test_quantized_weights_belong_to_the_run(longvie, tmp_path: Path) -> None:
     assert plain.fields["plan"]["settings"]["quantize"] == "none"
 
 
+@pytest.mark.slow
 def test_kept_prompts_give_the_frames_of_fresh_ones(
     longvie, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -110,6 +110,7 @@ def test_pull_prints_the_folder_and_path_finds_it_again(server: HubServer, run: 
     assert server.asked == asked
 
 
+@pytest.mark.slow
 def test_a_preset_stands_for_its_models(server: HubServer, run: Run) -> None:
     done = run("models", "pull", "longvie2", "tiny", "--json")
     assert done.returncode == 0, done.stderr
@@ -173,6 +174,7 @@ def test_a_killed_pull_goes_on_where_it_was(
     assert data == server.repositories[CONTROLS.repo].files[name]
 
 
+@pytest.mark.slow
 def test_verify_names_what_is_damaged_and_the_command_that_mends_it(
     server: HubServer, run: Run
 ) -> None:
@@ -190,6 +192,7 @@ def test_verify_names_what_is_damaged_and_the_command_that_mends_it(
     assert run("models", "verify", DEPTH.name).returncode == 0
 
 
+@pytest.mark.slow
 def test_noncommercial_models_need_one_yes(server: HubServer, run: Run, tmp_path: Path) -> None:
     done = run("models", "pull", "cotracker3")
     assert (done.returncode, done.stdout, server.asked) == (3, "", 0)

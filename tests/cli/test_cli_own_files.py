@@ -90,6 +90,7 @@ def test_an_extension_is_not_gone_on_with_from_worse_frames(longvie, tmp_path: P
     assert (outcome.code, outcome.out) == (0, "two.mp4\n"), outcome.err
 
 
+@pytest.mark.slow
 def test_folders_of_links_can_be_read(longvie, tmp_path: Path, reference_video) -> None:
     (tmp_path / "clips").mkdir()
     for name in ("1.mp4", "2.mp4"):

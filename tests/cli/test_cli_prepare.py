@@ -95,6 +95,7 @@ def test_samples_are_made_once_and_the_table_says_what_was_dropped(
     assert contents(tmp_path / "data") == written
 
 
+@pytest.mark.slow
 def test_captions_of_a_file_and_none(longvie, tmp_path: Path, walk: Path) -> None:
     (tmp_path / "captions.yaml").write_text("walk.mp4: a wall of colours\nother.mp4: x\n")
     made = longvie("prepare", walk, "--captions", "captions.yaml", "-o", "a")
@@ -118,6 +119,7 @@ def test_captions_of_a_file_and_none(longvie, tmp_path: Path, walk: Path) -> Non
     assert not (tmp_path / "c").exists()
 
 
+@pytest.mark.slow
 def test_a_model_captions_what_nobody_did(longvie, tmp_path: Path, walk: Path) -> None:
     model = save_captioner(tmp_path / "blip")
     (tmp_path / "captions.json").write_text('{"other.mp4": "x"}')

@@ -62,6 +62,7 @@ def test_clips_prompts_and_first_picture_are_the_folders(longvie, valley: Path, 
     assert "cut anew" not in outcome.err
 
 
+@pytest.mark.slow
 def test_a_prompt_and_an_image_stand_for_the_folders(longvie, valley: Path) -> None:
     (valley / "first.png").rename("other.png")
     flags = ("-p", "dunes", "--image", "other.png", "--fit", "pad", "--preset", "longvie2")
@@ -143,6 +144,7 @@ def test_wrong_inputs_are_refused_before_any_model_is_loaded(
     assert not Path("out.longvie").exists()
 
 
+@pytest.mark.slow
 def test_only_a_model_that_can_is_asked_for_a_first_frame(longvie, valley: Path) -> None:
     (valley / "first.png").unlink()
     outcome = longvie("generate", "--controls", valley, *DRY)
@@ -158,6 +160,7 @@ def test_only_a_model_that_can_is_asked_for_a_first_frame(longvie, valley: Path)
     assert outcome.fields["plan"]["first_frame"] == "of the flight"
 
 
+@pytest.mark.slow
 def test_the_released_example_itself(longvie) -> None:
     folder = released_example()
     outcome = longvie("generate", "--controls", folder, "--preset", "longvie2", *DRY)

@@ -61,6 +61,7 @@ def _make_join_and_extend(longvie, folder: Path, reference: Path, name: str) -> 
     assert {path.name for path in folder.iterdir()} == {"in", "out"}
 
 
+@pytest.mark.slow
 def test_a_name_of_everything_odd_is_a_name(longvie, tmp_path, reference_video) -> None:
     _make_join_and_extend(longvie, tmp_path, reference_video, ODDEST_NAME)
 
@@ -113,6 +114,7 @@ def test_a_line_break_in_a_name_is_refused_before_any_work(
     assert outcome.code == 0, outcome.err
 
 
+@pytest.mark.slow
 def test_a_name_that_is_no_text_is_refused_and_json_stays_json(tmp_path, reference_video) -> None:
     name = os.fsdecode(b"n\xff\xfe.mp4")
     shutil.copy(reference_video, tmp_path / name)

@@ -115,6 +115,7 @@ def test_lora_without_peft_says_how_to_get_it(
     assert "pip install 'peft>=0.17'" in outcome.err
 
 
+@pytest.mark.slow
 def test_the_control_range_decides_the_frames(longvie, tmp_path: Path) -> None:
     common = ("generate", "--seconds", "0.4", "--steps", "4", "--guidance", "1")
     assert longvie(*common, "-o", "whole.mp4").code == 0
@@ -161,6 +162,7 @@ def test_clips_with_seeds_of_their_own_resume_and_extend(longvie, tmp_path: Path
     assert [(clip["prompt"], clip["seed"]) for clip in clips] == [("hills", 5), ("snow", 9)]
 
 
+@pytest.mark.slow
 def test_generate_of_the_pipeline_makes_the_commands_frames(longvie, tmp_path: Path) -> None:
     command = ("generate", "--clips", "2", "--seed", "5", "--first-frame", "video", *QUICK)
     assert longvie(*command, "-p", "green hills", "-o", "out.mp4").code == 0

@@ -81,6 +81,7 @@ def test_back_and_forth_over_a_cut_is_refused(longvie, cut_video: Path) -> None:
     assert "back and forth" in outcome.err
 
 
+@pytest.mark.slow
 def test_controls_cut_up_by_scenes_are_seen_and_honoured(
     longvie, tmp_path: Path, cut_video: Path
 ) -> None:

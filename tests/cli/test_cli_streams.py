@@ -46,6 +46,7 @@ def test_a_stream_that_takes_nothing_ends_in_an_exit_code(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_does_not_end_the_run(tmp_path: Path) -> None:
     made = "generate -p hills --clips 1 --steps 1 --guidance 1 -o out.mp4"
     ended = run_in_shell(f"(LONGVIE {made} 2>&1; echo $? >code) | head -1", tmp_path)

@@ -57,6 +57,7 @@ def test_a_lora_of_a_run_that_does_not_fit_any_more_is_refused(
     assert outcome.fields["error"]["message"].startswith("style.safetensors: ")
 
 
+@pytest.mark.slow
 def test_what_is_cut_of_a_prompt_is_said_each_time(longvie, tmp_path: Path) -> None:
     (tmp_path / "long.txt").write_text(f"[0s-end] {'snowy mountains ' * 400}")
     given = ("generate", "--prompt-file", "long.txt", *SHORT, "-o", "out.mp4", "--json")
@@ -70,6 +71,7 @@ def test_what_is_cut_of_a_prompt_is_said_each_time(longvie, tmp_path: Path) -> N
     assert any(line.startswith("the new prompt: 480") for line in new.fields["warnings"])
 
 
+@pytest.mark.slow
 def test_prompts_that_no_clip_shows_are_said_by_every_command(longvie, tmp_path: Path) -> None:
     (tmp_path / "many.txt").write_text("[0s-0.1s] dawn\n[0.1s-0.2s] noon\n[0.2s-end] night")
     given = ("--prompt-file", "many.txt", "--seconds", "0.75", "--steps", "1", "--json")

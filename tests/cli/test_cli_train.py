@@ -287,6 +287,7 @@ def test_what_cannot_be_is_refused_before_work(
     assert not (tmp_path / "toy.train").exists()
 
 
+@pytest.mark.slow
 def test_a_folder_of_another_run_is_refused(longvie, tmp_path: Path, write) -> None:
     write(steps=1, export=[])
     command = ("train", "control", "--config", "toy.yaml", "-o", "run")

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from faults.trials import TESTS, Judge, Longvie, Place, Scenario, Tally
+from faults.model import TRIALS, make_inputs
+from faults.trials import Judge, Longvie, Place, Scenario, Tally
+from small_preset import build_package
 
 CONTROLLED = ("generate", "-p", "green hills", "--controls", "controls", "--seed", "11")
 FLIGHT = ("generate", "-p", "green hills", "--clips", "2", "--seed", "11")
@@ -89,13 +89,8 @@ def forked(tmp_path_factory: pytest.TempPathFactory, base: Path) -> Iterator[Lon
     if sys.platform != "linux":
         pytest.skip("fork, pidfd and /proc are Linux")
     package = tmp_path_factory.mktemp("package")
-    environment = {**os.environ, "PYTHONPATH": f"{os.environ.get('PYTHONPATH', '')}:{TESTS}"}
-    subprocess.run(
-        [sys.executable, "-m", "faults.model", str(package), str(base)],
-        check=True,
-        env=environment,
-        capture_output=True,
-    )
+    build_package(package, TRIALS)
+    make_inputs(base)
     inputs = [str(base / name) for name in ("video.mp4", "foreign.mp4")]
     longvie = Longvie(
         package,

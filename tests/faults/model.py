@@ -8,7 +8,7 @@ import numpy as np
 
 from longvie_cli.media.writer import VideoWriter
 from longvie_cli.worlds import Flight
-from small_preset import CHANGES, build_package
+from small_preset import CHANGES
 
 # One step without guidance is the default here: the commands of the trials need no flags for it.
 TRIALS = CHANGES | {
@@ -35,10 +35,3 @@ def make_inputs(folder: Path) -> None:
     with VideoWriter(folder / "foreign.mp4", height=40, width=56, fps=16) as writer:
         for picture in pictures[-4:]:
             writer.write(np.pad(picture, ((4, 4), (4, 4), (0, 0))))
-
-
-if __name__ == "__main__":
-    import sys
-
-    build_package(Path(sys.argv[1]), TRIALS)
-    make_inputs(Path(sys.argv[2]))

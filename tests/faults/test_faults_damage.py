@@ -151,6 +151,7 @@ FIRST_CONTROLS = "replace out.longvie/controls/hashes.json"
 RESUME = ("resume", "out.longvie")
 
 
+@pytest.mark.slow
 def test_a_harmed_half_made_run_sample(forked, referee, tally, state) -> None:
     judge = referee("generate")
     damages = Damages(

@@ -119,6 +119,7 @@ def _beginnings(samples: np.ndarray, rate: int) -> np.ndarray:
     return loud[np.diff(loud, prepend=-rate) > rate // 20] / rate
 
 
+@pytest.mark.slow
 @settings(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     lengths=st.lists(st.sampled_from([5, 17, 33]), min_size=1, max_size=3),

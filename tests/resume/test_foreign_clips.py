@@ -17,6 +17,8 @@ COMMAND = (
     *("generate", "--clips", "2", *QUICK, "--seed", "3", "-p", "hills"),
     *("-o", "a.mp4", "--json"),
 )
+pytestmark = pytest.mark.slow
+
 # Seed and prompt of the other runs.
 OTHERS = {"seed and prompt": (5, "dunes"), "prompt": (3, "dunes"), "nothing": (3, "hills")}
 

@@ -150,6 +150,7 @@ def test_from_clip_keeps_clips_and_takes_the_new_settings(
     assert longvie(*COMMAND, "--from-clip", "1", "-o", "other.mp4").code == 2
 
 
+@pytest.mark.slow
 def test_resume_names_a_source_that_moved_or_changed(
     longvie, tmp_path: Path, reference_video: Path
 ) -> None:
@@ -178,6 +179,7 @@ def test_resume_names_a_source_that_moved_or_changed(
     assert (tmp_path / "out.mp4").read_bytes() == (tmp_path / "first.mp4").read_bytes()
 
 
+@pytest.mark.slow
 def test_an_extended_run_is_redone_and_resumed(made: Path, longvie, tmp_path: Path) -> None:
     copy_run(made, tmp_path)
     assert longvie("extend", "out.mp4", "--clips", "1", *QUICK, "-o", "longer.mp4").code == 0

@@ -38,7 +38,7 @@ def counted(models: Models, preset: Preset, history: int) -> int:
     return int(counter.get_total_flops())
 
 
-@pytest.mark.parametrize("name", ["tiny", "longvie2"])
+@pytest.mark.parametrize("name", ["tiny", pytest.param("longvie2", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("has_history", [False, True])
 def test_an_evaluation_takes_what_pytorch_counts(name: str, has_history: bool) -> None:
     preset = load_preset(name)
@@ -49,6 +49,7 @@ def test_an_evaluation_takes_what_pytorch_counts(name: str, has_history: bool) -
     assert sum(stages.values()) == counted(models, preset, history)
 
 
+@pytest.mark.slow
 def test_the_full_size_is_the_one_known_from_elsewhere() -> None:
     # 996.6 and 897.6 TFLOP an evaluation, 92.1 an encoded video, 155 to decode: counted apart
     # from this code, on the meta device.

@@ -122,6 +122,7 @@ def test_from_further_on_depth_is_that_of_plane_and_box() -> None:
     assert near_box.sum() > 0.8 * (expected[: HEIGHT // 2] > 0).sum()
 
 
+@pytest.mark.slow
 def test_tracks_are_the_projections_of_what_stands_still() -> None:
     step = 0.3
     moving = flight(f"forward {step} in 1s")
@@ -146,6 +147,7 @@ def test_tracks_are_the_projections_of_what_stands_still() -> None:
     assert tracks.visible[-1][inside].mean() > 0.8 and not tracks.visible[-1][outside].any()
 
 
+@pytest.mark.slow
 def test_sky_turns_with_the_camera() -> None:
     points = np.array([[48.0, 5.0], [20.0, 8.0]], np.float32)
     tracks = flight("turn 10 in 1s").tracks(0, 17, points)
@@ -170,6 +172,7 @@ def test_depth_is_defined_and_smooth_for_minutes(text: str) -> None:
         assert np.median(np.abs(next_seen - seen)) < 0.1
 
 
+@pytest.mark.slow
 def test_a_frame_depends_on_its_number_and_the_seed() -> None:
     first, second, other = flight("orbit"), flight("orbit"), flight("orbit", seed=4)
     second.disparity(300)

@@ -74,6 +74,7 @@ def test_a_still_scene_keeps_its_level_for_minutes(tmp_path: Path) -> None:
     assert seconds.std() < 1.2 * seconds_raw.std()
 
 
+@pytest.mark.slow
 def test_a_camera_that_comes_nearer_comes_nearer(tmp_path: Path) -> None:
     """The picture grows by 1 % a frame and its disparity with it; that must not be taken out."""
     import cv2

@@ -76,6 +76,7 @@ def test_sixteen_bits_are_read_as_they_are(tmp_path: Path) -> None:
     assert (wide[0][:, :7] == 0).all()
 
 
+@pytest.mark.slow
 def test_the_polarity_is_found_in_the_video(
     world: tuple[Path, np.ndarray], embedded: TransformersDepthEstimator, tmp_path: Path
 ) -> None:

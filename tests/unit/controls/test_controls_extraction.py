@@ -267,6 +267,7 @@ def test_a_video_too_short_is_refused_before_anything_is_written(
     assert not (tmp_path / "controls").exists()
 
 
+@pytest.mark.slow
 def test_a_flight_gives_its_exact_depth_and_its_captions(flight: Flight, tmp_path: Path) -> None:
     source = FlightControls(flight, LAYOUT, FLIGHT_FRAMES)
     folder = make_control_folder(source, tmp_path, progress=SilentProgress()).parent
@@ -296,6 +297,7 @@ def test_a_flight_goes_on_where_it_was_stopped(flight: Flight, tmp_path: Path) -
     assert contents(stopped) == contents(whole)
 
 
+@pytest.mark.slow
 def test_tracks_keep_the_colour_of_every_pixel(flight: Flight, tmp_path: Path) -> None:
     """Half of the colours, as a video to look at has, loses a third of the points."""
     folder = tmp_path / "controls"

@@ -216,6 +216,7 @@ def test_the_released_example_has_the_clips_of_longvie2(released: Path) -> None:
     assert grids.mean() < 3 < 30 < moved.mean()
 
 
+@pytest.mark.slow
 def test_the_released_example_is_read(released: Path) -> None:
     as_released = load_control_clips(released, ClipGeometry(81))
     count = len(json.loads((released / "cond.json").read_text("utf-8")))

@@ -263,6 +263,7 @@ def flight_clip(
     return np.stack([picture.rgb for picture in pictures]), points, truth, seen
 
 
+@pytest.mark.slow
 def test_a_flight_is_followed_far_better_than_by_standing_still(
     lucas_kanade: LucasKanadeTracker,
 ) -> None:

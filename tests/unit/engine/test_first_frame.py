@@ -22,6 +22,7 @@ def first_frame(model: Path, dense: np.ndarray, seed: int = 3) -> np.ndarray:
     return make_first_frame(model, "snow", dense, seed=seed, device="cpu", dtype="float32")
 
 
+@pytest.mark.slow
 def test_the_frame_has_the_size_of_its_control_and_follows_it(control_model: Path) -> None:
     near, far = np.zeros((HEIGHT, WIDTH, 3), np.uint8), np.full((HEIGHT, WIDTH, 3), 255, np.uint8)
     frame = first_frame(control_model, near)

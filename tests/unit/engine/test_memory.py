@@ -149,6 +149,7 @@ def test_the_text_encoder_is_never_beside_the_transformer(full_size: FullSize) -
     assert kept.peak_device_bytes - alone.peak_device_bytes == weights(alone)["text_encoder"]
 
 
+@pytest.mark.slow
 def test_streamed_weights_wait_in_pinned_memory_which_rounds_up(
     full_size: FullSize,
 ) -> None:

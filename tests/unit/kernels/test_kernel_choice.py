@@ -22,6 +22,7 @@ def test_a_gpu_gets_the_triton_kernels() -> None:
     assert type(kernel_set_for("cuda:1", warn=pytest.fail)).__name__ == "TritonKernelSet"
 
 
+@pytest.mark.slow
 def test_without_triton_a_gpu_goes_without_and_it_is_said() -> None:
     program = """
 import sys

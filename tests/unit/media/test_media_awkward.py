@@ -237,6 +237,7 @@ def test_a_cover_picture_and_a_second_video_are_left_out(ffmpeg, numbered_video,
     assert "it holds 2 videos; stream 0" in said(doubled)
 
 
+@pytest.mark.slow
 def test_a_huge_picture_is_averaged_before_it_reaches_us(ffmpeg, tmp_path):
     path = tmp_path / "8k.mkv"
     colours = "color=0x204060:s=7680x4320:r=16:d=0.125"

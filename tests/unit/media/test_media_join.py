@@ -68,6 +68,7 @@ def test_joined_times_are_exact(clips, tmp_path):
     assert count_frames(probe_video(output), fps=16) == 98
 
 
+@pytest.mark.slow
 def test_a_rate_that_microseconds_cannot_hold(write_clip, moving_frames, tmp_path):
     """7/30 s is a third of a microsecond off in ffmpeg's list of clips, 64 of them too much."""
     clip = write_clip("clip.mp4", moving_frames(7), fps=30)

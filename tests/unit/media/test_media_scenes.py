@@ -74,6 +74,7 @@ def joins(flights, count: int) -> Iterator[tuple[list[np.ndarray], int]]:
         yield [*flights[one][:cut], *flights[other][start:]], cut
 
 
+@pytest.mark.slow
 def test_joins_of_two_flights_are_found_at_their_frame(flights) -> None:
     assert all(find_cuts(frames) == [cut] for frames, cut in joins(flights, NUM_JOINS))
 
@@ -131,6 +132,7 @@ def test_a_sudden_fast_turn_is_no_cut() -> None:
     assert find_cuts(frames) == []
 
 
+@pytest.mark.slow
 def test_repeated_frames_of_a_slow_source_are_no_cuts() -> None:
     frames = small_flight(EVALUATION_SEED_START + 731, num_frames=20, step=8)
     assert find_cuts([frame for frame in frames for _ in range(2)]) == []

@@ -55,6 +55,7 @@ def test_a_program_that_is_not_there_may_not_run_or_is_none(monkeypatch, tmp_pat
     assert "what it needs to run is not on this machine" in named(monkeypatch, tmp_path / "script")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts open files as Linux does")
 def test_too_many_open_files_say_so_and_what_helps(numbered_video):
     """Whichever open is the first that fails, in Python, at the start of ffmpeg or within it."""

@@ -209,6 +209,7 @@ def test_ctrl_c_that_is_answered_later_does_not_cut_the_video(tmp_path):
     assert probe_video(tmp_path / "clip.mp4").num_frames == 300
 
 
+@pytest.mark.slow
 def test_kill_leaves_no_video_and_the_next_try_succeeds(tmp_path, moving_frames, write_clip):
     path = tmp_path / "clip.mp4"
     with _start_writer(path, 100_000, "raise") as process:

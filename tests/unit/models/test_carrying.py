@@ -106,6 +106,7 @@ def test_tracks_are_read_back_from_their_colours() -> None:
     assert not read_tracks(np.zeros_like(sparse), **GRID).visible.any()
 
 
+@pytest.mark.slow
 def test_a_flight_is_carried_far_better_than_held_and_sure_where_it_is_right() -> None:
     flight = Flight(1_000_000_101, width=WIDTH, height=HEIGHT)
     frames = [flight.frame(index) for index in range(FRAMES)]
@@ -147,6 +148,7 @@ def controls() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     return dense, render_track_clip(slope(), tracks.points, tracks.visible)
 
 
+@pytest.mark.slow
 def test_a_carried_condition_shows_the_carried_frames_and_their_confidence() -> None:
     dense, sparse = controls()
     pipeline = small("carried")
@@ -214,6 +216,7 @@ def test_trust_grows_with_confidence(confidence: float, trust: float) -> None:
     assert torch.allclose(carried_trust(mask), torch.full((1, 1, 3, 2, 2), trust), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_without_an_image_the_first_frame_is_made_alone_and_then_carried() -> None:
     dense, sparse = controls()
     pipeline = small("carried")

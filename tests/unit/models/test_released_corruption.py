@@ -277,6 +277,7 @@ def test_a_tokenizer_of_another_model(folder: Path) -> None:
     assert re.search(r"\d+ tokens, but the text encoder knows 100", refusal(folder))
 
 
+@pytest.mark.slow
 def test_files_in_the_wrong_place_are_recognised(folder: Path, source: LongViePipeline) -> None:
     control = folder / "LongVie2" / "control.safetensors"
     attention = folder / "LongVie2" / "dit.safetensors"

@@ -211,6 +211,7 @@ def test_export_gives_the_released_files_back(original: ReleasedFiles, tmp_path:
         convert_released(original, tmp_path / "ours")
 
 
+@pytest.mark.slow
 def test_the_engine_loads_a_preset_from_released_and_converted_folders(
     source: LongViePipeline,
     original: ReleasedFiles,

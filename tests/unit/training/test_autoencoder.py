@@ -57,6 +57,7 @@ def _beside(work: Path, folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_code_is_fitted_once_and_is_a_projection(work: Path) -> None:
     autoencoder = coded_autoencoder(TOY, work)
     for kind in ("first", "after"):
@@ -205,6 +206,7 @@ def test_the_gate_opens_for_what_is_good_enough_alone() -> None:
     assert gate_is_open([reading(), reading(moved=True, edge=0.1)])
 
 
+@pytest.mark.slow
 def test_any_autoencoder_can_be_read(work: Path) -> None:
     clips = {7: judged_clips(TOY, 1_000_000_101, 5)}
     candidates: tuple[VideoAutoencoder, ...] = (load_autoencoder(TOY, work), small_vae())
@@ -223,6 +225,7 @@ def test_any_autoencoder_can_be_read(work: Path) -> None:
     assert "colour, first frame, moved | 2 |" in lines[4] + lines[5] + lines[6] + lines[7]
 
 
+@pytest.mark.slow
 def test_the_gate_is_a_command(
     work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -241,6 +244,7 @@ def test_the_gate_is_a_command(
     assert '"borders"' in (tmp_path / "r").read_text()
 
 
+@pytest.mark.slow
 def test_the_next_autoencoder_is_let_through() -> None:
     """What the coming embedded model is made of, kept until a transformer is trained on it."""
     autoencoder = load_for_gate(preset_folder("tiny").parent / "next" / "vae")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from longvie_cli.training.dataset import (
     ClipSize,
@@ -25,6 +26,7 @@ def same(first: Sample, second: Sample) -> bool:
     )
 
 
+@pytest.mark.slow
 def test_a_number_is_one_sample_whenever_it_is_asked_for() -> None:
     source = worlds()
     first = [source.sample(number) for number in range(2)]

@@ -86,6 +86,7 @@ def places_of(frames: np.ndarray, source: np.ndarray) -> list[int]:
     return differences.argmin(axis=1).tolist()
 
 
+@pytest.mark.slow
 def test_samples_are_the_frames_of_their_clips_with_what_comes_before(
     film: Path, data: Path
 ) -> None:
@@ -132,6 +133,7 @@ def test_an_epoch_has_each_sample_once(data: Path) -> None:
     samples.verify()
 
 
+@pytest.mark.slow
 def test_a_stage_trains_on_prepared_samples_and_resumes(data: Path, tmp_path: Path) -> None:
     def train(folder: Path, steps: int) -> list[float]:
         settings = toy_run.SETTINGS.model_copy(update={"steps": steps, "batch": 1})
@@ -155,6 +157,7 @@ def test_samples_of_another_size_length_or_rate_are_refused(data: Path) -> None:
             PreparedSamples(data, size, fps=fps)
 
 
+@pytest.mark.slow
 def test_controls_that_are_stored_larger_are_stretched_as_for_a_generation(
     film: Path, tmp_path: Path
 ) -> None:
@@ -322,6 +325,7 @@ def test_a_dissolve_with_which_a_video_ends_is_no_part_of_a_clip(tmp_path: Path)
     assert [clip.first_frame for clip in plan.clips] == list(range(0, 36, 4))
 
 
+@pytest.mark.slow
 def test_what_comes_before_a_damage_is_used(tmp_path: Path) -> None:
     broken = tmp_path / "broken.mp4"
     made = ("-f", "lavfi", "-i", "testsrc2=s=96x64:r=16:d=6")

@@ -51,6 +51,7 @@ from longvie_cli.worlds.looks import PALETTES, TIMES_OF_DAY, WEATHERS, random_lo
 from small_models import small_vae
 
 
+@pytest.mark.slow
 def test_every_stage_runs_and_the_exported_preset_makes_a_clip(tmp_path: Path) -> None:
     render_library(TOY, tmp_path, worker=0, num_workers=1)
     fit_autoencoder_code(TOY, tmp_path)
@@ -194,6 +195,7 @@ def test_paraphrases_know_every_look() -> None:
     assert set(WEATHER_WORDS) == set(WEATHERS)
 
 
+@pytest.mark.slow
 def test_the_library_reads_flights_of_its_own_size(tmp_path: Path) -> None:
     render_library(TOY, tmp_path, worker=0, num_workers=1)
     library = FlightLibrary(tmp_path / "flights", TOY)

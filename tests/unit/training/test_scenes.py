@@ -89,6 +89,7 @@ def test_a_seed_is_a_scene_and_there_are_all_kinds() -> None:
     assert not np.array_equal(one[0], other[0])
 
 
+@pytest.mark.slow
 def test_most_scenes_are_lit_and_deep() -> None:
     dark = flat = 0
     for seed in range(24):

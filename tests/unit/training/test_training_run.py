@@ -220,6 +220,7 @@ def test_a_folder_of_another_run_is_refused(unbroken: Path, tmp_path: Path) -> N
     assert train(unbroken).loss is None
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     train(tmp_path, steps=2)
     state = tmp_path / "checkpoints" / "step-00000002" / "state.pt"

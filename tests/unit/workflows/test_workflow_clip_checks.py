@@ -25,6 +25,7 @@ def depth(flown: np.ndarray) -> np.ndarray:
     return np.roll(flown, 3, axis=2)[8:]
 
 
+@pytest.mark.slow
 def test_an_ordinary_flight_is_in_order(flown, depth) -> None:
     assert check_clip(flown[8:], before=flown[:8], controls=depth) == ()
     assert check_clip(flown) == ()

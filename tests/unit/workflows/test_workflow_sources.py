@@ -111,6 +111,7 @@ def flight_controls(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_controls_played_back_and_forth_come_back_the_way_they_went(flight_controls: Path) -> None:
     controls = load_control_clips(flight_controls, PRESET.geometry)
     played = PlayedControls(controls, 0, True, PRESET, "crop")
@@ -152,6 +153,7 @@ def test_controls_can_be_entered_at_any_frame(flight_controls: Path) -> None:
     assert np.array_equal(whole[3:], later[:6])
 
 
+@pytest.mark.slow
 def test_a_flight_continued_is_the_same_flight(tmp_path: Path) -> None:
     source, rest = FlightSource(5, PRESET), FlightSource(5, PRESET, first_frame=8)
     first_frame = source.picture(0)

@@ -36,6 +36,7 @@ def pixel_grid(stride: int = 3) -> np.ndarray:
     return np.stack((x, y), axis=-1).reshape(-1, 2).astype(np.float32)
 
 
+@pytest.mark.slow
 def test_same_seed_makes_the_same_flight_in_any_order() -> None:
     first, second = (Flight(11, width=WIDTH, height=HEIGHT) for _ in range(2))
     second.frame(700)
@@ -209,6 +210,7 @@ def test_look_and_geometry_can_be_chosen_freely(number: int) -> None:
     assert flight.look == look and flight.geometry == geometry
 
 
+@pytest.mark.slow
 def test_palettes_differ_at_a_glance() -> None:
     geometry = Geometry("hills", "round trees", False, 220.0, 40.0, 8.0)
     terrain = build_terrain(geometry, 9)
@@ -234,6 +236,7 @@ def test_random_look_is_not_told_by_the_terrain() -> None:
     assert all(palettes == set(PALETTES) for palettes in counts.values())
 
 
+@pytest.mark.slow
 def test_frames_under_several_looks_equal_flights_of_those_looks() -> None:
     looks = (Look("snowy", "dawn", "clear"), Look("desert", "night", "foggy"))
     together = list(Flight(5, width=64, height=48).frames_under(9, looks))
@@ -243,6 +246,7 @@ def test_frames_under_several_looks_equal_flights_of_those_looks() -> None:
         assert np.array_equal(frame.depth, alone.depth)
 
 
+@pytest.mark.slow
 def test_a_given_path_starts_at_the_seeds_first_frame_and_stays_above_ground() -> None:
     for text in ("forward, orbit", "down 3, forward 1 + turn 90 in 2s, forward"):
         path = parse_camera_path(text)

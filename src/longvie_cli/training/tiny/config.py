@@ -105,6 +105,9 @@ class TinyTraining(BaseModel):
     # Autocast of training on the CPU: without AMX bfloat16 multiplies 2.2 to 4 times as fast as
     # float32 (docs/experiments.md); where it is emulated, turn it off.
     autocast: bool = True
+    # Blocks compiled by torch.compile: steps of one core take 0.65 of the time, after a minute of
+    # compiling (docs/experiments.md); wants a C++ compiler.
+    compiled: bool = False
     ema_decay: float = 0.999
 
     # Depth estimator. Of its examples so many are made scenes, not landscapes.
