@@ -110,6 +110,7 @@ def test_scenes_can_be_told_to_begin_as_the_source_does(longvie, begun: Path) ->
     assert outcome.code == 3 and "--first-frame-model nowhere" in outcome.err
 
 
+@pytest.mark.slow
 def test_depth_is_as_before_or_as_told(
     longvie, tmp_path: Path, begun: Path, two_scenes: Path, reference_video: Path
 ) -> None:
@@ -136,6 +137,7 @@ def test_depth_is_as_before_or_as_told(
     assert not (tmp_path / "on.longvie").exists()
 
 
+@pytest.mark.slow
 def test_greys_are_measured_anew_where_depth_is_another(
     tmp_path: Path, begun: Path, two_scenes: Path
 ) -> None:

@@ -81,7 +81,9 @@ def sample(scenario: Scenario, numbers: list[int], size: int) -> list[int]:
     return sorted(rng.sample(numbers, min(size, len(numbers))))
 
 
-@pytest.mark.parametrize("name", ["generate", "extend", "stitch"])
+@pytest.mark.parametrize(
+    "name", ["generate", pytest.param("extend", marks=pytest.mark.slow), "stitch"]
+)
 def test_killed_at_some_commit_points(forked, base, referee, tally, name) -> None:
     judge = referee(name)
     chosen = sample(judge.scenario, points(judge), 4)

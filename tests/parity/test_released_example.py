@@ -30,7 +30,7 @@ def frames_of(path: Path, num_frames: int | None = None) -> Iterator[np.ndarray]
     )
 
 
-@pytest.fixture(scope="module", params=[0, 1])
+@pytest.fixture(scope="module", params=[0, pytest.param(1, marks=pytest.mark.slow)])
 def clip(request: pytest.FixtureRequest) -> tuple[np.ndarray, np.ndarray]:
     """Depth [T, H, W] of a released clip, and frame 0 of its released track clip."""
     folder = released_example()

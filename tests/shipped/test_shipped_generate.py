@@ -48,6 +48,7 @@ def made(result: JobResult, tmp_path: Path) -> RunFolder:
     return RunFolder.beside(tmp_path / result.output.name)
 
 
+@pytest.mark.slow
 def test_a_video_becomes_two_clips(result: JobResult, made: RunFolder, tmp_path: Path) -> None:
     assert (result.status, result.frames) == ("done", 48)
     packets = read_packets(tmp_path / "out.mp4")
