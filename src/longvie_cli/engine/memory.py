@@ -14,7 +14,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,6 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from transformers import CLIPVisionConfig, CLIPVisionModel, UMT5Config, UMT5EncoderModel
 
 from longvie_cli.kernels.causal_conv3d import use_stacked_causal_convolutions
@@ -31,6 +30,7 @@ from longvie_cli.models.autoencoders import VideoAutoencoder, empty_autoencoder
 from longvie_cli.models.clip_context import ClipContext
 from longvie_cli.models.longvie import LongVieTransformer3DModel
 from longvie_cli.models.weights.sources import is_converted
+from longvie_cli.models.whole_video import decode_videos, encode_videos
 from longvie_cli.settings.presets import Preset, preset_folder
 from longvie_cli.settings.sampling import Offload, Quantize, Sampling
 
@@ -201,15 +201,14 @@ def _trace_around(models: Models, preset: Preset) -> Activations:
         return models.image_encoder(square, output_hidden_states=True)
 
     def encode() -> Any:
-        # Each control and its first frame, and the image: the most that a clip can have. Sliced,
-        # they are encoded one after another and only their pixels add up.
+        # The image, each control and its first frame: the most that a clip can have.
         size = (5, 3, preset.num_frames, preset.height, preset.width)
-        pixels = torch.empty(size, device="meta", dtype=torch.float32)
-        return models.vae.encode(pixels[:1] if models.vae.use_slicing else pixels)
+        pixels = torch.empty(size, device="meta", dtype=models.vae.dtype)
+        return encode_videos(models.vae, pixels, (None, None, 1, None, 1))
 
     def decode() -> Any:
         latents = _latents(models, preset, models.vae.config.z_dim, preset.num_frames)
-        return models.vae.decode(latents, return_dict=False)
+        return decode_videos(models.vae, latents.to(models.vae.dtype))
 
     return Activations(
         text=peak_bytes(models.text_encoder, text),
@@ -435,7 +434,7 @@ def _empty(shape: torch.Size, stride: tuple[int, ...], dtype: torch.dtype) -> Te
     return torch.empty_strided(shape, stride, dtype=dtype, device="meta")
 
 
-@lru_cache(maxsize=None)
+@cache
 def _makes_anew(func: Any) -> bool:
     """Whether all that an operation returns is new: no view and nothing written in place."""
     schema = func._schema

@@ -45,6 +45,7 @@ from longvie_cli.models.lora import LongVieLoraMixin
 from longvie_cli.models.prompt_embeds import encode_prompts
 from longvie_cli.models.prompt_tokens import clean_prompt, cut_by
 from longvie_cli.models.track_pictures import read_tracks
+from longvie_cli.models.whole_video import decode_videos, encode_videos
 
 logger = logging.getLogger(__name__)
 
@@ -297,7 +298,7 @@ class LongViePipeline(DiffusionPipeline, LongVieLoraMixin):
         if image_embeds is None and self.transformer.config.image_dim is not None:
             image_embeds = self.encode_image(image)
 
-        # All videos of the clip's length in one batch: a small video alone is slow on the CPU.
+        # All videos of the clip's length, and after how many frames each of them is grey.
         grey = torch.zeros(3, *shape)
         carried = None
         if self.config.image_condition == "carried" and not (
@@ -309,10 +310,12 @@ class LongViePipeline(DiffusionPipeline, LongVieLoraMixin):
             videos = [pixels_from_frames(carried.frames)]
         else:
             videos = [grey if image is None else _first_frame_then_grey(image, grey)]
+        still_after = [1 if carried is None else None]
         for control in (dense, sparse):
             if control is not None:
                 videos += [pixels_from_frames(control), _first_frame_then_grey(control[0], grey)]
-        encoded = list(self.encode_video(torch.stack(videos)).split(1))
+                still_after += [None, 1]
+        encoded = list(self.encode_video(torch.stack(videos), still_after=still_after).split(1))
         mask_channels = self.vae.config.scale_factor_temporal
         pictured = encoded.pop(0)
         mask = first_frame_mask(pictured, mask_channels=mask_channels, has_image=image is not None)
@@ -504,22 +507,33 @@ class LongViePipeline(DiffusionPipeline, LongVieLoraMixin):
         normalised = ((pixels + 1) / 2 - mean) / std
         return self.image_encoder(normalised.to(dtype), output_hidden_states=True).hidden_states[-2]
 
-    def encode_video(self, pixels: Tensor) -> Tensor:
+    def encode_video(
+        self, pixels: Tensor, *, still_after: Sequence[int | None] | None = None
+    ) -> Tensor:
         """Return normalised latents [B, channels, frames, height, width], float32.
 
         Args:
             pixels: [B, 3, frames, height, width] in [-1, 1]. Of n frames the first
                 1 + 4 * ((n - 1) // 4) are read.
+            still_after: Of each video, after how many frames all others are equal; None where they
+                are not.
         """
-        posterior = self.vae.encode(pixels.to(self._execution_device, self.vae.dtype)).latent_dist
+        pixels = pixels.to(self._execution_device, self.vae.dtype)
+        if self.engine == "fused":
+            latents = encode_videos(self.vae, pixels, still_after or [None] * len(pixels))
+        else:
+            latents = self.vae.encode(pixels).latent_dist.mean
         mean, std = self._latent_statistics()
-        return (posterior.mean.float() - mean) / std
+        return (latents.float() - mean) / std
 
     def decode_latents(self, latents: Tensor) -> Tensor:
         """Return float32 pixels [B, 3, frames, height, width] in [-1, 1] of normalised latents."""
         mean, std = self._latent_statistics()
         latents = latents.to(self._execution_device, torch.float32) * std + mean
-        return self.vae.decode(latents.to(self.vae.dtype), return_dict=False)[0].float()
+        latents = latents.to(self.vae.dtype)
+        if self.engine == "fused":
+            return decode_videos(self.vae, latents).float()
+        return self.vae.decode(latents, return_dict=False)[0].float()
 
     def _latent_statistics(self) -> tuple[Tensor, Tensor]:
         config, device = self.vae.config, self._execution_device

@@ -65,9 +65,9 @@ def watched(pipeline: LongViePipeline) -> Iterator[dict[str, Any]]:
                 hooks.append(module.register_forward_hook(count))
     encode = pipeline.encode_video
 
-    def encode_and_count(pixels: Tensor) -> Tensor:
+    def encode_and_count(pixels: Tensor, **stills: Any) -> Tensor:
         seen["videos"] += len(pixels)
-        return encode(pixels)
+        return encode(pixels, **stills)
 
     pipeline.encode_video = encode_and_count  # type: ignore[method-assign]
     try:
