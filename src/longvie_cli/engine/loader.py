@@ -23,12 +23,12 @@ from longvie_cli.engine.placement import (
     use_attention,
 )
 from longvie_cli.errors import MissingResourceError
-from longvie_cli.kernels.causal_conv3d import use_stacked_causal_convolutions
 from longvie_cli.kernels.kernel_set import kernel_set_for
 from longvie_cli.models.lora import add_loras
 from longvie_cli.models.pipeline import Engine, LongViePipeline
 from longvie_cli.models.weights.load import load_text_encoder, load_weights, random_weights
 from longvie_cli.models.weights.sources import find_weights
+from longvie_cli.models.whole_video import suit_cpu
 from longvie_cli.settings.presets import Preset
 from longvie_cli.settings.sampling import Sampling
 
@@ -93,7 +93,7 @@ def load_pipeline(
     for notice in add_loras(pipeline, loras):
         warn(notice)
     if torch.device(device).type == "cpu":
-        use_stacked_causal_convolutions(pipeline.vae)
+        suit_cpu(pipeline.vae, dtype)
     quantize_transformer(pipeline, sampling.quantize, device)
     use_attention(pipeline, sampling.attention, device=device, dtype=dtype, warn=fell_back)
     place(pipeline, device, offload)

@@ -24,13 +24,12 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import CLIPVisionConfig, CLIPVisionModel, UMT5Config, UMT5EncoderModel
 
-from longvie_cli.kernels.causal_conv3d import use_stacked_causal_convolutions
 from longvie_cli.kernels.quantized_linear import quantize_linears
 from longvie_cli.models.autoencoders import VideoAutoencoder, empty_autoencoder
 from longvie_cli.models.clip_context import ClipContext
 from longvie_cli.models.longvie import LongVieTransformer3DModel
 from longvie_cli.models.weights.sources import is_converted
-from longvie_cli.models.whole_video import decode_videos, encode_videos
+from longvie_cli.models.whole_video import decode_videos, encode_videos, suit_cpu
 from longvie_cli.settings.presets import Preset, preset_folder
 from longvie_cli.settings.sampling import Offload, Quantize, Sampling
 
@@ -176,7 +175,7 @@ def prepare_models(models: Models, *, dtype: str, quantize: Quantize, on_cpu: bo
     if quantize != "none":
         quantize_linears(models.transformer, quantize, within=QUANTIZED_CHILDREN)
     if on_cpu:
-        use_stacked_causal_convolutions(models.vae)
+        suit_cpu(models.vae, half)
     else:
         models.vae.enable_slicing()
     return models

@@ -21,11 +21,18 @@ logger = logging.getLogger(__name__)
 
 
 class CpuKernelSet(KernelSet):
-    """As `KernelSet`; a float32 linear and its GELU are one operation where no gradient is."""
+    """As `KernelSet`; a linear and its GELU are one operation where no gradient is.
+
+    Args:
+        types: Of input and weight, for which that operation was seen to be right.
+    """
+
+    def __init__(self, types: frozenset[torch.dtype] = frozenset({torch.float32})) -> None:
+        self.types = types
 
     def linear_gelu(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         usable = not (torch.is_grad_enabled() or torch.compiler.is_compiling())
-        if usable and x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32:
+        if usable and x.device.type == "cpu" and x.dtype == weight.dtype and x.dtype in self.types:
             return _linear_gelu(x, weight, bias)
         return super().linear_gelu(x, weight, bias)
 
@@ -37,19 +44,26 @@ def _linear_gelu(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 @cache
 def cpu_kernel_set() -> KernelSet:
     """Return the fastest set that computes right on this machine's CPU."""
+    types = frozenset(dtype for dtype in (torch.float32, torch.bfloat16) if _is_right(dtype))
+    return CpuKernelSet(types) if types else KernelSet()
+
+
+def _is_right(dtype: torch.dtype) -> bool:
     generator = torch.Generator().manual_seed(0)
     x, weight, bias = (
-        torch.randn(size, generator=generator) for size in ((1, 33, 24), (40, 24), (40,))
+        torch.randn(size, generator=generator).to(dtype) for size in ((1, 33, 24), (40, 24), (40,))
     )
     with torch.no_grad():
-        expected = F.gelu(F.linear(x, weight, bias), approximate="tanh")
+        product = F.linear(x.float(), weight.float(), bias.float())
+        expected = F.gelu(product, approximate="tanh")
         try:
-            found = _linear_gelu(x, weight, bias)
+            found = _linear_gelu(x, weight, bias).float()
         except (AttributeError, RuntimeError, TypeError) as error:
-            logger.debug("oneDNN's linear with GELU is not used: %s", error)
-            return KernelSet()
-    # 24 terms of float32, and a polynomial in place of tanh.
-    if found.shape != expected.shape or (found - expected).abs().max() > 1e-5:
-        logger.debug("oneDNN's linear with GELU is not used: it computes something else")
-        return KernelSet()
-    return CpuKernelSet()
+            logger.debug("oneDNN's linear with GELU in %s is not used: %s", dtype, error)
+            return False
+    # 24 terms of float32, and a polynomial in place of tanh; then one rounding to the type.
+    allowed = 1e-5 + expected.abs() * torch.finfo(dtype).eps
+    if found.shape != expected.shape or ((found - expected).abs() > allowed).any():
+        logger.debug("oneDNN's linear with GELU in %s is not used: it computes otherwise", dtype)
+        return False
+    return True

@@ -52,6 +52,23 @@ def test_linear_and_gelu_are_those_of_pytorch(rows: int, has_bias: bool) -> None
     assert (found - wanted).abs().max() <= 1e-5
 
 
+@needs_onednn
+def test_bfloat16_is_rounded_once() -> None:
+    kernels = cpu_kernel_set()
+    assert isinstance(kernels, CpuKernelSet)
+    if torch.bfloat16 not in kernels.types:
+        pytest.skip("oneDNN has no bfloat16 here")
+    x, weight = drawn(2, 37, 48).bfloat16(), (drawn(80, 48, seed=1) / 7).bfloat16()
+    bias = drawn(80, seed=2).bfloat16()
+    with torch.no_grad():
+        found = kernels.linear_gelu(x, weight, bias)
+        wanted = F.gelu(F.linear(x.float(), weight.float(), bias.float()), approximate="tanh")
+        plain = KernelSet().linear_gelu(x, weight, bias)
+    assert found.dtype == torch.bfloat16
+    errors = [(each.float() - wanted).pow(2).mean().sqrt().item() for each in (found, plain)]
+    assert errors[0] <= errors[1]
+
+
 def test_gradients_and_other_types_take_the_plain_way() -> None:
     kernels, plain = CpuKernelSet(), KernelSet()
     x, weight, bias = drawn(1, 5, 12), drawn(8, 12, seed=1), drawn(8, seed=2)

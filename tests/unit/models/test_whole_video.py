@@ -159,12 +159,12 @@ def test_each_video_goes_the_way_it_fits(
 
 def test_a_full_sized_video_is_cut_up_and_a_still_one_is_not() -> None:
     with torch.device("meta"):
-        vae = empty_autoencoder(preset_folder("longvie2") / "vae").bfloat16()
+        vae = empty_autoencoder(preset_folder("longvie2") / "vae")
     with torch.no_grad():
         assert not fits_whole(vae, (81, 480, 832), still_after=None)
         assert fits_whole(vae, (81, 480, 832), still_after=1)
-        # Twelve frames of the first stage.
-        assert 12 * 480 * 832 * 96 * 2 < LARGEST_BYTES < 15 * 480 * 832 * 96 * 2
+        # Eleven frames of the first stage and one that stands for the others.
+        assert 12 * 480 * 832 * 96 * 4 < LARGEST_BYTES < 15 * 480 * 832 * 96 * 4
     # A gradient is not taken through what is written in place.
     assert not fits_whole(vae, (5, 32, 48), still_after=None)
 

@@ -189,6 +189,6 @@ def _fill(
 
 def _stored_dtype(name: str, dtype: torch.dtype) -> torch.dtype:
     """Return the type of a model's weights where transformer and text encoder have `dtype`."""
-    # VAE and image encoder take little time, and the VAE's rounding would be handed from clip to
-    # clip.
+    # VAE and image encoder take little time on a GPU, and the VAE's rounding would be handed from
+    # clip to clip; for the CPU see `suit_cpu`.
     return torch.float32 if name in ("vae", "image_encoder") else dtype
