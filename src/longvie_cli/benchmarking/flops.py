@@ -138,20 +138,16 @@ def vae_flops(models: Models, preset: Preset, history: int) -> dict[str, int]:
     return {"encode": encode, "decode": decoding.get_total_flops()}
 
 
-def clip_flops(
-    models: Models, preset: Preset, *, steps: int, guided: bool, history: int
-) -> dict[str, int]:
+def clip_flops(models: Models, preset: Preset, *, evaluations: int, history: int) -> dict[str, int]:
     """Return the operations of a clip with both controls, by stage.
 
     Args:
         models: Of the preset, on the meta device.
         preset: Length and size of a clip.
-        steps: Of the sampler.
-        guided: Whether each step evaluates the negative prompt as well.
+        evaluations: How often the transformer runs.
         history: Frames of the clip before that are read.
     """
     config = models.transformer.config
-    evaluations = steps * (2 if guided else 1)
     once = evaluation_flops(config, tokens_of(config, models, preset, history))
     flops = {stage: evaluations * count for stage, count in once.items()}
     return flops | vae_flops(models, preset, history)

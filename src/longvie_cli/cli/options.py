@@ -403,6 +403,15 @@ class Sampling:
             metavar="0-1",
         ),
     ]
+    fast: Annotated[
+        Literal["none", "steps", "guidance", "both"] | None,
+        f.flag(
+            f.MODEL,
+            "Foretell evaluations of the model from those before: every second of the later steps, "
+            "the negative prompt's at every second step, or both; half to two fifths of the time, "
+            "frames a little other.",
+        ),
+    ]
     seed_per_clip: Annotated[
         bool | None, f.flag(f.LOOK, "A noise of its own for each clip, of seed + its number.")
     ]

@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
@@ -44,8 +45,10 @@ from longvie_cli.models.longvie import LongVieTransformer3DModel
 from longvie_cli.models.lora import LongVieLoraMixin
 from longvie_cli.models.prompt_embeds import encode_prompts
 from longvie_cli.models.prompt_tokens import clean_prompt, cut_by
+from longvie_cli.models.step_cache import StepCache, plan_steps
 from longvie_cli.models.track_pictures import read_tracks
 from longvie_cli.models.whole_video import decode_videos, encode_videos
+from longvie_cli.settings.sampling import Fast
 
 logger = logging.getLogger(__name__)
 
@@ -153,6 +156,7 @@ class LongViePipeline(DiffusionPipeline, LongVieLoraMixin):
         track_strength: float = 1.0,
         control_start: float = 0.0,
         control_end: float = 1.0,
+        fast: Fast = "none",
         noise: Tensor | None = None,
         seed: int = 0,
         prompt_embeds: Tensor | None = None,
@@ -186,6 +190,7 @@ class LongViePipeline(DiffusionPipeline, LongVieLoraMixin):
             control_start: Fraction of the steps before which both branches are skipped.
             control_end: Fraction of the steps from which on they are skipped again; which steps
                 that is says `controlled_steps`.
+            fast: Which evaluations are foretold from those before, see `plan_steps`.
             noise: Starting noise as `prepare_noise` makes it; never changed. One noise for all
                 clips of a video keeps their looks together (spec 4.5).
             seed: Draws the noise where none is given.
@@ -225,6 +230,7 @@ class LongViePipeline(DiffusionPipeline, LongVieLoraMixin):
                 track_strength=track_strength,
                 control_start=control_start,
                 control_end=control_end,
+                fast=fast,
                 noise=noise[:, :, :1],
                 prompt_embeds=prompt_embeds,
                 negative_prompt_embeds=negative_prompt_embeds,
@@ -255,6 +261,7 @@ class LongViePipeline(DiffusionPipeline, LongVieLoraMixin):
             track_strength=track_strength,
             control_start=control_start,
             control_end=control_end,
+            fast=fast,
             callback_on_step_end=callback_on_step_end,
         )
         result: np.ndarray | Tensor = latents
@@ -353,6 +360,7 @@ class LongViePipeline(DiffusionPipeline, LongVieLoraMixin):
         track_strength: float = 1.0,
         control_start: float = 0.0,
         control_end: float = 1.0,
+        fast: Fast = "none",
         callback_on_step_end: StepCallback | None = None,
     ) -> Tensor:
         """Return the latents [1, channels, frames, height, width] that the noise becomes.
@@ -396,12 +404,15 @@ class LongViePipeline(DiffusionPipeline, LongVieLoraMixin):
         uncontrolled = dict.fromkeys(controls)
         clip = ClipContext(evaluations=len(prompts)) if self.engine == "fused" else None
         adapters = self.adapters_revision
+        plan = plan_steps(num_inference_steps, fast, guided=len(prompts) > 1, controlled=steered)
+        cache = StepCache(plan, self.scheduler.sigmas.tolist(), steered)
 
         trust, mask_channels = conditioning.trust, self.vae.config.scale_factor_temporal
         drawn = noise.to(device, torch.float32)
-        for step_index, timestep in enumerate(timesteps):
+
+        def evaluate(step_index: int, latents: Tensor, num_prompts: int) -> list[Tensor]:
             given = torch.cat((latents, conditioning.image_condition), dim=1).to(dtype)
-            velocities = [
+            return [
                 self.transformer(
                     given,
                     rounded[step_index],
@@ -414,8 +425,13 @@ class LongViePipeline(DiffusionPipeline, LongVieLoraMixin):
                     return_dict=False,
                     clip=clip,
                 )[0]
-                for prompt_embeds in prompts
+                for prompt_embeds in prompts[:num_prompts]
             ]
+
+        for step_index, timestep in enumerate(timesteps):
+            velocities = cache.velocities(
+                step_index, len(prompts), partial(evaluate, step_index, latents)
+            )
             latents = self._stepped(
                 latents, velocities, guidance_scale, timestep, delta_sigmas[step_index]
             )
@@ -427,9 +443,11 @@ class LongViePipeline(DiffusionPipeline, LongVieLoraMixin):
             if callback_on_step_end is not None:
                 changed = callback_on_step_end(self, step_index, timestep, {"latents": latents})
                 latents = (changed or {}).get("latents", latents)
-                if clip is not None and self.adapters_revision != adapters:
+                if self.adapters_revision != adapters:
                     adapters = self.adapters_revision
-                    clip.forget()
+                    cache.forget()
+                    if clip is not None:
+                        clip.forget()
         return latents
 
     def _stepped(

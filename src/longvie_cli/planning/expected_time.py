@@ -51,7 +51,7 @@ def expected_time(job: Job, num_clips: int, *, offload: Offload) -> ExpectedTime
     if num_clips == 0 or not isinstance(found, dict):
         return None
     try:
-        seconds = float(found["rest_seconds"]) + _passes(job) * float(found["pass_seconds"])
+        seconds = float(found["rest_seconds"]) + evaluations(job) * float(found["pass_seconds"])
         measured = datetime.fromisoformat(found["measured"]).date().isoformat()
     except (KeyError, TypeError, ValueError):
         return None
@@ -60,14 +60,12 @@ def expected_time(job: Job, num_clips: int, *, offload: Offload) -> ExpectedTime
     return ExpectedTime(num_clips * seconds, seconds, measured)
 
 
-def passes_a_step(job: Job) -> int:
-    """Return how often the model runs in a step."""
-    # Guidance other than 1 runs the model a second time, without the prompt.
-    return 1 if job.sampling.guidance_scale == 1 else 2
+def evaluations(job: Job) -> int:
+    """Return how often the model runs in a clip."""
+    # Imports torch, which a plan without models does without.
+    from longvie_cli.models.step_cache import plan_of
 
-
-def _passes(job: Job) -> int:
-    return job.sampling.num_inference_steps * passes_a_step(job)
+    return plan_of(job.sampling).evaluations
 
 
 def time_key(job: Job, offload: Offload) -> str:

@@ -10,7 +10,7 @@ from longvie_cli.disk.durable import write_atomic
 from longvie_cli.errors import LongVieError
 from longvie_cli.planning.expected_time import (
     clip_times_path,
-    passes_a_step,
+    evaluations,
     read_clip_times,
     time_key,
 )
@@ -37,7 +37,7 @@ def note_clip(job: Job, seconds: float, timings: ClipTimings, *, offload: Offloa
         return
     steps = job.sampling.num_inference_steps * timings.step_seconds
     new = {
-        "pass_seconds": timings.step_seconds / passes_a_step(job),
+        "pass_seconds": steps / evaluations(job),
         "rest_seconds": max(0.0, seconds - steps),
         "measured": datetime.now(UTC).isoformat(timespec="seconds"),
     }

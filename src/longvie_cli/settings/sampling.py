@@ -21,6 +21,9 @@ DType = Literal["auto", "float32", "bfloat16", "float16"]
 Offload = Literal["none", "model", "group"]
 Quantize = Literal["none", "fp8", "int8"]
 Attention = Literal["native", "cudnn", "flash", "flash3", "sage", "xformers"]
+Fast = Literal["none", "steps", "guidance", "both"]
+# Three are always evaluated, and of few steps each is too far from the one before.
+FEWEST_FAST_STEPS = 8
 Strength = Annotated[float, Field(ge=0.0, le=4.0)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 NO_LORA = "none"
@@ -68,6 +71,7 @@ class FrameSettings(BaseModel):
     control_start: Fraction | None = None
     control_end: Fraction | None = None
     seed_per_clip: bool | None = None
+    fast: Fast | None = None
     dtype: DType | None = None
     quantize: Quantize | None = None
     attention: Attention | Literal["auto"] | None = None
@@ -111,6 +115,7 @@ class Sampling:
         track_strength: Scale of the track branch; 0 skips it.
         control_start: Fraction of the steps before which both branches are skipped.
         control_end: Fraction of the steps from which on they are skipped again.
+        fast: Which evaluations are foretold from those before, `models.step_cache.plan_steps`.
         device: Where the models run, a real device, no longer `auto`.
         dtype: Of transformer and text encoder, likewise a real one. VAE and image encoder stay
             float32: they take little time, and the VAE's rounding would be handed from clip to
@@ -131,6 +136,7 @@ class Sampling:
     track_strength: float = 1.0
     control_start: float = 0.0
     control_end: float = 1.0
+    fast: Fast = "none"
     device: str = "cpu"
     dtype: str = "float32"
     offload: Offload | Literal["auto"] = "none"
@@ -140,6 +146,11 @@ class Sampling:
 
     def __post_init__(self) -> None:
         _check_control_range(self.control_start, self.control_end)
+        if self.fast in ("steps", "both") and self.num_inference_steps < FEWEST_FAST_STEPS:
+            raise UsageError(
+                f"--fast {self.fast}: of {self.num_inference_steps} steps none can be foretold; "
+                f"it takes --steps {FEWEST_FAST_STEPS} or more."
+            )
 
     @classmethod
     def of(cls, preset: Preset, **chosen: Any) -> Self:
@@ -163,6 +174,7 @@ class Sampling:
                 "track_strength",
                 "control_start",
                 "control_end",
+                "fast",
             )
         }
 

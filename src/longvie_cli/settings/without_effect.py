@@ -13,7 +13,6 @@ from longvie_cli.settings.requests import (
     Request,
 )
 
-_NOTHING_PUSHED_AWAY = "with --guidance 1 nothing is pushed away from"
 _FOUND_IN_PICTURES = ("tracker", "depth_model", "depth_smoothing")
 
 
@@ -50,8 +49,7 @@ def settings_without_effect(request: Request) -> dict[str, str]:
         unused["at_cut"] = "only a video, or controls of one, can have cuts"
     if isinstance(request, ExtractControlsRequest):
         return unused | _of_extraction(source)
-    if _guidance(request) == 1:
-        unused["negative_prompt"] = _NOTHING_PUSHED_AWAY
+    unused |= _of_guidance(request)
     if isinstance(request, GenerateRequest):
         return unused | _of_first_frame(request, source)
     if request.at_cut in ("refuse", "ignore"):
@@ -64,13 +62,22 @@ def _of_bench(request: BenchRequest) -> dict[str, str]:
     unused = {"seed_per_clip": "one clip is made again and again"}
     if request.picture is None:
         unused["overwrite"] = "there is no --picture"
-    if _guidance(request) == 1:
-        unused["negative_prompt"] = _NOTHING_PUSHED_AWAY
+    unused |= _of_guidance(request)
+    return unused
+
+
+def _of_guidance(request: GenerateRequest | ExtendRequest | BenchRequest) -> dict[str, str]:
+    if _guidance(request) != 1:
+        return {}
+    unused = {"negative_prompt": "with --guidance 1 nothing is pushed away from"}
+    if request.fast == "guidance":
+        unused["fast"] = "with --guidance 1 no negative prompt is evaluated"
     return unused
 
 
 def _guidance(request: GenerateRequest | ExtendRequest | BenchRequest) -> float | None:
-    if request.guidance_scale is not None or request.negative_prompt is None:
+    matters = request.negative_prompt is not None or request.fast == "guidance"
+    if request.guidance_scale is not None or not matters:
         return request.guidance_scale
     # Of an extended video it is that of the earlier one, which is not known yet.
     return load_preset(request.preset).guidance_scale if request.preset else None

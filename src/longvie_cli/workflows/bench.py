@@ -26,6 +26,7 @@ from longvie_cli.engine.memory import (
 )
 from longvie_cli.engine.placement import choose_plan
 from longvie_cli.errors import OutputConflictError, UsageError
+from longvie_cli.models.step_cache import plan_of
 from longvie_cli.models.weights.sources import find_weights
 from longvie_cli.planning.decide import decided_sampling
 from longvie_cli.planning.disk import unwritable
@@ -95,8 +96,7 @@ def bench(request: BenchRequest, progress: Progress | None = None) -> ReportResu
         flops = clip_flops(
             models,
             job.preset,
-            steps=job.sampling.num_inference_steps,
-            guided=job.sampling.guidance_scale != 1,
+            evaluations=plan_of(job.sampling).evaluations,
             history=job.preset.history_frames,
         )
         results = engine_results(tasks, times, flops, roofs, placed)
@@ -133,8 +133,7 @@ def plan(request: BenchRequest, progress: Progress | None = None) -> ReportResul
     flops = clip_flops(
         models_of_preset(job.preset),
         job.preset,
-        steps=job.sampling.num_inference_steps,
-        guided=job.sampling.guidance_scale != 1,
+        evaluations=plan_of(job.sampling).evaluations,
         history=job.preset.history_frames,
     )
     rows = [("ENGINE", "TYPE", "OFFLOAD", "DEVICE", "HOST")]
@@ -246,7 +245,7 @@ def _moved(job: _Job, models: Models) -> dict[str, dict[str, int]]:
     """Return the fewest bytes of a clip by engine and stage."""
     config = models.transformer.config
     tokens = tokens_of(config, models, job.preset, job.preset.history_frames)
-    evaluations = job.sampling.num_inference_steps * (1 if job.sampling.guidance_scale == 1 else 2)
+    evaluations = plan_of(job.sampling).evaluations
     return {
         name: {
             stage: evaluations * count

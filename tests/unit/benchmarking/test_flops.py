@@ -55,12 +55,12 @@ def test_the_full_size_is_the_one_known_from_elsewhere() -> None:
     # from this code, on the meta device.
     preset = load_preset("longvie2")
     models = models_of_preset(preset)
-    flops = clip_flops(models, preset, steps=50, guided=True, history=preset.history_frames)
+    flops = clip_flops(models, preset, evaluations=100, history=preset.history_frames)
     evaluations = sum(flops.values()) - flops["encode"] - flops["decode"]
     assert evaluations / 100 == pytest.approx(996.6e12, rel=1e-4)
     assert flops["encode"] == pytest.approx(5 * 92.1e12 + 6.0e12, rel=1e-3)
     assert flops["decode"] == pytest.approx(155.0e12, rel=1e-3)
-    first = clip_flops(models, preset, steps=1, guided=False, history=0)
+    first = clip_flops(models, preset, evaluations=1, history=0)
     evaluation = sum(first.values()) - first["encode"] - first["decode"]
     assert evaluation == pytest.approx(897.6e12, rel=1e-4)
 
