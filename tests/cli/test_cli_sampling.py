@@ -194,3 +194,29 @@ def test_generate_of_the_pipeline_makes_the_commands_frames(longvie, tmp_path: P
             for frame in frames:
                 writer.write(frame)
         assert np.array_equal(frames_of(tmp_path / "same.mp4"), frames_of(run.clip_video(index)))
+
+
+def test_what_is_foretold_belongs_to_the_run(longvie, tmp_path: Path) -> None:
+    eight = ("generate", "--seconds", "0.4", "--steps", "8", "--guidance", "2")
+    for name, fast in {"exact": "none", "both": "both"}.items():
+        outcome = longvie(*eight, "--fast", fast, "-o", f"{name}.mp4")
+        assert outcome.code == 0, outcome.err
+    assert not np.array_equal(tail_of(tmp_path, "exact"), tail_of(tmp_path, "both"))
+    # The default is exact; another choice is another run, and an extension goes on with it.
+    assert "finished already" in longvie(*eight, "-o", "exact.mp4").err
+    outcome = longvie(*eight, "-o", "both.mp4")
+    assert outcome.code == 4 and "fast" in outcome.err
+    more = ("extend", "both.mp4", "--seconds", "0.4", "--dry-run", "--json", "-o", "more.mp4")
+    assert longvie(*more).fields["plan"]["settings"]["fast"] == "both"
+
+
+@pytest.mark.parametrize("command", ["generate", "bench"])
+def test_what_cannot_be_foretold_is_refused(longvie, tmp_path: Path, command: str) -> None:
+    output = ("--dry-run", *(("-o", "out.mp4") if command == "generate" else ()))
+    for flags, said in (
+        (("--fast", "steps", "--steps", "7"), "--fast steps: 7 steps are too few to foretell some"),
+        (("--fast", "guidance", "--guidance", "1"), "no negative prompt is evaluated"),
+    ):
+        outcome = longvie(command, *flags, *output)
+        assert outcome.code == 2 and said in " ".join(outcome.err.split()), outcome.err
+    assert list(tmp_path.iterdir()) == []
