@@ -148,8 +148,8 @@ class Sampling:
         _check_control_range(self.control_start, self.control_end)
         if self.fast in ("steps", "both") and self.num_inference_steps < FEWEST_FAST_STEPS:
             raise UsageError(
-                f"--fast {self.fast}: {self.num_inference_steps} steps are too few to foretell some; "
-                f"it takes --steps {FEWEST_FAST_STEPS} or more."
+                f"--fast {self.fast}: {self.num_inference_steps} steps are too few to foretell "
+                f"some; it takes --steps {FEWEST_FAST_STEPS} or more."
             )
 
     @classmethod
