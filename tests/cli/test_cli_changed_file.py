@@ -33,6 +33,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_changed_file_is_continued_from_what_it_shows(
     longvie, tmp_path: Path, flight: Path, change: str

@@ -145,6 +145,7 @@ def without_torch(tmp_path: Path) -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
 
 
+@pytest.mark.slow
 def test_a_torch_that_cannot_be_imported(without_torch: dict[str, str]) -> None:
     code, found = _run(**without_torch)
     assert code == 3
@@ -156,6 +157,7 @@ def test_a_torch_that_cannot_be_imported(without_torch: dict[str, str]) -> None:
 
 
 # Without torch a doctor is quick.
+@pytest.mark.slow
 def test_a_machine_without_utf8(without_torch: dict[str, str]) -> None:
     _, found = _run(**without_torch, LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
     assert found["text encoding"]["status"] == "warning"

@@ -94,6 +94,7 @@ def test_a_flight_goes_on_flying(longvie, tmp_path: Path) -> None:
     assert (tmp_path / "on.longvie" / "controls" / "depth_0000.mp4").is_file()
 
 
+@pytest.mark.slow
 def test_a_foreign_video_is_encoded_once_and_continued(
     longvie, tmp_path: Path, reference_video: Path
 ) -> None:

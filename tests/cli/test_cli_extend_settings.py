@@ -150,6 +150,7 @@ def test_greys_are_measured_anew_where_depth_is_another(
     assert range_of(depth=two_scenes, depth_polarity="near-white") is None
 
 
+@pytest.mark.slow
 def test_flags_without_a_video_are_said(longvie, tmp_path: Path, reference_video: Path) -> None:
     common = ("extend", reference_video, "-p", "dunes", "--seconds", "0.5", "--dry-run")
     outcome = longvie(*common, "--tracker", "lk", "--json", "-o", "on.mp4")
@@ -185,6 +186,7 @@ def test_the_sound_goes_on_where_the_earlier_video_ends(longvie, tmp_path: Path)
     assert outcome.code == 0 and "its sound does not go on" in outcome.err
 
 
+@pytest.mark.slow
 def test_the_sound_of_the_source_stays_beside_its_pictures(
     tmp_path: Path, begun: Path, two_scenes: Path
 ) -> None:

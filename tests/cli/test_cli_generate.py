@@ -42,6 +42,7 @@ def test_a_video_becomes_a_video_of_its_length(
     assert tail.shape == (SMALL.history_frames, SMALL.height, SMALL.width, 3)
 
 
+@pytest.mark.slow
 def test_the_settings_travel_with_the_file_but_no_path_does(
     longvie, tmp_path: Path, reference_video: Path
 ) -> None:
@@ -296,6 +297,7 @@ def test_strengths_and_seed_and_prompt_each_change_the_video(
     assert len(set(frames.values())) == len(runs)
 
 
+@pytest.mark.slow
 def test_a_finished_run_returns_at_once_and_touches_nothing(longvie, tmp_path: Path) -> None:
     command = ("generate", "--seconds", "0.4", *QUICK, "-o", "out.mp4")
     longvie(*command)

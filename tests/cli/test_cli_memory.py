@@ -16,6 +16,7 @@ from longvie_cli.run_folder.layout import RunFolder
 COMMAND = ("generate", "-p", "green hills", "--seconds", "0.4", *QUICK)
 
 
+@pytest.mark.slow
 def test_a_dry_run_says_what_memory_is_needed(longvie, tmp_path: Path) -> None:
     outcome = longvie(*COMMAND, "--dry-run", "--json", "-o", "out.mp4")
     assert outcome.code == 0, outcome.err

@@ -66,6 +66,7 @@ def fields_of(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     return fields
 
 
+@pytest.mark.slow
 def test_list_is_a_table_or_one_object(run: Run) -> None:
     done = run("models", "list")
     assert (done.returncode, done.stderr) == (0, "")

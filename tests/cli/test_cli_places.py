@@ -78,6 +78,7 @@ def test_a_source_that_an_earlier_run_names_is_an_input(longvie, made: Path) -> 
     assert contents(made / "o.longvie") == before
 
 
+@pytest.mark.slow
 def test_overwrite_removes_only_what_a_run_wrote(longvie, made: Path) -> None:
     run = made / "o.longvie"
     notes = [run / "notes.txt", run / "clips" / "mine.txt", run / "controls" / "mine.png"]

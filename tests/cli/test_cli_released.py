@@ -74,6 +74,7 @@ def test_a_prompt_and_an_image_stand_for_the_folders(longvie, valley: Path) -> N
     assert plan["settings"]["fit"] == "pad"
 
 
+@pytest.mark.slow
 def test_files_of_another_length_are_said_to_be_cut_anew(longvie, valley: Path) -> None:
     for kind in ("depth", "track"):
         write_video(valley / f"{kind}_01.mp4", 41)

@@ -196,6 +196,7 @@ def test_generate_of_the_pipeline_makes_the_commands_frames(longvie, tmp_path: P
         assert np.array_equal(frames_of(tmp_path / "same.mp4"), frames_of(run.clip_video(index)))
 
 
+@pytest.mark.slow
 def test_what_is_foretold_belongs_to_the_run(longvie, tmp_path: Path) -> None:
     eight = ("generate", "--seconds", "0.4", "--steps", "8", "--guidance", "2")
     for name, fast in {"exact": "none", "both": "both"}.items():

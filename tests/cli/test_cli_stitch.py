@@ -94,6 +94,7 @@ def test_sound_that_cannot_go_along_is_said(longvie, film, tmp_path: Path) -> No
     assert beeps(Path("all.mp4")) == pytest.approx([0.5], abs=TOLERANCE)
 
 
+@pytest.mark.slow
 def test_audio_says_what_is_heard(longvie, film, tmp_path: Path) -> None:
     film("voiced.mp4", beep=0.5)
     write_beep(tmp_path / "song.wav", at=1.25, seconds=5)
@@ -235,6 +236,7 @@ def test_what_is_left_out_of_a_file_is_said(longvie, film, tmp_path: Path) -> No
         assert "a.mp4:" not in said
 
 
+@pytest.mark.slow
 def test_the_output_is_never_among_what_is_read(longvie, film, tmp_path: Path) -> None:
     (tmp_path / "clips").mkdir()
     for name in ("clips/1.mp4", "clips/2.MP4", "a.mp4", "a.mp4.part"):

@@ -25,6 +25,7 @@ def bad_lora(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_lora_is_refused_before_anything_is_made(longvie, tmp_path: Path, bad_lora: Path) -> None:
     good = longvie("generate", "-p", "snow", *SHORT, "-o", "good.mp4")
     assert good.code == 0
@@ -43,6 +44,7 @@ def test_a_lora_is_refused_before_anything_is_made(longvie, tmp_path: Path, bad_
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_a_lora_of_a_run_that_does_not_fit_any_more_is_refused(
     longvie, tmp_path: Path, bad_lora: Path
 ) -> None:

@@ -88,6 +88,7 @@ def wait_for_steps(folder: Path, count: int) -> None:
     raise TimeoutError(folder)
 
 
+@pytest.mark.slow
 def test_a_stage_becomes_a_model_that_makes_a_clip(longvie, tmp_path: Path, write) -> None:
     write(validation={"worlds": {"seed": 2}}, validation_samples=1, validation_steps=1)
     outcome = longvie("train", "control", "--config", "toy.yaml", "--json")

@@ -81,9 +81,10 @@ def test_a_killed_run_goes_on_with_the_same_frames(
     assert {name: after[name] for name in finished_before} == finished_before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "code"),
-    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143)],
     ids=["SIGINT", "SIGTERM"],
 )
 def test_a_signal_stops_cleanly_and_says_how_to_go_on(

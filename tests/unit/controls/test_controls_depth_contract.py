@@ -107,6 +107,7 @@ def test_memory_does_not_grow_with_the_video(
     assert peak(12) < peak(2) * 1.2 + 100_000
 
 
+@pytest.mark.slow
 def test_near_things_are_larger(loaders: dict[str, Callable[[], DepthEstimator]]) -> None:
     flight = Flight(EVALUATION_SEED_START + 13, width=192, height=112, fps=16)
     frames = [flight.frame(index) for index in (0, 20, 40)]

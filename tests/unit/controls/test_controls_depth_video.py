@@ -88,6 +88,7 @@ def test_the_polarity_is_found_in_the_video(
         assert "rank correlation" in found.reason
 
 
+@pytest.mark.slow
 def test_where_nothing_is_to_be_seen_the_polarity_is_a_guess(
     world: tuple[Path, np.ndarray], embedded: TransformersDepthEstimator, tmp_path: Path
 ) -> None:

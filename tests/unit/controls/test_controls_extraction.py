@@ -105,6 +105,7 @@ def test_complete_controls_need_no_depth_model(
     assert contents(tmp_path / "controls") == made
 
 
+@pytest.mark.slow
 def test_a_video_becomes_a_folder_of_the_released_format(extracted: Path) -> None:
     names = [f"{kind}_{index:04d}.mp4" for kind in ("depth", "track") for index in range(3)]
     assert sorted(contents(extracted)) == sorted(
@@ -117,6 +118,7 @@ def test_a_video_becomes_a_folder_of_the_released_format(extracted: Path) -> Non
     assert "/" not in (extracted / "normalization.json").read_text("utf-8")
 
 
+@pytest.mark.slow
 def test_depth_is_normalized_once_over_the_whole_video(
     extract: Callable[..., Path],
     estimator: TransformersDepthEstimator,
@@ -185,6 +187,7 @@ def test_stopped_anywhere_the_same_call_gives_the_same_bytes(
     )
 
 
+@pytest.mark.slow
 def test_half_written_files_of_a_killed_process_are_no_hindrance(
     extract: Callable[..., Path], extracted: Path, tmp_path: Path
 ) -> None:
@@ -236,6 +239,7 @@ def test_a_folder_of_somebody_else_is_not_touched(
     assert contents(tmp_path) == {"cond.json": b"[]"}
 
 
+@pytest.mark.slow
 def test_a_range_of_the_video_with_the_grey_levels_of_another(
     extract: Callable[..., Path], tmp_path: Path
 ) -> None:

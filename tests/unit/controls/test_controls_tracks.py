@@ -106,6 +106,7 @@ def test_a_still_video_has_still_tracks(tracker: PointTracker) -> None:
     assert tracks.visible.all()
 
 
+@pytest.mark.slow
 def test_the_same_frames_give_the_same_tracks(
     make_tracker: Callable[[str], PointTracker], request: pytest.FixtureRequest
 ) -> None:
@@ -161,7 +162,13 @@ def test_memory_is_bounded_by_the_clip(tracker: PointTracker) -> None:
     [
         ("pan", panned(1.37, -0.61, 33), 0.15, 1.0),
         ("zoom", [about_the_middle(1.01**t, 0) for t in range(33)], 0.3, 1.5),
-        ("zoom out", [about_the_middle(1.01**-t, 0) for t in range(33)], 0.3, 1.5),
+        pytest.param(
+            "zoom out",
+            [about_the_middle(1.01**-t, 0) for t in range(33)],
+            0.3,
+            1.5,
+            marks=pytest.mark.slow,
+        ),
         ("rotation", [about_the_middle(1, 0.8 * t) for t in range(33)], 0.3, 1.5),
     ],
 )
@@ -197,6 +204,7 @@ def occluded_video(num_frames: int = 40) -> tuple[np.ndarray, np.ndarray]:
     return frames, covered
 
 
+@pytest.mark.slow
 def test_points_hidden_by_something_that_moves_are_not_taken_along(
     lucas_kanade: LucasKanadeTracker,
 ) -> None:
@@ -228,6 +236,7 @@ def test_points_hidden_by_something_that_moves_are_not_taken_along(
     assert found_again.mean() > 0.5
 
 
+@pytest.mark.slow
 def test_a_hidden_point_keeps_the_depth_it_was_last_seen_at(
     lucas_kanade: LucasKanadeTracker,
 ) -> None:

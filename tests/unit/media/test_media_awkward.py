@@ -359,6 +359,7 @@ def damaged(ffmpeg, tmp_path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_damage_in_the_middle_names_what_can_be_read(damaged):
     words = r"frames 0 to \d+ \(up to 0:0\d\.\d\d\) can be read"
     with pytest.raises(DamagedVideoError, match=words) as e:

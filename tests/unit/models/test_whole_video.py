@@ -81,6 +81,7 @@ def test_what_stands_still_is_computed_once(
             close(encode_whole(vae, video, still_after), wanted)
 
 
+@pytest.mark.slow
 def test_it_is_a_part_of_the_work() -> None:
     """At LongVie 2's full size, by PyTorch's own count."""
     with torch.device("meta"):

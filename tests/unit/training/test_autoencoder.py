@@ -71,6 +71,7 @@ def test_the_code_is_fitted_once_and_is_a_projection(work: Path) -> None:
     assert (work / "code.safetensors").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_heavier_edge_metric_keeps_more_of_the_edges(work: Path) -> None:
     pixels = torch.stack(
         [

@@ -106,6 +106,7 @@ def test_samples_are_the_frames_of_their_clips_with_what_comes_before(
     assert len(opened(data, history_frames=4).sample(2).history) == 4
 
 
+@pytest.mark.slow
 def test_shards_are_plain_tar_files_that_say_what_is_in_them(film: Path, data: Path) -> None:
     shards = sorted(data.glob("*.tar"))
     assert len(shards) > 1
@@ -202,6 +203,7 @@ def test_damage_is_found_and_named(copied: Path, film: Path) -> None:
         opened(copied / "nowhere")
 
 
+@pytest.mark.slow
 def test_other_samples_are_replaced_only_where_that_is_asked_for(copied: Path, film: Path) -> None:
     other = preparation(copied, [film], fit="stretch")
     with pytest.raises(OutputConflictError, match="made with fit crop, not stretch"):
@@ -401,6 +403,7 @@ def test_a_long_scene_is_extracted_in_stretches() -> None:
     assert [row.first_frame for row in rows] == [0, 88, 116, 212]
 
 
+@pytest.mark.slow
 def test_a_journal_that_was_torn_is_cut_and_one_that_was_changed_is_named(
     film: Path, tmp_path: Path, data: Path
 ) -> None:

@@ -126,6 +126,7 @@ def test_controls_played_back_and_forth_come_back_the_way_they_went(flight_contr
     assert np.array_equal(plain.read(specs[1]).sparse, clips[1].sparse)
 
 
+@pytest.mark.slow
 def test_a_clip_knows_which_of_its_frames_share_their_tracks(flight_controls: Path) -> None:
     controls = load_control_clips(flight_controls, PRESET.geometry)
     stride = PRESET.geometry.stride

@@ -52,6 +52,7 @@ def test_other_seeds_make_other_flights() -> None:
     assert (first != second).mean() > 0.3
 
 
+@pytest.mark.slow
 def test_look_changes_colours_and_nothing_else() -> None:
     snowy = Flight(12, width=WIDTH, height=HEIGHT, look=Look("snowy", "noon", "clear"))
     alien = Flight(12, width=WIDTH, height=HEIGHT, look=Look("alien", "sunset", "foggy"))
