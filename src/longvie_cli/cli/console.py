@@ -27,6 +27,7 @@ from rich.progress import (
 )
 from rich.progress import Progress as RichProgress
 
+from longvie_cli.cli.signals import raise_again
 from longvie_cli.disk.documents import json_line
 from longvie_cli.errors import LongVieError, ResumableError
 from longvie_cli.progress import duration, printable
@@ -214,6 +215,7 @@ class Console:
             self._line(f"{stage}: {total}" + (f", {done} done before" if done else ""))
 
     def advance(self, stage: str, amount: int = 1, *, detail: str = "") -> None:
+        raise_again()
         state = self._stages.get(stage)
         if state is None:
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -28,6 +29,20 @@ class Interrupted(KeyboardInterrupt):
         self.signal_number = signal_number
 
 
+# The signal that asks the work under way to stop.
+_received: list[int] = []
+
+
+def raise_again() -> None:
+    """Raise `Interrupted` if a signal came and the work went on all the same.
+
+    Python drops what is raised in a finalizer, a signal that arrives there included; so whatever
+    the work passes often asks here.
+    """
+    if _received and threading.current_thread() is threading.main_thread():
+        raise Interrupted(_received[0])
+
+
 @contextmanager
 def stop_on_signals() -> Iterator[None]:
     """Raise `Interrupted` in the main thread at the first signal, leave the process at the second.
@@ -35,12 +50,11 @@ def stop_on_signals() -> Iterator[None]:
     Python runs a handler between two operations, so the work stops inside the denoising step, as
     soon as the operation under way has returned.
     """
-    received: list[int] = []
 
     def handle(signal_number: int, frame: FrameType | None) -> None:
-        if received:
+        if _received:
             os._exit(128 + signal_number)
-        received.append(signal_number)
+        _received.append(signal_number)
         raise Interrupted(signal_number)
 
     wanted = list(_STOPPING)
@@ -52,3 +66,4 @@ def stop_on_signals() -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+        _received.clear()
