@@ -408,8 +408,8 @@ class Sampling:
         f.flag(
             f.MODEL,
             "Foretell evaluations of the model from those before: every second of the later steps, "
-            "the negative prompt's at every second step, or both; half to two fifths of the time, "
-            "frames a little other.",
+            "the negative prompt's at every second step, or both; of 100 evaluations a clip 52, 75 "
+            "or 41 remain, and frames are a little other.",
         ),
     ]
     seed_per_clip: Annotated[

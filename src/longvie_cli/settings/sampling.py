@@ -117,9 +117,8 @@ class Sampling:
         control_end: Fraction of the steps from which on they are skipped again.
         fast: Which evaluations are foretold from those before, `models.step_cache.plan_steps`.
         device: Where the models run, a real device, no longer `auto`.
-        dtype: Of transformer and text encoder, likewise a real one. VAE and image encoder stay
-            float32: they take little time, and the VAE's rounding would be handed from clip to
-            clip.
+        dtype: Of transformer and text encoder, likewise a real one. The image encoder stays
+            float32, and on a GPU the VAE does; on the CPU see `models.whole_video.suit_cpu`.
         offload: Where weights wait, see `engine.placement.place`; frames are the same. It alone
             may be `auto` before the models are loaded: what fits is known only then.
         quantize: Stores the transformer's blocks in 8 bits.
