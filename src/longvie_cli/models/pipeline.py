@@ -13,52 +13,43 @@ posterior mean, normalised per channel. Behaviour: spec 1.2-1.4, 3 and 4.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, ClassVar, Literal, cast
+from typing import ClassVar, Literal, cast
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
 from diffusers.utils import BaseOutput
 from torch import Tensor
 from transformers import CLIPVisionModel, PreTrainedTokenizerBase, UMT5EncoderModel
 
-from longvie_cli.errors import ControlError, InputError
-from longvie_cli.kernels.kernel_set import guide
+from longvie_cli.errors import InputError
 from longvie_cli.media.frames import frames_from_pixels, pixels_from_frames
 from longvie_cli.models.autoencoders import VideoAutoencoder
 from longvie_cli.models.carrying import carried_trust, carry, confidence_mask
-from longvie_cli.models.clip_context import ClipContext
+from longvie_cli.models.clip_shape import shared_shape
 from longvie_cli.models.conditioning import (
     Conditioning,
     control_input,
     first_frame_mask,
-    history_input,
-    mix_first_latent,
 )
-from longvie_cli.models.flow_matching import controlled_steps, unshifted_sigmas
+from longvie_cli.models.denoising import StepCallback, denoise_clip
+from longvie_cli.models.flow_matching import controlled_steps
+from longvie_cli.models.image_embeds import encode_picture
 from longvie_cli.models.long_video import generate_clips
 from longvie_cli.models.longvie import LongVieTransformer3DModel
 from longvie_cli.models.lora import LongVieLoraMixin
 from longvie_cli.models.prompt_embeds import encode_prompts
 from longvie_cli.models.prompt_tokens import clean_prompt, cut_by
-from longvie_cli.models.step_cache import StepCache, plan_steps
 from longvie_cli.models.track_pictures import read_tracks
 from longvie_cli.models.whole_video import decode_videos, encode_videos
 from longvie_cli.settings.sampling import Fast
 
 logger = logging.getLogger(__name__)
 
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-
 Engine = Literal["fused", "reference"]
 """How a clip is denoised; `reference` evaluates the whole transformer every time."""
-
-StepCallback = Callable[["LongViePipeline", int, Tensor, dict[str, Any]], dict[str, Any] | None]
 
 
 @dataclass
@@ -271,7 +262,9 @@ class LongViePipeline(DiffusionPipeline, LongVieLoraMixin):
         self.maybe_free_model_hooks()
         return LongViePipelineOutput(frames=result) if return_dict else (result,)
 
-    # Many clips, one after another.
+    # What all inputs of a clip agree on, noise to latents, and many clips, one after another.
+    clip_shape = shared_shape
+    denoise = denoise_clip
     generate = generate_clips
 
     @torch.no_grad()
@@ -348,129 +341,6 @@ class LongViePipeline(DiffusionPipeline, LongVieLoraMixin):
             else self.encode_video(pixels_from_frames(history)[None]),
         )
 
-    @torch.no_grad()
-    def denoise(
-        self,
-        noise: Tensor,
-        conditioning: Conditioning,
-        *,
-        num_inference_steps: int,
-        guidance_scale: float,
-        depth_strength: float = 1.0,
-        track_strength: float = 1.0,
-        control_start: float = 0.0,
-        control_end: float = 1.0,
-        fast: Fast = "none",
-        callback_on_step_end: StepCallback | None = None,
-    ) -> Tensor:
-        """Return the latents [1, channels, frames, height, width] that the noise becomes.
-
-        With history the first latent frame starts from a blend of history and noise (spec 4.5).
-        Arguments as in `__call__`; `noise` is not changed.
-        """
-        steered = controlled_steps(num_inference_steps, control_start, control_end)
-        device = self._execution_device
-        latents = noise.to(device, torch.float32)
-        history = None
-        if conditioning.history_latents is not None:
-            latents = mix_first_latent(latents, conditioning.history_latents)
-            history = history_input(
-                conditioning.history_latents, mask_channels=self.vae.config.scale_factor_temporal
-            )
-        negative_prompt_embeds = conditioning.negative_prompt_embeds
-        if guidance_scale == 1:
-            negative_prompt_embeds = None
-        elif negative_prompt_embeds is None:
-            raise InputError(
-                f"guidance_scale {guidance_scale} needs a negative prompt; 1 goes without."
-            )
-        dtype = self.transformer.dtype
-        self.scheduler.set_timesteps(sigmas=unshifted_sigmas(num_inference_steps), device=device)
-        timesteps = self.scheduler.timesteps
-        delta_sigmas = self.scheduler.sigmas.diff().tolist()
-        rounded = timesteps.to(getattr(torch, self.config.timestep_dtype)).split(1)
-        prompts = [
-            embeds.to(device, dtype)
-            for embeds in (conditioning.prompt_embeds, negative_prompt_embeds)
-            if embeds is not None
-        ]
-        # The same tensors at every step: a clip's context knows them by that.
-        image_embeds = _to(conditioning.image_embeds, device, dtype)
-        history = _to(history, device, dtype)
-        controls = {
-            "dense": _to(conditioning.dense, device, dtype),
-            "sparse": _to(conditioning.sparse, device, dtype),
-        }
-        uncontrolled = dict.fromkeys(controls)
-        clip = ClipContext(evaluations=len(prompts)) if self.engine == "fused" else None
-        adapters = self.adapters_revision
-        plan = plan_steps(num_inference_steps, fast, guided=len(prompts) > 1, controlled=steered)
-        cache = StepCache(plan, self.scheduler.sigmas.tolist(), steered)
-
-        trust, mask_channels = conditioning.trust, self.vae.config.scale_factor_temporal
-        drawn = noise.to(device, torch.float32)
-
-        def evaluate(step_index: int, latents: Tensor, num_prompts: int) -> list[Tensor]:
-            given = torch.cat((latents, conditioning.image_condition), dim=1).to(dtype)
-            return [
-                self.transformer(
-                    given,
-                    rounded[step_index],
-                    prompt_embeds,
-                    image_embeds,
-                    **(controls if step_index in steered else uncontrolled),
-                    history=history,
-                    depth_strength=depth_strength,
-                    track_strength=track_strength,
-                    return_dict=False,
-                    clip=clip,
-                )[0]
-                for prompt_embeds in prompts[:num_prompts]
-            ]
-
-        for step_index, timestep in enumerate(timesteps):
-            velocities = cache.velocities(
-                step_index, len(prompts), partial(evaluate, step_index, latents)
-            )
-            latents = self._stepped(
-                latents, velocities, guidance_scale, timestep, delta_sigmas[step_index]
-            )
-            if trust is not None:
-                level = self.scheduler.sigmas[step_index + 1]
-                carried = conditioning.image_condition[:, mask_channels:]
-                known = (1 - level) * carried + level * drawn
-                latents = torch.lerp(latents, known, trust)
-            if callback_on_step_end is not None:
-                changed = callback_on_step_end(self, step_index, timestep, {"latents": latents})
-                latents = (changed or {}).get("latents", latents)
-                if self.adapters_revision != adapters:
-                    adapters = self.adapters_revision
-                    cache.forget()
-                    if clip is not None:
-                        clip.forget()
-        return latents
-
-    def _stepped(
-        self,
-        latents: Tensor,
-        velocities: Sequence[Tensor],
-        guidance_scale: float,
-        timestep: Tensor,
-        delta_sigma: float,
-    ) -> Tensor:
-        """Return the latents after a step along the velocities of prompt and negative prompt."""
-        velocity, negative = velocities[0], velocities[1] if len(velocities) > 1 else None
-        scheduler = self.scheduler
-        is_euler = type(scheduler) is FlowMatchEulerDiscreteScheduler
-        if is_euler and not scheduler.config.stochastic_sampling:
-            return self.transformer.kernels.guide_step(
-                latents, velocity, negative, guidance_scale, delta_sigma
-            )
-        guided = velocity.float()
-        if negative is not None:
-            guided = guide(guided, negative.float(), guidance_scale)
-        return scheduler.step(guided, timestep, latents, return_dict=False)[0]
-
     def prepare_noise(self, seed: int, num_frames: int, height: int, width: int) -> Tensor:
         """Return the noise [1, channels, frames, height, width] of a seed, float32 on the CPU.
 
@@ -511,19 +381,9 @@ class LongViePipeline(DiffusionPipeline, LongVieLoraMixin):
     def encode_image(self, image: np.ndarray | None) -> Tensor:
         """Return the image tokens [1, tokens, image_dim] of a frame uint8 [height, width, 3].
 
-        The whole picture is squeezed to the encoder's square, aspect not kept (spec 1.4). None
-        stands for a mid-grey picture.
+        None stands for a mid-grey picture.
         """
-        device, dtype = self._execution_device, self.image_encoder.dtype
-        size = self.image_encoder.config.image_size
-        if image is None:
-            pixels = torch.zeros(1, 3, size, size, device=device)
-        else:
-            pixels = pixels_from_frames(image[None])[:, 0][None].to(device)
-            pixels = F.interpolate(pixels, (size, size), mode="bicubic", align_corners=False)
-        mean, std = (pixels.new_tensor(value).view(1, 3, 1, 1) for value in (CLIP_MEAN, CLIP_STD))
-        normalised = ((pixels + 1) / 2 - mean) / std
-        return self.image_encoder(normalised.to(dtype), output_hidden_states=True).hidden_states[-2]
+        return encode_picture(self.image_encoder, image, self._execution_device)
 
     def encode_video(
         self, pixels: Tensor, *, still_after: Sequence[int | None] | None = None
@@ -561,53 +421,8 @@ class LongViePipeline(DiffusionPipeline, LongVieLoraMixin):
         )
         return mean, std
 
-    def clip_shape(
-        self,
-        image: np.ndarray | None,
-        dense: np.ndarray | None,
-        sparse: np.ndarray | None,
-        history: np.ndarray | None,
-        num_frames: int | None,
-        height: int | None,
-        width: int | None,
-    ) -> tuple[int, int, int]:
-        """Return (frames, height, width), the same for all inputs and possible for the model."""
-        controls = [("dense", dense), ("sparse", sparse)]
-        given = [control for _, control in controls if control is not None]
-        sizes = [frames.shape[-3:-1] for frames in (image, *given, history) if frames is not None]
-        num_frames = num_frames or (len(given[0]) if given else None)
-        height, width = (height, width) if height and width else sizes[0] if sizes else (None, None)
-        if num_frames is None or height is None or width is None:
-            raise InputError("Without controls a clip needs num_frames, and an image or its size.")
-        for name, control in controls:
-            if control is not None and control.shape != (num_frames, height, width, 3):
-                raise ControlError(
-                    f"{name} control: {_describe(control)}, but the clip has {num_frames} frames "
-                    f"of {width}x{height}."
-                )
-        for name, frames in (("image", image), ("history", history)):
-            if frames is not None and frames.shape[-3:] != (height, width, 3):
-                raise InputError(f"{name}: {_describe(frames)}, but the clip is {width}x{height}.")
-        temporal = self.vae.config.scale_factor_temporal
-        rows, columns = self.size_multiple
-        if num_frames % temporal != 1 or height % rows or width % columns:
-            raise InputError(
-                f"A clip of {num_frames} frames of {width}x{height} cannot be made: frames must be "
-                f"{temporal}k+1, width a multiple of {columns} and height of {rows}."
-            )
-        return num_frames, height, width
-
 
 def _first_frame_then_grey(frame: np.ndarray, grey: Tensor) -> Tensor:
     pixels = grey.clone()
     pixels[:, :1] = pixels_from_frames(frame[None])
     return pixels
-
-
-def _to(tensor: Tensor | None, device: torch.device, dtype: torch.dtype) -> Tensor | None:
-    return None if tensor is None else tensor.to(device, dtype)
-
-
-def _describe(frames: np.ndarray) -> str:
-    *count, height, width, _ = frames.shape
-    return f"{count[0]} frames of {width}x{height}" if count else f"{width}x{height}"
