@@ -22,14 +22,10 @@ from longvie_cli.timeline import timecode
 from longvie_cli.training.captioner import Captioner
 from longvie_cli.training.captions import CaptionFile, Sidecars
 from longvie_cli.training.clip_choice import MOST_CLIPS_TOGETHER, WHY, stretches
-from longvie_cli.training.prepare import (
-    Extractors,
-    Preparation,
-    SampleRecipe,
-    VideoPlan,
-    dropped_by_reason,
-    nothing_kept,
-)
+from longvie_cli.training.prepare import Preparation
+from longvie_cli.training.sample_recipe import SampleRecipe
+from longvie_cli.training.stretch_samples import Extractors
+from longvie_cli.training.video_plan import VideoPlan, dropped_by_reason, nothing_kept
 
 
 @dataclass(frozen=True)

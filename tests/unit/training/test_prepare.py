@@ -25,8 +25,8 @@ from longvie_cli.progress import SilentProgress
 from longvie_cli.timeline import ClipGeometry
 from longvie_cli.training.clip_choice import PlannedClip, stretches
 from longvie_cli.training.dataset import ClipSize, sample_number
-from longvie_cli.training.prepare import Extractors
 from longvie_cli.training.prepared import PreparedSamples
+from longvie_cli.training.stretch_samples import Extractors
 from longvie_cli.training.training_run import TrainingRun
 from mixed_scenes import dissolve, pictured
 from small_models import small_pipeline

@@ -28,8 +28,10 @@ from longvie_cli.settings.presets import Preset
 from longvie_cli.sources.depth_choice import DepthChoice
 from longvie_cli.training.captions import Sidecars
 from longvie_cli.training.dataset import ClipSize
-from longvie_cli.training.prepare import Extractors, Preparation, Prepared, SampleRecipe
+from longvie_cli.training.prepare import Preparation, Prepared
 from longvie_cli.training.prepared import PreparedSamples
+from longvie_cli.training.sample_recipe import SampleRecipe
+from longvie_cli.training.stretch_samples import Extractors
 from small_preset import SMALL
 
 TOY = SMALL.model_copy(update={"num_frames": 5, "height": 32, "width": 48})
