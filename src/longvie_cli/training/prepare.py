@@ -28,15 +28,14 @@ from longvie_cli.training.clip_choice import stretches
 from longvie_cli.training.sample_recipe import SampleRecipe
 from longvie_cli.training.sample_store import (
     INDEX_NAME,
-    SHARD_BYTES,
     UNFINISHED_NAME,
-    ShardWriter,
     StoreIndex,
     check_shard,
     is_store_name,
     read_index,
     write_index,
 )
+from longvie_cli.training.shard_writer import SHARD_BYTES, ShardWriter
 from longvie_cli.training.stretch_samples import Extractors, SampleMaker
 from longvie_cli.training.video_plan import (
     CaptionSource,

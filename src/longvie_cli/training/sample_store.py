@@ -1,4 +1,4 @@
-"""Samples in uncompressed tar files of bounded size, each with an index, appended resumably.
+"""Samples in uncompressed tar files of bounded size, each with an index: what lies there, read.
 
     prepared.json         what the samples are, and their shards; written last: with it the folder
                           is complete
@@ -6,50 +6,47 @@
     shard-00000.json      where each of these files lies in the tar, and its hash
     unfinished/           the journal and scratch of a preparation that goes on
 
-Any program that reads tar files reads the shards; ours seeks to a sample by its number.
+Any program that reads tar files reads the shards; ours seeks to a sample by its number. They are
+written by `shard_writer.py`.
 """
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
-import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
 import xxhash
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from longvie_cli.disk.checksums import checksummed_json, read_checksummed_json
-from longvie_cli.disk.documents import MAX_JSON_BYTES, first_reason_of, parse_json, read_document
-from longvie_cli.disk.durable import begin_part, is_passing, storage_error, write_atomic
+from longvie_cli.disk.documents import MAX_JSON_BYTES, first_reason_of, read_document
+from longvie_cli.disk.durable import is_passing, storage_error, write_atomic
 from longvie_cli.errors import InputError
-from longvie_cli.training.clip_choice import Dropped
 
 INDEX_NAME = "prepared.json"
 UNFINISHED_NAME = "unfinished"
-SHARD_BYTES = 256 << 20
-"""A shard is closed before it would grow beyond this, unless a single sample is larger."""
-
 MEMBERS = ("json", "video.mp4", "depth.mp4", "track.mp4")
 """The files of a sample, after its number."""
 
-_BLOCK = 512
-_END = bytes(2 * _BLOCK)
-_READ_BYTES = 1 << 20
+BLOCK = 512
+"""A tar's unit, in bytes."""
+
 _OWN_FILE = re.compile(r"prepared\.json(\.part)?|shard-\d{5,}\.(tar|json)(\.part)?")
 
 Count = Annotated[int, Field(ge=0)]
 
 
-class _Stored(BaseModel):
+class Stored(BaseModel):
+    """What is stored as JSON, and taken back only as it was written."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class Member(_Stored):
+class Member(Stored):
     """Where a file lies in its shard.
 
     Args:
@@ -63,7 +60,7 @@ class Member(_Stored):
     hash: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 
 
-class Entry(_Stored):
+class Entry(Stored):
     """A sample: its shard, and its files by their endings."""
 
     shard: Count
@@ -78,17 +75,17 @@ class Entry(_Stored):
     @property
     def end(self) -> int:
         """The first byte of the shard after the sample, a whole number of tar blocks."""
-        return max(_padded(member.offset + member.size) for member in self.members.values())
+        return max(padded(member.offset + member.size) for member in self.members.values())
 
 
-class ShardSummary(_Stored):
+class ShardSummary(Stored):
     """A shard as `prepared.json` lists it: its samples, and the bytes of its tar."""
 
     samples: Annotated[int, Field(ge=1)]
     size: Annotated[int, Field(ge=1)]
 
 
-class StoreIndex(_Stored):
+class StoreIndex(Stored):
     """`prepared.json`.
 
     Args:
@@ -126,22 +123,9 @@ class StoreIndex(_Stored):
         return self
 
 
-class JournalLine(_Stored):
-    """What became of one stretch of a video.
-
-    Args:
-        video: Its number among the videos.
-        stretch: Its number in the video.
-        samples: Where its samples are; none if it was dropped.
-        dropped: What was left out of it.
-        depth_range: Percentiles of its depth, which later stretches of its scene go on with.
-    """
-
-    video: Count
-    stretch: Count
-    samples: tuple[Entry, ...]
-    dropped: tuple[Dropped, ...] = ()
-    depth_range: tuple[float, float] | None = None
+def padded(size: int) -> int:
+    """Return how many bytes a file of a size takes in a tar: whole blocks."""
+    return -(-size // BLOCK) * BLOCK
 
 
 def tar_name(shard: int) -> str:
@@ -183,17 +167,20 @@ def read_entries(folder: Path, shard: int, count: int) -> tuple[Entry, ...]:
         ResumableError: The disk failed.
     """
     path = folder / entries_name(shard)
-    entries = _read_checked(path, _Entries).samples
+    entries = _read_checked(path, Entries).samples
     if len(entries) != count or any(entry.shard != shard for entry in entries):
-        raise InputError(f"{path}: it is the index of another shard.", hint=_AGAIN)
+        raise InputError(f"{path}: it is the index of another shard.", hint=PREPARE_AGAIN)
     return entries
 
 
-class _Entries(_Stored):
+class Entries(Stored):
+    """The index of a shard."""
+
     samples: tuple[Entry, ...]
 
 
-_AGAIN = "Prepare the samples again with --overwrite, or bring back the file."
+PREPARE_AGAIN = "Prepare the samples again with --overwrite, or bring back the file."
+"""What helps where a store is damaged."""
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -207,11 +194,11 @@ def _read_checked(path: Path, model: type[M]) -> M:
             f"{path}: there is no such file.", hint="Make samples with `longvie prepare`."
         ) from error
     except ValidationError as error:
-        raise InputError(f"{path}: {first_reason_of(error)}.", hint=_AGAIN) from error
+        raise InputError(f"{path}: {first_reason_of(error)}.", hint=PREPARE_AGAIN) from error
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and is_passing(error):
             raise storage_error(path, error) from error
-        raise InputError(f"{path}: cannot be read ({error}).", hint=_AGAIN) from error
+        raise InputError(f"{path}: cannot be read ({error}).", hint=PREPARE_AGAIN) from error
 
 
 class ShardReader:
@@ -242,209 +229,21 @@ class ShardReader:
                         raise InputError(
                             f"{path}: it ends at byte {end}, before the {name} at byte "
                             f"{member.offset} does.",
-                            hint=_AGAIN,
+                            hint=PREPARE_AGAIN,
                         )
                     file.seek(member.offset)
                     data = file.read(member.size)
                     if xxhash.xxh3_128_hexdigest(data) != member.hash:
                         raise InputError(
                             f"{path}: damaged at byte {member.offset}, where a {name} lies.",
-                            hint=_AGAIN,
+                            hint=PREPARE_AGAIN,
                         )
                     found[name] = data
         except OSError as error:
             if is_passing(error):
                 raise storage_error(path, error) from error
-            raise InputError(f"{path}: cannot be read ({error}).", hint=_AGAIN) from error
+            raise InputError(f"{path}: cannot be read ({error}).", hint=PREPARE_AGAIN) from error
         return found
-
-
-class ShardWriter:
-    """Appends samples to shards, going on where the journal says they end.
-
-    Everything is in the tar before its line is in the journal; what a killed process left behind
-    the last line is cut off and written again.
-
-    Args:
-        folder: The store; `unfinished/` in it is there.
-        shard_bytes: Size of a shard.
-
-    Attributes:
-        lines: What became of each stretch so far, by (video, stretch), without the samples.
-
-    Raises:
-        InputError: A shard is shorter than the journal says, or the journal is damaged.
-        ResumableError: The disk failed.
-        OutputConflictError: The folder cannot be written.
-    """
-
-    def __init__(self, folder: Path, *, shard_bytes: int = SHARD_BYTES) -> None:
-        self._folder = folder
-        self._shard_bytes = shard_bytes
-        self._journal = folder / UNFINISHED_NAME / "journal.jsonl"
-        self.lines: dict[tuple[int, int], JournalLine] = {}
-        self.num_samples = 0
-        self._shard = 0
-        self._end = 0
-        self._entries: list[Entry] = []
-        self._summaries: list[ShardSummary] = []
-        self._file: IO[bytes] | None = None
-        self._replay()
-
-    def _replay(self) -> None:
-        whole = 0
-        for line, end in _journal_lines(self._journal):
-            whole = end
-            self._note(line)
-        try:
-            if self._journal.exists():
-                os.truncate(self._journal, whole)
-            self._cut()
-        except OSError as error:
-            raise storage_error(self._folder, error) from error
-
-    def _note(self, line: JournalLine) -> None:
-        for entry in line.samples:
-            if entry.shard != self._shard:
-                self._summaries.append(self._summary())
-                self._shard, self._entries = entry.shard, []
-            self._entries.append(entry)
-            self._end = entry.end
-            self.num_samples += 1
-        self.lines[line.video, line.stretch] = line.model_copy(update={"samples": ()})
-
-    def _summary(self) -> ShardSummary:
-        return ShardSummary(samples=len(self._entries), size=self._end + len(_END))
-
-    def _cut(self) -> None:
-        """Remove what lies behind the last sample that the journal has."""
-        for shard, summary in enumerate(self._summaries):
-            path = self._folder / tar_name(shard)
-            if not path.is_file() or path.stat().st_size != summary.size:
-                raise InputError(f"{path}: missing, or not as long as it was.", hint=_AGAIN)
-        for path in self._folder.glob("shard-*"):
-            number = re.fullmatch(r"shard-(\d{5,})\.(tar|json)(\.part)?", path.name)
-            if number and int(number[1]) > self._shard - (path.suffix != ".tar"):
-                path.unlink()
-        path = self._folder / tar_name(self._shard)
-        if self._end == 0:
-            path.unlink(missing_ok=True)
-        elif not path.is_file() or path.stat().st_size < self._end:
-            raise InputError(f"{path}: missing, or shorter than it was.", hint=_AGAIN)
-        else:
-            os.truncate(path, self._end)
-
-    def append(
-        self,
-        video: int,
-        stretch: int,
-        samples: Iterator[Mapping[str, bytes]],
-        *,
-        dropped: Sequence[Dropped] = (),
-        depth_range: tuple[float, float] | None = None,
-    ) -> None:
-        """Add the samples of a stretch, all of them or none.
-
-        Args:
-            video: Number of the video.
-            stretch: Its number there.
-            samples: The files of each by their endings, `MEMBERS`.
-            dropped: What was left out of it; looked at when the samples are through.
-            depth_range: See `JournalLine`.
-
-        Raises:
-            ResumableError: The disk is full or failed.
-            OutputConflictError: The folder cannot be written.
-        """
-        entries = [self._add(files) for files in samples]
-        line = JournalLine(
-            video=video,
-            stretch=stretch,
-            samples=tuple(entries),
-            dropped=tuple(dropped),
-            depth_range=depth_range,
-        )
-        try:
-            self._flush()
-            text = line.model_dump_json()
-            with open(self._journal, "ab") as file:
-                file.write(f"{xxhash.xxh3_128_hexdigest(text.encode())} {text}\n".encode())
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise storage_error(self._journal, error) from error
-        self.lines[video, stretch] = line.model_copy(update={"samples": ()})
-
-    def _add(self, files: Mapping[str, bytes]) -> Entry:
-        size = sum(_BLOCK + _padded(len(files[name])) for name in MEMBERS)
-        if self._entries and self._end + size + len(_END) > self._shard_bytes:
-            self._close()
-        members: dict[str, Member] = {}
-        data = io.BytesIO()
-        for name in MEMBERS:
-            content = files[name]
-            data.write(_header(f"{self.num_samples:06d}.{name}", len(content)))
-            digest = xxhash.xxh3_128_hexdigest(content)
-            place = self._end + data.tell()
-            members[name] = Member(offset=place, size=len(content), hash=digest)
-            data.write(content)
-            data.write(bytes(_padded(len(content)) - len(content)))
-        path = self._folder / tar_name(self._shard)
-        try:
-            if self._file is None and self._end == 0:
-                begin_part(path)
-            self._shard_file(path).write(data.getbuffer())
-        except OSError as error:
-            raise storage_error(path, error) from error
-        entry = Entry(shard=self._shard, members=members)
-        self._entries.append(entry)
-        self._end = entry.end
-        self.num_samples += 1
-        return entry
-
-    def _shard_file(self, path: Path) -> IO[bytes]:
-        """Return the open shard, behind what is stored in it."""
-        if self._file is None:
-            self._file = open(path, "r+b")  # noqa: SIM115  # kept open between samples
-            self._file.seek(self._end)
-        return self._file
-
-    def _flush(self) -> None:
-        if self._file is not None:
-            self._file.flush()
-            os.fsync(self._file.fileno())
-
-    def _close(self) -> None:
-        """End the shard, and write its index."""
-        path = self._folder / tar_name(self._shard)
-        try:
-            file = self._shard_file(path)
-            file.write(_END)
-            self._flush()
-            file.close()
-        except OSError as error:
-            raise storage_error(path, error) from error
-        self._file = None
-        entries = _Entries(samples=tuple(self._entries)).model_dump(mode="json")
-        write_atomic(self._folder / entries_name(self._shard), checksummed_json(entries))
-        self._summaries.append(self._summary())
-        self._shard, self._end, self._entries = self._shard + 1, 0, []
-
-    def close(self) -> None:
-        """Give the file back; what was appended stays."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-    def finish(self) -> tuple[ShardSummary, ...]:
-        """End the last shard and return all of them.
-
-        Raises:
-            ResumableError: The disk is full or failed.
-        """
-        if self._entries:
-            self._close()
-        return tuple(self._summaries)
 
 
 def write_index(folder: Path, index: StoreIndex) -> None:
@@ -463,47 +262,8 @@ def check_shard(folder: Path, shard: int, summary: ShardSummary) -> int:
     reader = ShardReader(folder)
     if path.is_file() and path.stat().st_size != summary.size:
         raise InputError(
-            f"{path}: it has {path.stat().st_size} bytes, not {summary.size}.", hint=_AGAIN
+            f"{path}: it has {path.stat().st_size} bytes, not {summary.size}.", hint=PREPARE_AGAIN
         )
     for entry in read_entries(folder, shard, summary.samples):
         reader.read(entry)
     return summary.samples
-
-
-def _journal_lines(path: Path) -> Iterator[tuple[JournalLine, int]]:
-    """Yield the lines of a journal, each with the byte after it; a torn last line is left out."""
-    if not path.exists():
-        return
-    end = 0
-    try:
-        with open(path, "rb") as file:
-            for line in file:
-                if not line.endswith(b"\n"):
-                    return
-                digest, _, text = line[:-1].partition(b" ")
-                if xxhash.xxh3_128_hexdigest(text).encode() != digest:
-                    raise InputError(
-                        f"{path}: damaged at byte {end}.",
-                        hint="Prepare the samples again with --overwrite.",
-                    )
-                end += len(line)
-                parse_json(text)
-                yield JournalLine.model_validate_json(text), end
-    except OSError as error:
-        raise storage_error(path, error) from error
-    except (ValidationError, ValueError) as error:
-        raise InputError(
-            f"{path}: another version wrote it.", hint="Prepare the samples with --overwrite."
-        ) from error
-
-
-def _padded(size: int) -> int:
-    return -(-size // _BLOCK) * _BLOCK
-
-
-def _header(name: str, size: int) -> bytes:
-    """Return the header of a file in a tar: no time, no owner, so that equal samples are equal."""
-    info = tarfile.TarInfo(name)
-    info.size = size
-    info.mode = 0o644
-    return info.tobuf(tarfile.USTAR_FORMAT)

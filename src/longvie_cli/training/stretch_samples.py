@@ -33,7 +33,7 @@ from longvie_cli.training.captioner import Captioner
 from longvie_cli.training.clip_choice import Dropped, PlannedClip, Reason, Stretch, stretches
 from longvie_cli.training.frame_ranges import FrameRanges
 from longvie_cli.training.sample_recipe import SampleRecipe
-from longvie_cli.training.sample_store import ShardWriter
+from longvie_cli.training.shard_writer import ShardWriter
 from longvie_cli.training.video_plan import GivenVideo, VideoPlan
 
 # The scratch video is read once more and gone: as good as 8 bits of luma and half the colours get.

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor, distributed, nn
 
 from longvie_cli.disk.durable import make_folder, write_atomic
-from longvie_cli.errors import InputError, OutputConflictError, ResumableError, UsageError
+from longvie_cli.errors import InputError, OutputConflictError, ResumableError
 from longvie_cli.models.pipeline import LongViePipeline
 from longvie_cli.progress import Progress, SilentProgress
 from longvie_cli.settings.training import LEARNING_RATES, STEPS, Stage, TrainingSettings
@@ -34,6 +33,14 @@ from longvie_cli.training.checkpoints import (
     shards_of_part,
 )
 from longvie_cli.training.dataset import Samples
+from longvie_cli.training.loss_log import LossLog
+from longvie_cli.training.run_checks import (
+    check_same_settings,
+    check_sharded,
+    check_shares,
+    check_steps,
+    deciding,
+)
 from longvie_cli.training.sharded_state import (
     MOMENTS,
     read_shards,
@@ -55,19 +62,9 @@ from longvie_cli.training.validation import Validation
 
 logger = logging.getLogger(__name__)
 
-# What may differ when a run goes on; everything else decides its numbers.
-_MAY_CHANGE = {
-    *("steps", "checkpoint_every", "keep_checkpoints"),
-    *("validate_every", "validation_samples", "validation_steps"),
-    # Of the file of `longvie train`.
-    *("validation", "device", "export"),
-}
 _FIRST_FACTOR = 1 / 3
 LOCK_NAME = ".lock"
 """What keeps other runs out of a folder."""
-
-LOSSES_NAME = "losses.jsonl"
-"""One line a step in a run's folder: step, loss, grad_norm, lr."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +153,7 @@ class TrainingRun:
         self._saved = -1
         # Weights, optimizer, average and step belong together: a checkpoint can be written.
         self._is_whole = False
-        self._writer: Any = None
+        self._log = LossLog(folder)
 
     def run(self) -> TrainingResult:
         """Hold the folder and take the steps that are left; see `take_steps`."""
@@ -221,7 +218,10 @@ class TrainingRun:
             group["lr"] = rate
         # Before the update: a line too many is cut off when the run goes on, none is ever missing.
         following = self.step + 1
-        self._log({"step": following, "loss": float(total), "grad_norm": float(norm), "lr": rate})
+        if self.rank == 0:
+            self._log.append(
+                {"step": following, "loss": float(total), "grad_norm": float(norm), "lr": rate}
+            )
         self._is_whole = False
         self.optimizer.step()
         if self.average is not None:
@@ -257,7 +257,7 @@ class TrainingRun:
                 self.validation.write_clip(place.with_suffix(".mp4"), clip)
                 row = {"step": self.step, "loss": loss}
                 write_atomic(place.with_suffix(".json"), json.dumps(row).encode() + b"\n")
-                self._board({"step": self.step, "validation_loss": loss})
+                self._log.show({"step": self.step, "validation_loss": loss})
                 self.progress.message(f"step {self.step}: validation loss {loss:.4f}")
         _wait_for_all()
 
@@ -342,7 +342,7 @@ class TrainingRun:
         check_steps(self.folder, self.step, self.num_steps)
         self._is_whole = True
         if self.rank == 0:
-            self._cut_log()
+            self._log.cut(self.step)
         _wait_for_all()
         return checkpoint
 
@@ -354,39 +354,6 @@ class TrainingRun:
                 hint="Name another output folder.",
             )
         check_same_settings(checkpoint, state["settings"], self.settings)
-
-    @property
-    def _losses(self) -> Path:
-        return self.folder / LOSSES_NAME
-
-    def _log(self, row: dict[str, float]) -> None:
-        if self.rank == 0:
-            with self._losses.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
-            self._board(row)
-
-    def _board(self, row: dict[str, float]) -> None:
-        """Hand the numbers of a step to TensorBoard, if it is installed."""
-        if find_spec("tensorboard") is None:
-            return
-        from torch.utils.tensorboard import SummaryWriter
-
-        if self._writer is None:
-            # What is there of later steps is of the steps that are taken again.
-            self._writer = SummaryWriter(
-                str(self.folder / "tensorboard"), purge_step=int(row["step"])
-            )
-        for name, value in row.items():
-            if name != "step":
-                self._writer.add_scalar(name, value, int(row["step"]))
-        self._writer.flush()
-
-    def _cut_log(self) -> None:
-        """Remove what was logged of steps that are taken again, and a line that was cut off."""
-        if not self._losses.exists():
-            return
-        lines = self._losses.read_text(encoding="utf-8").splitlines()
-        write_atomic(self._losses, "".join(f"{line}\n" for line in lines[: self.step]).encode())
 
 
 @contextmanager
@@ -412,72 +379,6 @@ def held(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def deciding(settings: TrainingSettings) -> dict[str, Any]:
-    """Return the settings that decide the numbers of a run, as JSON values."""
-    kept: dict[str, Any] = settings.model_dump(mode="json", exclude=_MAY_CHANGE)
-    return kept
-
-
-def check_same_settings(place: Path, begun: Mapping[str, Any], settings: TrainingSettings) -> None:
-    """Do nothing if a run that was begun with some settings can go on with others.
-
-    Raises:
-        OutputConflictError: It cannot; names the first one that differs.
-    """
-    own = deciding(settings)
-    for key in sorted(own):
-        if begun.get(key) != own[key]:
-            raise OutputConflictError(
-                f"{place}: this run was started with {key} {begun.get(key)}, not {own[key]}.",
-                hint="Set it back to go on, or name another output folder.",
-            )
-
-
-def check_shares(batch: int, num_processes: int) -> None:
-    """Do nothing if the samples of a step can be shared by some processes.
-
-    Raises:
-        UsageError: They cannot.
-    """
-    if batch % num_processes:
-        raise UsageError(
-            f"batch: {batch} samples cannot be shared by {num_processes} processes; use a "
-            "multiple of their number."
-        )
-
-
-def check_sharded(settings: TrainingSettings, num_processes: int) -> None:
-    """Do nothing if weights can be cut over the processes that there are.
-
-    Raises:
-        UsageError: There is only one.
-    """
-    if settings.sharded and num_processes == 1:
-        raise UsageError(
-            "sharded: there is one process to hold the weights.",
-            hint="Start several: torchrun --nproc-per-node N -m longvie_cli train ...",
-        )
-
-
-def last_loss(folder: Path) -> float | None:
-    """Return the loss of the last step that a run's folder tells of; None before the first."""
-    try:
-        lines = (folder / LOSSES_NAME).read_text(encoding="utf-8").splitlines()
-        return float(json.loads(lines[-1])["loss"])
-    except (FileNotFoundError, NotADirectoryError, IndexError, ValueError):
-        return None
-
-
-def check_steps(folder: Path, standing: int, wanted: int) -> None:
-    """Do nothing if a run that stands at a step can end at another.
-
-    Raises:
-        UsageError: It is past it.
-    """
-    if standing > wanted:
-        raise UsageError(f"steps: {wanted}, but {folder} stands at step {standing} already.")
 
 
 @torch.no_grad()

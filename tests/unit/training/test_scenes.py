@@ -10,14 +10,8 @@ from safetensors.numpy import load_file
 from toy_recipe import TOY
 
 from longvie_cli.training.tiny.depth import _NEAREST, _made_scene
-from longvie_cli.training.tiny.scenes import (
-    KINDS,
-    Scene,
-    Solid,
-    made_scene,
-    render_scene,
-    render_scenes,
-)
+from longvie_cli.training.tiny.ray_casting import Scene, Solid, render_scene
+from longvie_cli.training.tiny.scenes import KINDS, made_scene, render_scenes
 
 STRAIGHT = np.eye(3, dtype=np.float32)
 # An odd number of rows and columns has a pixel in its middle.

@@ -25,7 +25,8 @@ from longvie_cli.media.probe import probe_video
 from longvie_cli.media.reader import read_frames
 from longvie_cli.training.tiny.config import TinyTraining
 from longvie_cli.training.tiny.gate import WORLDS
-from longvie_cli.training.tiny.scenes import KINDS, made_scene, render_scene
+from longvie_cli.training.tiny.ray_casting import render_scene
+from longvie_cli.training.tiny.scenes import KINDS, made_scene
 from longvie_cli.worlds import Flight
 
 # Scenes from here on are nobody's training.
