@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import gc
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from longvie_cli.models.pipeline import LongViePipeline
 from longvie_cli.models.prompt_embeds import encode_prompts
 from longvie_cli.progress import SilentProgress
 from longvie_cli.settings.presets import Preset
-from longvie_cli.settings.sampling import Quantize, Sampling
+from longvie_cli.settings.sampling import Sampling
 from longvie_cli.worlds import EVALUATION_SEED_START, Flight
 
 # A landscape that nothing was trained on, from where it has frames before the first.
@@ -45,22 +45,16 @@ class Engine:
         name: As it is typed.
         fused: Whether what the evaluations of a clip share is computed once, by fused kernels;
             else everything is computed each time, in the plain order of operations.
-        half: Whether transformer and text encoder are bfloat16 wherever they run.
-        quantize: How the transformer's blocks are stored.
+        changed: Fields of `Sampling` that it sets.
     """
 
     name: str
     fused: bool = True
-    half: bool = False
-    quantize: Quantize = "none"
+    changed: Mapping[str, str] = field(default_factory=dict)
 
     def applied_to(self, sampling: Sampling) -> Sampling:
         """Return how a model is run by this engine."""
-        if self.half:
-            sampling = replace(sampling, dtype="bfloat16")
-        if self.quantize != "none":
-            sampling = replace(sampling, quantize=self.quantize)
-        return sampling
+        return replace(sampling, **self.changed)  # type: ignore[arg-type]
 
 
 ENGINES = {
@@ -68,9 +62,9 @@ ENGINES = {
     for engine in (
         Engine("reference", fused=False),
         Engine("fused"),
-        Engine("bf16", half=True),
-        Engine("fp8", quantize="fp8"),
-        Engine("int8", quantize="int8"),
+        Engine("bf16", changed={"dtype": "bfloat16"}),
+        Engine("fp8", changed={"quantize": "fp8"}),
+        Engine("int8", changed={"quantize": "int8"}),
     )
 }
 

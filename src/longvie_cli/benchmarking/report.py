@@ -14,6 +14,7 @@ from longvie_cli.benchmarking.engine_run import ClipTimes, Task
 from longvie_cli.benchmarking.machine import Roof
 from longvie_cli.benchmarking.stages import IN_THE_TRANSFORMER, STAGES
 from longvie_cli.result import aligned
+from longvie_cli.settings.sampling import Sampling
 
 REFERENCE = "reference"
 
@@ -24,7 +25,7 @@ class EngineResult:
 
     Args:
         engine: Its name.
-        placed: How it ran: `dtype`, `quantize`, `attention`, `offload`.
+        sampling: How it ran.
         seconds_per_clip: Controls read, encoded, denoised, decoded and written.
         seconds_per_step: Of a denoising step.
         stages: Seconds of each of `STAGES` in a clip.
@@ -38,7 +39,7 @@ class EngineResult:
     """
 
     engine: str
-    placed: Mapping[str, Any]
+    sampling: Sampling
     seconds_per_clip: float
     seconds_per_step: float
     stages: Mapping[str, float]
@@ -60,7 +61,7 @@ class EngineResult:
         peak = self.roof.flops_per_second
         return {
             "engine": self.engine,
-            **self.placed,
+            **self.sampling.placed,
             "seconds_per_clip": self.seconds_per_clip,
             "seconds_per_step": self.seconds_per_step,
             "stages": dict(self.stages),
@@ -83,7 +84,6 @@ def engine_results(
     times: Mapping[str, Sequence[ClipTimes]],
     flops: Mapping[str, int],
     roofs: Mapping[str, Roof],
-    placed: Mapping[str, Mapping[str, Any]],
 ) -> list[EngineResult]:
     """Return what was found of each engine, in the order of `tasks`.
 
@@ -92,7 +92,6 @@ def engine_results(
         times: Of each engine's clips.
         flops: Of a clip, by stage.
         roofs: By engine.
-        placed: By engine, how it ran.
     """
     latents = {task.engine: torch.load(task.latents, weights_only=True) for task in tasks}
     expected = latents.get(REFERENCE)
@@ -107,7 +106,7 @@ def engine_results(
         results.append(
             EngineResult(
                 task.engine,
-                placed[task.engine],
+                task.sampling,
                 median(clip.seconds for clip in clips),
                 sum(stages[stage] for stage in IN_THE_TRANSFORMER) / steps,
                 stages,
@@ -133,11 +132,10 @@ def table(results: Sequence[EngineResult]) -> list[str]:
     first = results[0]
     rows = [("ENGINE", "TYPE", "S/CLIP", "S/STEP", "SPEED", "MEMORY", "DIFFERENCE")]
     for result in results:
-        stored = str(result.placed["quantize"])
         rows.append(
             (
                 result.engine,
-                str(result.placed["dtype"]) + ("" if stored == "none" else f" + {stored}"),
+                result.sampling.weights_in_words,
                 f"{result.seconds_per_clip:.2f}",
                 f"{result.seconds_per_step:.3f}",
                 f"{first.seconds_per_clip / result.seconds_per_clip:.2f}x",

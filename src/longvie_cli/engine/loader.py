@@ -20,6 +20,7 @@ from longvie_cli.engine.placement import (
     place,
     place_text_encoder,
     quantize_transformer,
+    stays_where_loaded,
     use_attention,
 )
 from longvie_cli.errors import MissingResourceError
@@ -51,7 +52,7 @@ def load_pipeline(
 
     Args:
         preset: Its numbers overrule those saved with the weights (flow shift, timestep type).
-        sampling: Of it count device, dtype, offload, quantize, attention and LoRAs; where not
+        sampling: Of it count the LoRAs, and where and in which types the models run; where not
             given, what `Sampling.of` the preset says.
         weights: Folder in our layout (`longvie models convert`) or, for a preset that names its
             `models`, one that holds their published files. Where not given: the folders that
@@ -73,7 +74,7 @@ def load_pipeline(
     assert offload != "auto", "decided by placement.choose_plan"
     dtype = getattr(torch, sampling.dtype)
     # What is quantized or offloaded next starts in host memory; anything else goes where it stays.
-    target = device if offload == "none" and sampling.quantize == "none" else "cpu"
+    target = device if stays_where_loaded(sampling) else "cpu"
     with without_progress_bars():
         if from_random:
             pipeline = random_weights(config_folder(preset), dtype=dtype, device=target)
@@ -94,8 +95,8 @@ def load_pipeline(
         warn(notice)
     if torch.device(device).type == "cpu":
         suit_cpu(pipeline.vae, dtype)
-    quantize_transformer(pipeline, sampling.quantize, device)
-    use_attention(pipeline, sampling.attention, device=device, dtype=dtype, warn=fell_back)
+    quantize_transformer(pipeline, sampling)
+    use_attention(pipeline, sampling, warn=fell_back)
     place(pipeline, device, offload)
     pipeline.engine = engine
     if engine == "fused":

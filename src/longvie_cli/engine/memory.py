@@ -31,7 +31,7 @@ from longvie_cli.models.longvie import LongVieTransformer3DModel
 from longvie_cli.models.weights.sources import is_converted
 from longvie_cli.models.whole_video import decode_videos, encode_videos, suit_cpu
 from longvie_cli.settings.presets import Preset, preset_folder
-from longvie_cli.settings.sampling import Offload, Quantize, Sampling
+from longvie_cli.settings.sampling import Offload, Sampling
 
 GIB = 1 << 30
 # A CUDA context with the cuBLAS and cuDNN handles; from public reports of 0.5 to 0.8 GiB.
@@ -78,17 +78,20 @@ class MemoryPlan:
     """Estimated memory of a preset in one placement; see this module for what is exact.
 
     Args:
-        offload: Where weights wait: `none` all on the device, `model` each model comes whole,
-            `group` the transformer's blocks come one by one.
-        quantize: How the transformer's blocks are stored.
+        sampling: Where the models run and in which types, and where their weights wait.
         components: The weights.
         phases: In the order of a run.
     """
 
-    offload: Offload
-    quantize: Quantize
+    sampling: Sampling
     components: tuple[Component, ...]
     phases: tuple[Phase, ...]
+
+    @property
+    def offload(self) -> Offload:
+        """Where weights wait: see `placement.place`."""
+        assert self.sampling.offload != "auto", "a plan is of one placement"
+        return self.sampling.offload
 
     @property
     def peak_device_bytes(self) -> int:
@@ -104,8 +107,7 @@ class MemoryPlan:
         """Return the plan as JSON values."""
         return {
             "estimated": True,
-            "offload": self.offload,
-            "quantize": self.quantize,
+            **self.sampling.stored,
             "weights": {part.name: part.weight_bytes for part in self.components},
             "phases": {
                 phase.name: {"device_bytes": phase.device_bytes, "host_bytes": phase.host_bytes}
@@ -166,15 +168,15 @@ def models_of_folder(folder: Path) -> Models:
         )
 
 
-def prepare_models(models: Models, *, dtype: str, quantize: Quantize, on_cpu: bool) -> Models:
+def prepare_models(models: Models, sampling: Sampling) -> Models:
     """Give models on the meta device the types and the form that the loader gives real ones."""
-    half = getattr(torch, dtype)
+    half = getattr(torch, sampling.dtype)
     # As transformers and diffusers do when they load: the first keeps its list under float16 only.
     _cast(models.text_encoder, half, ("wo",) if half == torch.float16 else ())
     _cast(models.transformer, half, models.transformer._keep_in_fp32_modules)
-    if quantize != "none":
-        quantize_linears(models.transformer, quantize, within=QUANTIZED_CHILDREN)
-    if on_cpu:
+    if sampling.quantize != "none":
+        quantize_linears(models.transformer, sampling.quantize, within=QUANTIZED_CHILDREN)
+    if sampling.on_cpu:
         suit_cpu(models.vae, half)
     else:
         models.vae.enable_slicing()
@@ -269,10 +271,8 @@ def _latents(
 def plan_memory(
     models: Models,
     activations: Activations,
+    sampling: Sampling,
     *,
-    offload: Offload,
-    quantize: Quantize,
-    on_cpu: bool,
     keeps_text_encoder: bool = False,
 ) -> MemoryPlan:
     """Return the memory of one placement, phase by phase.
@@ -282,12 +282,12 @@ def plan_memory(
     Args:
         models: As `prepare_models` returns them.
         activations: As `trace_activations` returns them.
-        offload: The placement; on the CPU `none`.
-        quantize: What `models` were prepared with; kept in the plan.
-        on_cpu: Whether the device is the CPU, whose memory is the host's.
+        sampling: What `models` were prepared with, and the placement; on the CPU, whose memory is
+            the host's, that is `none`.
         keeps_text_encoder: Whether the text encoder stays with the others, as it does in a
             pipeline that is given texts instead of embeddings.
     """
+    on_cpu, offload = sampling.on_cpu, sampling.offload
     text_encoder = weight_bytes(models.text_encoder)
     image_encoder = weight_bytes(models.image_encoder)
     transformer, vae = weight_bytes(models.transformer), weight_bytes(models.vae)
@@ -343,7 +343,7 @@ def plan_memory(
     phases = tuple(
         Phase(name, device[name] + overhead, host[name] + PROCESS_BYTES) for name in host
     )
-    return MemoryPlan(offload, quantize, models.components(), phases)
+    return MemoryPlan(sampling.of_memory, models.components(), phases)
 
 
 def plans_of_preset(preset: Preset, sampling: Sampling) -> Mapping[Offload, MemoryPlan]:
@@ -356,36 +356,31 @@ def plans_of_preset(preset: Preset, sampling: Sampling) -> Mapping[Offload, Memo
     Raises:
         OSError: Its configs are not there.
     """
-    on_cpu = sampling.device.split(":")[0] == "cpu"
-    return _plans(preset, dtype=sampling.dtype, quantize=sampling.quantize, on_cpu=on_cpu)
+    return _plans(preset, replace(sampling.of_memory, offload="none"))
 
 
 @lru_cache(maxsize=8)
-def _plans(
-    preset: Preset, *, dtype: str, quantize: Quantize, on_cpu: bool
-) -> Mapping[Offload, MemoryPlan]:
-    models = prepare_models(models_of_preset(preset), dtype=dtype, quantize=quantize, on_cpu=on_cpu)
+def _plans(preset: Preset, sampling: Sampling) -> Mapping[Offload, MemoryPlan]:
+    models = prepare_models(models_of_preset(preset), sampling)
     activations = replace(
-        _around_of_preset(preset, dtype=dtype, on_cpu=on_cpu),
+        _around_of_preset(preset, device=sampling.device, dtype=sampling.dtype),
         denoise=_trace_denoising(models, preset),
     )
-    placements: tuple[Offload, ...] = ("none",) if on_cpu else ("none", "model", "group")
+    placements: tuple[Offload, ...] = ("none",) if sampling.on_cpu else ("none", "model", "group")
     return {
-        offload: plan_memory(models, activations, offload=offload, quantize=quantize, on_cpu=on_cpu)
+        offload: plan_memory(models, activations, replace(sampling, offload=offload))
         for offload in placements
     }
 
 
 @lru_cache(maxsize=8)
-def _around_of_preset(preset: Preset, *, dtype: str, on_cpu: bool) -> Activations:
+def _around_of_preset(preset: Preset, *, device: str, dtype: str) -> Activations:
     """Trace a preset's models but for the transformer, the only one whose weights are quantized.
 
     Seconds of work for a large preset; where nothing fits, two kinds of weights are asked for.
     """
-    models = models_of_preset(preset)
-    return _trace_around(
-        prepare_models(models, dtype=dtype, quantize="none", on_cpu=on_cpu), preset
-    )
+    plain = Sampling.of(preset, device=device, dtype=dtype)
+    return _trace_around(prepare_models(models_of_preset(preset), plain), preset)
 
 
 def models_of_preset(preset: Preset) -> Models:

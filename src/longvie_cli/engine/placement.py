@@ -24,7 +24,7 @@ from longvie_cli.engine.memory import GIB, QUANTIZED_CHILDREN, MemoryPlan
 from longvie_cli.errors import MissingResourceError, UsageError
 from longvie_cli.kernels.quantized_linear import quantize_linears
 from longvie_cli.models.pipeline import LongViePipeline
-from longvie_cli.settings.sampling import Attention, Offload, Quantize
+from longvie_cli.settings.sampling import Attention, Offload, Sampling
 
 logger = logging.getLogger(__name__)
 
@@ -163,23 +163,29 @@ def fits(plan: MemoryPlan, memory: MachineMemory, *, margin: float = 0.0) -> boo
     return device_ok and host_ok
 
 
-def quantize_transformer(pipeline: LongViePipeline, kind: Quantize, device: str) -> None:
-    """Store the linears of the transformer's blocks in 8 bits, quantized on `device`.
+def stays_where_loaded(sampling: Sampling) -> bool:
+    """Whether weights stay where and as they are loaded: neither offloaded nor quantized."""
+    return sampling.offload == "none" and sampling.quantize == "none"
+
+
+def quantize_transformer(pipeline: LongViePipeline, sampling: Sampling) -> None:
+    """Store the linears of the transformer's blocks in 8 bits, quantized on the device they run on.
 
     What a LoRA adds to weights has to be in them before; its pairs stay as they are.
     """
-    if kind != "none":
+    if sampling.quantize != "none":
         quantize_linears(
-            pipeline.transformer, kind, within=QUANTIZED_CHILDREN, device=torch.device(device)
+            pipeline.transformer,
+            sampling.quantize,
+            within=QUANTIZED_CHILDREN,
+            device=torch.device(sampling.device),
         )
 
 
 def use_attention(
     pipeline: LongViePipeline,
-    name: Attention,
+    sampling: Sampling,
     *,
-    device: str,
-    dtype: torch.dtype,
     warn: Callable[[str], None] = logger.warning,
 ) -> None:
     """Make the transformer attend by a backend that `resolve_attention` returned.
@@ -189,11 +195,10 @@ def use_attention(
 
     Args:
         pipeline: Its weights may be anywhere.
-        name: An `--attention` value.
-        device: Where the transformer computes.
-        dtype: In which type.
+        sampling: Says which backend, where and in which type.
         warn: Told that the backend is not used, and why.
     """
+    name = sampling.attention
     if name == "native":
         return
     config = pipeline.transformer.config
@@ -201,8 +206,8 @@ def use_attention(
         _BACKENDS[name],
         heads=config.num_attention_heads,
         head_width=config.attention_head_dim,
-        device=torch.device(device),
-        dtype=dtype,
+        device=torch.device(sampling.device),
+        dtype=getattr(torch, sampling.dtype),
     )
     if fault is not None:
         warn(f"--attention {name}: {fault} PyTorch's own attention is used instead.")
@@ -281,7 +286,7 @@ def _shortage(plan: MemoryPlan, memory: MachineMemory, device: str) -> str:
     where = device
     if free is None or needed <= free:
         where, free, needed = "this machine", memory.host_free or 0, plan.peak_host_bytes
-    quantized = "" if plan.quantize == "none" else f" --quantize {plan.quantize}"
+    quantized = "" if plan.sampling.quantize == "none" else f" --quantize {plan.sampling.quantize}"
     return (
         f"{where} has {free / GIB:.1f} GiB free; --offload {plan.offload}{quantized} needs about "
         f"{needed / GIB:.1f} GiB (estimated)."
@@ -299,7 +304,7 @@ def _hint(plans: Plans, memory: MachineMemory, others: Callable[..., Plans]) -> 
 
 
 def _quantized(plans: Plans) -> bool:
-    return any(plan.quantize != "none" for plan in plans.values())
+    return any(plan.sampling.quantize != "none" for plan in plans.values())
 
 
 DTYPES = ("float32", "bfloat16", "float16")

@@ -183,6 +183,32 @@ class Sampling:
         return "" if self.guidance_scale == 1 else self.negative_prompt
 
     @property
+    def on_cpu(self) -> bool:
+        """Whether the models run on the CPU."""
+        return self.device.split(":")[0] == "cpu"
+
+    @property
+    def weights_in_words(self) -> str:
+        """The type of the transformer's weights, and how its blocks are stored."""
+        return self.dtype + ("" if self.quantize == "none" else f" + {self.quantize}")
+
+    @property
+    def multiplies_fp8(self) -> bool:
+        """Whether the transformer's products are of float8 numbers."""
+        return self.quantize == "fp8"
+
+    @property
+    def stored(self) -> dict[str, Any]:
+        """What of it decides where and how weights are stored, as JSON values."""
+        return {name: getattr(self, name) for name in ("offload", "quantize")}
+
+    @property
+    def of_memory(self) -> Self:
+        """The same, but for what does not decide how much memory the models take."""
+        kept = {"device": self.device, "dtype": self.dtype, **self.stored}
+        return type(self)(num_inference_steps=1, guidance_scale=1.0, negative_prompt="", **kept)
+
+    @property
     def placed(self) -> dict[str, Any]:
         """What of it decides how long one evaluation of the model takes, as JSON values."""
         names = ("dtype", "quantize", "attention", "offload")

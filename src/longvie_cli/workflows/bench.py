@@ -91,7 +91,6 @@ def bench(request: BenchRequest, progress: Progress | None = None) -> ReportResu
             tasks, request.repeats, lambda name: progress.advance(_STAGE, detail=name)
         )
         progress.finish(_STAGE)
-        placed = {name: sampling.placed for name, sampling in job.samplings.items()}
         models = models_of_preset(job.preset)
         flops = clip_flops(
             models,
@@ -99,7 +98,7 @@ def bench(request: BenchRequest, progress: Progress | None = None) -> ReportResu
             evaluations=plan_of(job.sampling).evaluations,
             history=job.preset.history_frames,
         )
-        results = engine_results(tasks, times, flops, roofs, placed)
+        results = engine_results(tasks, times, flops, roofs)
     if request.picture is not None:
         picture = roofline_svg(results, _moved(job, models), _title(job))
         write_atomic(request.picture, picture.encode())
@@ -139,11 +138,10 @@ def plan(request: BenchRequest, progress: Progress | None = None) -> ReportResul
     rows = [("ENGINE", "TYPE", "OFFLOAD", "DEVICE", "HOST")]
     for name, memory in job.plans.items():
         sampling = job.samplings[name]
-        stored = "" if sampling.quantize == "none" else f" + {sampling.quantize}"
         rows.append(
             (
                 name,
-                sampling.dtype + stored,
+                sampling.weights_in_words,
                 memory.offload,
                 f"{memory.peak_device_bytes / GIB:.1f} GiB" if memory.peak_device_bytes else "-",
                 f"{memory.peak_host_bytes / GIB:.1f} GiB",
@@ -234,7 +232,7 @@ def _roofs(job: _Job, device: torch.device) -> dict[str, Roof]:
     known: dict[tuple[str, bool], Roof] = {}
     roofs = {}
     for name, sampling in job.samplings.items():
-        kind = sampling.dtype, sampling.quantize == "fp8"
+        kind = sampling.dtype, sampling.multiplies_fp8
         if kind not in known:
             known[kind] = measure_roof(device, getattr(torch, sampling.dtype), fp8=kind[1])
         roofs[name] = known[kind]

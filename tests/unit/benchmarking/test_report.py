@@ -45,8 +45,7 @@ def results(tmp_path: Path) -> list[EngineResult]:
             for slow in (1.0, 10.0, 1.0)
         ]
     roof = Roof(4000.0, 10.0)
-    placed = {task.engine: task.sampling.placed for task in tasks}
-    return engine_results(tasks, times, FLOPS, dict.fromkeys(times, roof), placed)
+    return engine_results(tasks, times, FLOPS, dict.fromkeys(times, roof))
 
 
 def test_a_slow_clip_does_not_count_and_rates_are_operations_over_seconds(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -64,23 +64,19 @@ def full_size_models() -> Models:
 @pytest.fixture(scope="module")
 def full_size() -> FullSize:
     plans: dict[tuple[Offload, Quantize], MemoryPlan] = {}
-    models = prepare_models(full_size_models(), dtype="bfloat16", quantize="none", on_cpu=False)
+    preset = load_preset("longvie2")
+    plain = Sampling.of(preset, device="cuda", dtype="bfloat16")
+    models = prepare_models(full_size_models(), plain)
     # The same for int8: a dequantized weight is gone before the block's fullest moment.
-    activations = trace_activations(models, load_preset("longvie2"))
-    common = {"activations": activations, "on_cpu": False}
-    kept = plan_memory(models, offload="none", quantize="none", keeps_text_encoder=True, **common)  # type: ignore[arg-type]
+    activations = trace_activations(models, preset)
+    kept = plan_memory(models, activations, plain, keeps_text_encoder=True)
     for quantize in ("none", "int8"):
+        sampling = replace(plain, quantize=quantize)
         if quantize == "int8":
-            models = prepare_models(
-                full_size_models(), dtype="bfloat16", quantize="int8", on_cpu=False
-            )
+            models = prepare_models(full_size_models(), sampling)
         for offload in ("none", "model", "group"):
-            plans[offload, quantize] = plan_memory(
-                models,
-                offload=offload,
-                quantize=quantize,
-                **common,  # type: ignore[arg-type]
-            )
+            placed = replace(sampling, offload=offload)
+            plans[offload, quantize] = plan_memory(models, activations, placed)
     return FullSize(plans, kept)
 
 
@@ -97,10 +93,10 @@ def device(plan: MemoryPlan) -> dict[str, float]:
     [("float32", "none"), ("bfloat16", "none"), ("float16", "none"), ("bfloat16", "int8")],
 )
 def test_weights_are_those_of_the_loaded_pipeline(dtype: str, quantize: Quantize) -> None:
-    models = prepare_models(
-        models_of_folder(preset_folder("tiny")), dtype=dtype, quantize=quantize, on_cpu=True
-    )
-    loaded = load_pipeline(load_preset("tiny"), dtype=dtype, quantize=quantize)
+    preset = load_preset("tiny")
+    sampling = Sampling.of(preset, dtype=dtype, quantize=quantize)
+    models = prepare_models(models_of_folder(preset_folder("tiny")), sampling)
+    loaded = load_pipeline(preset, sampling)
     for part in models.components():
         model: nn.Module = getattr(loaded, part.name)
         assert part.parameters == sum(p.numel() for p in model.parameters()), part.name
@@ -162,9 +158,7 @@ def test_streamed_weights_wait_in_pinned_memory_which_rounds_up(
 @pytest.mark.slow
 def test_longer_and_larger_clips_take_more() -> None:
     preset = load_preset("tiny").model_copy(update={"num_frames": 9})
-    models = prepare_models(
-        models_of_folder(preset_folder("tiny")), dtype="float32", quantize="none", on_cpu=True
-    )
+    models = prepare_models(models_of_folder(preset_folder("tiny")), Sampling.of(preset))
     small = trace_activations(models, preset)
     longer = trace_activations(models, preset.model_copy(update={"num_frames": 13}))
     wider, widest = (
@@ -186,12 +180,11 @@ def test_plans_for_other_weights_are_those_of_their_own_models() -> None:
     preset = load_preset("tiny").model_copy(update={"num_frames": 5})
     peaks = []
     for quantize in ("none", "int8"):
-        how = {"dtype": "float32", "quantize": quantize, "on_cpu": True}
-        models = prepare_models(models_of_folder(preset_folder("tiny")), **how)  # type: ignore[arg-type]
+        sampling = Sampling.of(preset, quantize=quantize)
+        models = prepare_models(models_of_folder(preset_folder("tiny")), sampling)
         activations = trace_activations(models, preset)
         peaks.append(activations.denoise)
-        plan = plan_memory(models, activations, offload="none", quantize=quantize, on_cpu=True)
-        sampling = Sampling.of(preset, quantize=quantize)
+        plan = plan_memory(models, activations, sampling)
         assert plans_of_preset(preset, sampling) == {"none": plan}
     assert peaks[1] > peaks[0]
 

@@ -30,7 +30,7 @@ from longvie_cli.kernels.quantized_linear import QuantizedLinear, quantize_rows
 from longvie_cli.models.attention import LongVieAttnProcessor
 from longvie_cli.models.pipeline import LongViePipeline
 from longvie_cli.settings.presets import Preset, TrackGrid
-from longvie_cli.settings.sampling import Offload, Quantize, Sampling
+from longvie_cli.settings.sampling import Attention, Offload, Quantize, Sampling
 from small_models import small_pipeline
 
 PRESET = Preset(
@@ -180,16 +180,20 @@ def backends_of(pipeline: LongViePipeline) -> set[object]:
     return {processor._attention_backend for processor in processors}
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def attending(name: Attention, dtype: str) -> Sampling:
+    return Sampling.of(PRESET, attention=name, dtype=dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_a_right_backend_reaches_every_attention_layer(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], dtype: torch.dtype
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], dtype: str
 ) -> None:
     stands_in(monkeypatch, attended)
     pipeline = small_pipeline()
     capfd.readouterr()
-    use_attention(pipeline, "native", device="cpu", dtype=dtype, warn=pytest.fail)
+    use_attention(pipeline, attending("native", dtype), warn=pytest.fail)
     assert backends_of(pipeline) == {None}
-    use_attention(pipeline, "cudnn", device="cpu", dtype=dtype, warn=pytest.fail)
+    use_attention(pipeline, attending("cudnn", dtype), warn=pytest.fail)
     try:
         assert backends_of(pipeline) == {AttentionBackendName._NATIVE_CUDNN}
         assert LongVieAttnProcessor._attention_backend is None
@@ -237,7 +241,7 @@ def test_a_wrong_backend_is_not_used_and_that_is_said(
 ) -> None:
     stands_in(monkeypatch, attend)
     pipeline, said = small_pipeline(), []
-    use_attention(pipeline, "cudnn", device="cpu", dtype=torch.bfloat16, warn=said.append)
+    use_attention(pipeline, attending("cudnn", "bfloat16"), warn=said.append)
     assert backends_of(pipeline) == {None}
     (line,) = said
     assert re.match(rf"--attention cudnn: .*{reason}", line), line
@@ -247,7 +251,7 @@ def test_a_wrong_backend_is_not_used_and_that_is_said(
 def test_8_bits_of_queries_and_keys_are_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     stands_in(monkeypatch, lambda query, key, value: attended(in_int8(query), in_int8(key), value))
     pipeline = small_pipeline()
-    use_attention(pipeline, "cudnn", device="cpu", dtype=torch.bfloat16, warn=pytest.fail)
+    use_attention(pipeline, attending("cudnn", "bfloat16"), warn=pytest.fail)
     assert backends_of(pipeline) == {AttentionBackendName._NATIVE_CUDNN}
     pipeline.transformer.set_attention_backend("native")
 
@@ -255,7 +259,11 @@ def test_8_bits_of_queries_and_keys_are_no_fault(monkeypatch: pytest.MonkeyPatch
 def plans(none: float, model: float, group: float, quantize: Quantize = "none") -> Plans:
     gigabytes: dict[Offload, float] = {"none": none, "model": model, "group": group}
     return {
-        offload: MemoryPlan(offload, quantize, (), (Phase("denoise", int(size * GIB), 20 * GIB),))
+        offload: MemoryPlan(
+            Sampling.of(PRESET, quantize=quantize, offload=offload),
+            (),
+            (Phase("denoise", int(size * GIB), 20 * GIB),),
+        )
         for offload, size in gigabytes.items()
     }
 

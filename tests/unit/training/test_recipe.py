@@ -13,6 +13,7 @@ from longvie_cli.engine.loader import load_pipeline
 from longvie_cli.engine.memory import models_of_folder, prepare_models, trace_activations
 from longvie_cli.models.block_autoencoder import CODE
 from longvie_cli.settings.presets import Preset
+from longvie_cli.settings.sampling import Sampling
 from longvie_cli.training.tiny.adopt import adopt_preset, adopted_stages
 from longvie_cli.training.tiny.autoencoder import (
     coded_autoencoder,
@@ -78,7 +79,7 @@ def test_every_stage_runs_and_the_exported_preset_makes_a_clip(tmp_path: Path) -
     record = json.loads((out / "TRAINING.json").read_text())
     assert record["settings"]["num_flights"] == TOY.num_flights
     preset = Preset.model_validate_json((out / "preset.json").read_bytes())
-    models = prepare_models(models_of_folder(out), dtype="float32", quantize="none", on_cpu=True)
+    models = prepare_models(models_of_folder(out), Sampling.of(preset))
     assert trace_activations(models, preset).decode > 5 * 48 * 64 * 3 * 4
     pipeline = load_pipeline(preset, weights=out, device="cpu", dtype="float32")
     control = np.zeros((5, 48, 64, 3), np.uint8)
