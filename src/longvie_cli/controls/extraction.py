@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice, pairwise
 from typing import Any, Literal
 
@@ -29,16 +30,29 @@ _KEPT_BYTES = 128 << 20
 Smoothing = Literal["none", "flow"]
 
 
+@dataclass(frozen=True)
+class Extractors:
+    """What depth and tracks of a video are made with, loaded or not.
+
+    Args:
+        depth: Estimates depth, or is the video's depth.
+        tracker: Follows the points, per clip.
+        smoothing: `flow` steadies the depth along the motion of the picture, `none` leaves it.
+    """
+
+    depth: DepthEstimator | DepthVideo
+    tracker: PointTracker
+    smoothing: Smoothing = "flow"
+
+
 class VideoControls:
     """A `ControlSource` that takes the depth and the tracks of a video.
 
     Args:
         video: Read at the fps and size of `layout`.
         layout: Clips, size, track grid, and the depth range where it is given.
+        extractors: What depth and tracks are made with.
         fit: How frames are brought to the size of `layout`.
-        depth: Estimates depth, or is the video's depth.
-        tracker: Follows the points, per clip.
-        smoothing: `flow` steadies the depth along the motion of the picture, `none` leaves it.
         start_frame: First frame used, counted at the fps of `layout`.
         num_frames: Frames used from there on, all where None. The depth percentiles are over these.
         text: Prompt of every clip in `cond.json`.
@@ -52,11 +66,9 @@ class VideoControls:
         self,
         video: SourceVideo,
         layout: ControlLayout,
+        extractors: Extractors,
         *,
         fit: Fit,
-        depth: DepthEstimator | DepthVideo,
-        tracker: PointTracker,
-        smoothing: Smoothing = "flow",
         start_frame: int = 0,
         num_frames: int | None = None,
         text: str = "",
@@ -64,9 +76,9 @@ class VideoControls:
         self.layout = layout
         self._video = video
         self._fit = fit
-        self._depth = depth
-        self._smoother = FlowSmoother() if smoothing == "flow" else None
-        self._tracker = tracker
+        self._depth = extractors.depth
+        self._smoother = FlowSmoother() if extractors.smoothing == "flow" else None
+        self._tracker = extractors.tracker
         self._start_frame = start_frame
         self._num_frames = num_frames
         self._text = text

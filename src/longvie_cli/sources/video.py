@@ -187,29 +187,32 @@ class VideoSource(MadeSource):
         return ""
 
     def controls(self, num_frames: int, text: str, progress: Progress) -> ControlSource:
-        from longvie_cli.controls.extraction import VideoControls
+        from longvie_cli.controls.extraction import Extractors, VideoControls
         from longvie_cli.sources.tracker_choice import make_tracker
 
         changes = self.scene_changes(num_frames, progress) if self.at_cut == "restart" else ()
         cuts = tuple(change.frame for change in changes)
-        return VideoControls(
-            self.video,
-            control_layout(self.preset, self.depth_range, cuts),
-            fit=self.fit,
-            depth=self.depth.load(
+        extractors = Extractors(
+            self.depth.load(
                 self.video,
                 preset=self.preset,
                 fit=self.fit,
                 device=self.device,
                 progress=progress,
             ),
-            smoothing=self.depth.smoothing_used,
-            tracker=make_tracker(
+            make_tracker(
                 self.tracker,
                 device=self.device,
                 accept_noncommercial=self.accept_noncommercial,
                 progress=progress,
             ),
+            self.depth.smoothing_used,
+        )
+        return VideoControls(
+            self.video,
+            control_layout(self.preset, self.depth_range, cuts),
+            extractors,
+            fit=self.fit,
             start_frame=self._made_from,
             num_frames=None if self.pingpong else num_frames,
             text=text,

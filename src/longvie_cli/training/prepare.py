@@ -19,11 +19,13 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from longvie_cli.controls.extraction import Extractors
 from longvie_cli.disk.checksums import checksummed_json, read_checksummed_json
 from longvie_cli.disk.documents import MAX_JSON_BYTES, read_document
 from longvie_cli.disk.durable import is_passing, make_folder, storage_error, write_atomic
 from longvie_cli.errors import InputError, OutputConflictError
 from longvie_cli.progress import Progress
+from longvie_cli.training.captioner import Captioner
 from longvie_cli.training.clip_choice import stretches
 from longvie_cli.training.sample_recipe import SampleRecipe
 from longvie_cli.training.sample_store import (
@@ -36,7 +38,7 @@ from longvie_cli.training.sample_store import (
     write_index,
 )
 from longvie_cli.training.shard_writer import SHARD_BYTES, ShardWriter
-from longvie_cli.training.stretch_samples import Extractors, SampleMaker
+from longvie_cli.training.stretch_samples import SampleMaker
 from longvie_cli.training.video_plan import (
     CaptionSource,
     GivenVideo,
@@ -236,13 +238,19 @@ class Preparation:
         return tuple(plans)
 
     def carry_out(
-        self, plans: Sequence[VideoPlan], extractors: Extractors, *, shard_bytes: int = SHARD_BYTES
+        self,
+        plans: Sequence[VideoPlan],
+        extractors: Extractors,
+        *,
+        captioner: Captioner | None = None,
+        shard_bytes: int = SHARD_BYTES,
     ) -> Prepared:
         """Make the samples that are missing, check all of them, and write the index.
 
         Args:
             plans: Of the videos, in order, with one clip at least.
             extractors: Loaded.
+            captioner: Captions clips without a caption; None: none does.
             shard_bytes: Size of a shard.
 
         Raises:
@@ -250,7 +258,7 @@ class Preparation:
             ResumableError: The disk is full or failed.
         """
         writer = ShardWriter(self._folder, shard_bytes=shard_bytes)
-        maker = SampleMaker(self._work, self._recipe, extractors, writer, self._progress)
+        maker = SampleMaker(self._work, self._recipe, extractors, captioner, writer, self._progress)
         total = sum(len(plan.clips) for plan in plans)
         self._progress.start("clips", total, done=self._num_done(plans, writer))
         try:

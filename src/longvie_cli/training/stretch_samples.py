@@ -10,15 +10,12 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 from longvie_cli.controls.control_folder import make_control_folder, read_depth_range
-from longvie_cli.controls.depth import DepthEstimator
-from longvie_cli.controls.extraction import Smoothing, VideoControls
+from longvie_cli.controls.extraction import Extractors, VideoControls
 from longvie_cli.controls.normalization import DepthRange
-from longvie_cli.controls.tracks import PointTracker
 from longvie_cli.disk.durable import make_folder, storage_error
 from longvie_cli.errors import ControlError, MediaError
 from longvie_cli.media.ffmpeg import DamagedVideoError
@@ -45,16 +42,6 @@ _SAMPLE_CRF = 10
 _INNER_STAGE = "controls"
 
 
-@dataclass(frozen=True)
-class Extractors:
-    """The models that samples are made with, loaded or not; `captioner` None: nobody is asked."""
-
-    depth: DepthEstimator
-    smoothing: Smoothing
-    tracker: PointTracker
-    captioner: Captioner | None = None
-
-
 class SampleMaker:
     """Makes the samples of videos that no line of the journal tells of.
 
@@ -62,6 +49,7 @@ class SampleMaker:
         work: Folder of the scratch.
         recipe: What samples are like.
         extractors: Loaded.
+        captioner: Captions clips without a caption; None: none does.
         writer: Of the shards.
         progress: Told of clips, stage `clips`.
     """
@@ -71,12 +59,14 @@ class SampleMaker:
         work: Path,
         recipe: SampleRecipe,
         extractors: Extractors,
+        captioner: Captioner | None,
         writer: ShardWriter,
         progress: Progress,
     ) -> None:
         self._work = work
         self._recipe = recipe
         self._extractors = extractors
+        self._captioner = captioner
         self._writer = writer
         self._progress = progress
 
@@ -198,10 +188,8 @@ class SampleMaker:
         return VideoControls(
             stretch,
             control_layout(self._recipe.preset, None if known is None else DepthRange(*known)),
+            self._extractors,
             fit="stretch",
-            depth=self._extractors.depth,
-            smoothing=self._extractors.smoothing,
-            tracker=self._extractors.tracker,
             start_frame=history,
             num_frames=stretch.num_frames - history,
         )
@@ -216,7 +204,7 @@ class SampleMaker:
         dropped: list[Dropped],
     ) -> Iterator[dict[str, bytes]]:
         """Yield the files of each clip of a stretch; what gets no caption goes to `dropped`."""
-        preset, captioner = self._recipe.preset, self._extractors.captioner
+        preset, captioner = self._recipe.preset, self._captioner
         reading = FrameRanges(
             lambda start: _from(read_written([stretch]), start), _most_shared(row, preset)
         )

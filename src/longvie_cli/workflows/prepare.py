@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from longvie_cli.controls.extraction import Extractors
 from longvie_cli.errors import InputError
 from longvie_cli.hub.installed import go_offline
 from longvie_cli.planning.disk import free_bytes, samples_bytes, say_disk, unwritable
@@ -24,7 +25,6 @@ from longvie_cli.training.captions import CaptionFile, Sidecars
 from longvie_cli.training.clip_choice import MOST_CLIPS_TOGETHER, WHY, stretches
 from longvie_cli.training.prepare import Preparation
 from longvie_cli.training.sample_recipe import SampleRecipe
-from longvie_cli.training.stretch_samples import Extractors
 from longvie_cli.training.video_plan import VideoPlan, dropped_by_reason, nothing_kept
 
 
@@ -99,7 +99,8 @@ def prepare(request: PrepareRequest, progress: Progress | None = None) -> Prepar
         say_disk(_needed(plans, job.preset), request.output, progress, only_if_short=True)
         for line in job.depth.remarks("These videos", job.preset):
             progress.note(line)
-        made = preparation.carry_out(plans, _extractors(request, job, progress))
+        extractors = _load(request, job, progress)
+        made = preparation.carry_out(plans, extractors, captioner=job.captioner)
     progress.message(
         f"{request.output}: {made.samples} samples; dropped: {_counted(made.dropped)}."
     )
@@ -173,19 +174,19 @@ def _decide(request: PrepareRequest, progress: Progress) -> _Job:
     return _Job(preset, depth, tracker, captioner, device, preparation)
 
 
-def _extractors(request: PrepareRequest, job: _Job, progress: Progress) -> Extractors:
+def _load(request: PrepareRequest, job: _Job, progress: Progress) -> Extractors:
+    """Load what captions, if anything does, and return what depth and tracks are made with."""
     if job.captioner is not None:
         job.captioner.load()
     return Extractors(
         depth=job.depth.estimator(job.preset, device=job.device, progress=progress),
-        smoothing=job.depth.smoothing_used,
         tracker=make_tracker(
             job.tracker,
             device=job.device,
             accept_noncommercial=request.accept_noncommercial,
             progress=progress,
         ),
-        captioner=job.captioner,
+        smoothing=job.depth.smoothing_used,
     )
 
 

@@ -12,7 +12,7 @@ import pytest
 from longvie_cli.controls.control_folder import ControlLayout, make_control_folder
 from longvie_cli.controls.depth import TransformersDepthEstimator
 from longvie_cli.controls.depth_video import DepthVideo, find_polarity
-from longvie_cli.controls.extraction import VideoControls
+from longvie_cli.controls.extraction import Extractors, VideoControls
 from longvie_cli.controls.files import load_control_clips
 from longvie_cli.controls.tracks import LucasKanadeTracker
 from longvie_cli.errors import ControlError, MediaError
@@ -112,14 +112,9 @@ def test_ready_depth_takes_the_place_of_estimates(
 ) -> None:
     video, nearness = world
     path = write_16_bit(tmp_path / "depth.mkv", np.rint((1 - nearness) * 65535))
-    arguments = {
-        "layout": LAYOUT,
-        "fit": "crop",
-        "depth": DepthVideo(probe_video(path), "near-black"),
-        "tracker": LucasKanadeTracker(),
-    }
-    whole = probe_video(video)
-    controls = VideoControls(whole, smoothing="none", **arguments)
+    depth = DepthVideo(probe_video(path), "near-black")
+    extractors = Extractors(depth, LucasKanadeTracker(), "none")
+    controls = VideoControls(probe_video(video), LAYOUT, extractors, fit="crop")
     folder = make_control_folder(controls, tmp_path / "a", progress=SilentProgress()).parent
     low, high = np.percentile(nearness, [5, 95])
     expected = 255 * (high - np.clip(nearness, low, high)) / (high - low)
@@ -134,11 +129,11 @@ def test_depth_shorter_than_its_video_is_refused(
 ) -> None:
     video, nearness = world
     depth = write_video(tmp_path / "short.mp4", grey_frames(nearness[:20]))
+    ready = DepthVideo(probe_video(depth), "near-white")
     arguments = {
         "layout": LAYOUT,
+        "extractors": Extractors(ready, LucasKanadeTracker()),
         "fit": "crop",
-        "depth": DepthVideo(probe_video(depth), "near-white"),
-        "tracker": LucasKanadeTracker(),
     }
     with pytest.raises(MediaError, match=r"has 20 frames \(1\.25 s.*needs 30 \(1\.88 s\)"):
         VideoControls(probe_video(video), **arguments)

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from longvie_cli.controls.control_folder import (
 )
 from longvie_cli.controls.depth import TransformersDepthEstimator
 from longvie_cli.controls.depth_store import DEPTH_BATCH_FRAMES, DepthStore
-from longvie_cli.controls.extraction import VideoControls
+from longvie_cli.controls.extraction import Extractors, VideoControls
 from longvie_cli.controls.files import load_control_clips
 from longvie_cli.controls.normalization import DepthRange
 from longvie_cli.controls.procedural import FlightControls
@@ -59,13 +60,15 @@ def flight() -> Flight:
 
 @pytest.fixture(scope="module")
 def extract(flight_video: Path, estimator: TransformersDepthEstimator) -> Callable[..., Path]:
-    def run(folder: Path, **changes: object) -> Path:
+    def run(folder: Path, **changes: Any) -> Path:
+        made_with = Extractors(
+            changes.pop("depth", estimator), LucasKanadeTracker(), changes.pop("smoothing", "flow")
+        )
         arguments = {
             "video": probe_video(flight_video),
             "layout": LAYOUT,
+            "extractors": made_with,
             "fit": "crop",
-            "depth": estimator,
-            "tracker": LucasKanadeTracker(),
             **changes,
         }
         how = {"overwrite": arguments.pop("overwrite", False), "mend": arguments.pop("mend", False)}
@@ -341,9 +344,8 @@ def test_depth_that_half_precision_cannot_hold_is_refused(tmp_path: Path) -> Non
         controls = VideoControls(
             probe_video(source),
             LAYOUT,
+            Extractors(Overflowing(), LucasKanadeTracker()),
             fit="crop",
-            depth=Overflowing(),
-            tracker=LucasKanadeTracker(),
         )
         make_control_folder(controls, tmp_path / "controls", progress=SilentProgress())
 

@@ -17,6 +17,7 @@ import toy_run
 from toy_prepare import SHARD_BYTES, TOY, extractors, opened, preparation, prepare
 
 from delivered import contents, frames_of
+from longvie_cli.controls.extraction import Extractors
 from longvie_cli.controls.tracks import LucasKanadeTracker
 from longvie_cli.errors import InputError, OutputConflictError
 from longvie_cli.media.frames import resize_frame
@@ -26,7 +27,6 @@ from longvie_cli.timeline import ClipGeometry
 from longvie_cli.training.clip_choice import PlannedClip, stretches
 from longvie_cli.training.dataset import ClipSize, sample_number
 from longvie_cli.training.prepared import PreparedSamples
-from longvie_cli.training.stretch_samples import Extractors
 from longvie_cli.training.training_run import TrainingRun
 from mixed_scenes import dissolve, pictured
 from small_models import small_pipeline
@@ -385,7 +385,7 @@ class FlatAtFirst:
 def test_a_scene_without_depth_is_dropped_and_the_rest_made(film: Path, tmp_path: Path) -> None:
     work = preparation(tmp_path / "data", [film])
     with work.opened(overwrite=False):
-        found = Extractors(FlatAtFirst(), "none", LucasKanadeTracker())
+        found = Extractors(FlatAtFirst(), LucasKanadeTracker(), "none")
         made = work.carry_out(work.keep_plans(), found)
     assert (made.samples, made.dropped) == (2, {"no_depth": 3})
     assert [opened(tmp_path / "data").sample(number).prompt for number in (0, 1)] == ["snow"] * 2

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from delivered import contents
+from longvie_cli.controls.extraction import Extractors
 from longvie_cli.controls.tracks import LucasKanadeTracker
 from longvie_cli.progress import Progress, SilentProgress
 from longvie_cli.settings.presets import Preset
@@ -31,7 +32,6 @@ from longvie_cli.training.dataset import ClipSize
 from longvie_cli.training.prepare import Preparation, Prepared
 from longvie_cli.training.prepared import PreparedSamples
 from longvie_cli.training.sample_recipe import SampleRecipe
-from longvie_cli.training.stretch_samples import Extractors
 from small_preset import SMALL
 
 TOY = SMALL.model_copy(update={"num_frames": 5, "height": 32, "width": 48})
@@ -59,7 +59,7 @@ def preparation(
 @functools.cache
 def extractors() -> Extractors:
     depth = DepthChoice().estimator(TOY, device="cpu", progress=SilentProgress())
-    return Extractors(depth, "none", LucasKanadeTracker())
+    return Extractors(depth, LucasKanadeTracker(), "none")
 
 
 def prepare(work: Preparation, *, overwrite: bool = False) -> Prepared:
