@@ -15,6 +15,13 @@ from transformers import (
 from longvie_cli.models.longvie import LongVieTransformer3DModel
 from longvie_cli.models.pipeline import LongViePipeline
 
+# Of a transformer whose heads two and four processes can share.
+EVEN_HEADS = {
+    "num_attention_heads": 8,
+    "added_kv_proj_dim": 96,
+    "control_num_attention_heads": 4,
+}
+
 
 def small_transformer(**changes: object) -> LongVieTransformer3DModel:
     torch.manual_seed(0)

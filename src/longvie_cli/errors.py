@@ -9,6 +9,7 @@ LongVieError                      1   anything that went wrong and has no branch
     ControlError                      depth, tracks, cond.json
     SettingsError                     a YAML file, an environment variable, a prompt file
   ResumableError                 75   stopped with everything saved; the same command continues
+    OtherProcessEnded                 one of several processes of torchrun is gone
   StoppedBySignal           130/143   Ctrl-C or SIGTERM
 """
 
@@ -73,6 +74,10 @@ class ResumableError(LongVieError):
     """Work stopped early, everything made so far is saved, and the same command continues."""
 
     exit_code = 75
+
+
+class OtherProcessEnded(ResumableError):
+    """Another process of the same job has ended, so this one cannot go on."""
 
 
 class StoppedBySignal(LongVieError):

@@ -32,7 +32,8 @@ class JobResult:
     """The outcome of one command.
 
     Args:
-        status: `done`; `skipped`, the output was there (--no-clobber); `planned`, a dry run.
+        status: `done`; `skipped`, the output was there (--no-clobber); `planned`, a dry run;
+            `helped`, the first process of torchrun did it.
         output: The file or folder that was asked for.
         run_dir: Run folder, for commands that have one.
         frames: Frames of the output.
@@ -41,7 +42,7 @@ class JobResult:
         plan: What a dry run found out, as JSON values.
     """
 
-    status: Literal["done", "skipped", "planned"]
+    status: Literal["done", "skipped", "planned", "helped"]
     output: Path
     run_dir: Path | None = None
     frames: int | None = None

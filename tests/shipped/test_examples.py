@@ -43,6 +43,13 @@ def test_a_flight_grows(tmp_path: Path, environment: dict[str, str]) -> None:
 
 
 @pytest.mark.slow
+def test_two_processes_make_a_flight(tmp_path: Path, environment: dict[str, str]) -> None:
+    few = ("--seconds", "1", "--steps", "2")
+    run("torchrun.sh", "2", "out.mp4", *few, environment=environment, folder=tmp_path)
+    assert probe_video(tmp_path / "out.mp4").num_frames == 16
+
+
+@pytest.mark.slow
 def test_the_python_api_makes_two_clips(tmp_path: Path) -> None:
     command = [sys.executable, str(EXAMPLES / "python_api.py"), "--steps", "1"]
     finished = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)

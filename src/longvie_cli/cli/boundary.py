@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 
 from longvie_cli.cli.signals import Interrupted, stop_on_signals
 from longvie_cli.errors import LongVieError, ResumableError, StoppedBySignal, UsageError
+from longvie_cli.parallel.processes import place_of_process
 from longvie_cli.progress import command_line
 
 if TYPE_CHECKING:
@@ -42,9 +43,7 @@ def execute(
         settings: The flags that are settings of that request; None where one was not given.
         work: The workflow, called with `request` and `console`.
     """
-    from longvie_cli.cli.console import Console
-
-    console = Console(json_result=flags["json"], quiet=flags["quiet"])
+    console = _console(json_result=flags["json"], quiet=flags["quiet"])
     _quiet_libraries(flags["verbose"] or 0)
 
     asked: list[Request] = []
@@ -78,10 +77,17 @@ def execute(
 
 def report_usage_error(error: typer.TyperException, *, json_result: bool) -> int:
     """Say that the command line itself is wrong and return the exit code."""
+    console = _console(json_result=json_result, quiet=False)
+    return _fail(console, _in_our_words(error), debug=False)
+
+
+def _console(*, json_result: bool, quiet: bool) -> Console:
     from longvie_cli.cli.console import Console
 
-    console = Console(json_result=json_result, quiet=False)
-    return _fail(console, _in_our_words(error), debug=False)
+    console = Console(json_result=json_result, quiet=quiet)
+    if place_of_process().rank:
+        console.follow()
+    return console
 
 
 def _in_our_words(error: typer.TyperException) -> UsageError:

@@ -94,7 +94,7 @@ class Console:
         self._result_descriptor: int | None = None
 
     def follow(self) -> None:
-        """Leave everything but errors to another process of the same job."""
+        """Leave everything but failures of its own to another process of the same job."""
         self.quiet, self.speaks = True, False
 
     @contextmanager
@@ -168,6 +168,8 @@ class Console:
     def error(self, error: LongVieError, *, debug: bool) -> None:
         """Say what went wrong and what to do about it."""
         self._stop_bars()
+        if not self.speaks and type(error) not in (LongVieError, ResumableError):
+            return  # All processes are told the same, and the first one says it.
         if debug:
             for part in traceback.format_exception(error):
                 first, *more = part.rstrip().splitlines() or [""]

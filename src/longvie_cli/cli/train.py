@@ -70,8 +70,6 @@ def train(
     """
     from longvie_cli.workflows import train as workflow
 
-    if not workflow.leads():
-        console.follow()
     if dry_run:
         return workflow.plan(stage, config, output, console)
     return workflow.train(stage, config, output, console)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from longvie_cli.kernels.kernel_set import KernelSet, RotaryTables
 from longvie_cli.models.clip_context import ClipContext
+from longvie_cli.parallel.ulysses import TokenShares
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,9 +39,8 @@ class CrossContext:
 class LongVieAttnProcessor:
     """Self- and cross-attention of a `WanAttention` layer."""
 
-    # diffusers sets these two when a backend or context parallelism is chosen.
+    # diffusers sets it when a backend is chosen.
     _attention_backend = None
-    _parallel_config = None
 
     def __call__(
         self,
@@ -54,6 +54,7 @@ class LongVieAttnProcessor:
         packed: PackedProjections | None = None,
         query_start: int = 0,
         clip: ClipContext | None = None,
+        shares: TokenShares | None = None,
     ) -> Tensor:
         """Return the layer's output [B, rows, D].
 
@@ -68,6 +69,8 @@ class LongVieAttnProcessor:
             query_start: Self-attention: rows before it are keys alone and not returned.
             clip: Keeps keys and values of cross-attention; with it queries, keys and values of
                 self-attention are one matrix product.
+            shares: Where self-attention finds the tokens that other processes hold; rows are this
+                one's.
         """
         if encoder_hidden_states is None:
             assert kernels is not None and rotary_emb is not None
@@ -82,7 +85,11 @@ class LongVieAttnProcessor:
             )
             value = qkv[..., 2 * attn.inner_dim :].unflatten(2, (attn.heads, -1))
             query = query[:, query_start:]
-            attended = self._attend(query, key, value, attention_mask, sharded=True)
+            if shares is not None:
+                query, key, value = map(shares.to_heads, (query, key, value))
+            attended = self._attend(query, key, value, attention_mask)
+            if shares is not None:
+                attended = shares.to_tokens(attended)
         else:
             attended = self._cross(attn, hidden_states, encoder_hidden_states, attention_mask, clip)
         return attn.to_out[1](attn.to_out[0](attended))
@@ -123,15 +130,7 @@ class LongVieAttnProcessor:
             attended = attended + self._attend(query, key, value, None)
         return attended
 
-    def _attend(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Tensor | None,
-        *,
-        sharded: bool = False,
-    ) -> Tensor:
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         attended = dispatch_attention_fn(
             query,
             key,
@@ -139,8 +138,6 @@ class LongVieAttnProcessor:
             attn_mask=mask,
             # The backends of other packages take no mask.
             backend=self._attention_backend if mask is None else AttentionBackendName.NATIVE,
-            # Only self-attention has its keys spread over the ranks; the context is whole on each.
-            parallel_config=self._parallel_config if sharded else None,
         )
         return attended.flatten(2, 3).to(query.dtype)
 

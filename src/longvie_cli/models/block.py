@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from longvie_cli.kernels.kernel_set import KernelSet, RotaryTables
 from longvie_cli.models.attention import CrossContext, PackedProjections
 from longvie_cli.models.clip_context import ClipContext
+from longvie_cli.parallel.ulysses import TokenShares
 
 
 class LongVieFeedForward(FeedForward):
@@ -83,6 +84,7 @@ class LongVieBlock(WanTransformerBlock):
         query_start: int = 0,
         clip: ClipContext | None = None,
         is_first: bool = False,
+        shares: TokenShares | None = None,
     ) -> Tensor:
         """Return the tokens [B, N - query_start, D] after this block.
 
@@ -98,6 +100,7 @@ class LongVieBlock(WanTransformerBlock):
             clip: Keeps what the evaluations of a clip have in common.
             is_first: Whether these tokens are the same for every prompt, so that `clip` can share
                 the self-attention.
+            shares: Where the self-attention finds the tokens that other processes hold.
         """
         shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = (
             self.scale_shift_table + temb.float()
@@ -119,6 +122,7 @@ class LongVieBlock(WanTransformerBlock):
                 packed=self.packed,
                 query_start=query_start,
                 clip=clip,
+                shares=shares,
             )
             return tokens[:, query_start:], attended
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,21 @@ if TYPE_CHECKING:
 StepCallback = Callable[["LongViePipeline", int, Tensor, dict[str, Any]], dict[str, Any] | None]
 
 
+@dataclass(frozen=True)
+class DenoisingTask:
+    """The arguments of `denoise_clip`, for another process to call it alike.
+
+    Args:
+        noise: Of the clip.
+        conditioning: What the transformer is given.
+        numbers: The others by name; no callback.
+    """
+
+    noise: Tensor
+    conditioning: Conditioning
+    numbers: Mapping[str, Any]
+
+
 @torch.no_grad()
 def denoise_clip(
     pipeline: LongViePipeline,
@@ -43,8 +59,20 @@ def denoise_clip(
 
     With history the first latent frame starts from a blend of history and noise (spec 4.5).
     This is the pipeline's method `denoise`, its arguments are those of `__call__`; `noise` is not
-    changed.
+    changed. Where the pipeline announces its clips to other processes, the callback only watches.
     """
+    _announce(
+        pipeline,
+        noise,
+        conditioning,
+        num_inference_steps=num_inference_steps,
+        guidance_scale=guidance_scale,
+        depth_strength=depth_strength,
+        track_strength=track_strength,
+        control_start=control_start,
+        control_end=control_end,
+        fast=fast,
+    )
     steered = controlled_steps(num_inference_steps, control_start, control_end)
     device = pipeline._execution_device
     latents = noise.to(device, torch.float32)
@@ -79,7 +107,7 @@ def denoise_clip(
         "sparse": _to(conditioning.sparse, device, dtype),
     }
     uncontrolled = dict.fromkeys(controls)
-    clip = ClipContext(evaluations=len(prompts)) if pipeline.engine == "fused" else None
+    clip = _clip_context(pipeline, len(prompts))
     adapters = pipeline.adapters_revision
     plan = plan_steps(num_inference_steps, fast, guided=len(prompts) > 1, controlled=steered)
     cache = StepCache(plan, pipeline.scheduler.sigmas.tolist(), steered)
@@ -89,21 +117,16 @@ def denoise_clip(
 
     def evaluate(step_index: int, latents: Tensor, num_prompts: int) -> list[Tensor]:
         given = torch.cat((latents, conditioning.image_condition), dim=1).to(dtype)
-        return [
-            pipeline.transformer(
-                given,
-                rounded[step_index],
-                prompt_embeds,
-                image_embeds,
-                **(controls if step_index in steered else uncontrolled),
-                history=history,
-                depth_strength=depth_strength,
-                track_strength=track_strength,
-                return_dict=False,
-                clip=clip,
-            )[0]
-            for prompt_embeds in prompts[:num_prompts]
-        ]
+        return _velocities(
+            pipeline,
+            prompts[:num_prompts],
+            (given, rounded[step_index], image_embeds),
+            **(controls if step_index in steered else uncontrolled),
+            history=history,
+            depth_strength=depth_strength,
+            track_strength=track_strength,
+            clip=clip,
+        )
 
     for step_index, timestep in enumerate(timesteps):
         velocities = cache.velocities(
@@ -119,6 +142,7 @@ def denoise_clip(
             latents = torch.lerp(latents, known, trust)
         if callback_on_step_end is not None:
             changed = callback_on_step_end(pipeline, step_index, timestep, {"latents": latents})
+            assert pipeline.announce is None or not changed, "others do not know of it"
             latents = (changed or {}).get("latents", latents)
             if pipeline.adapters_revision != adapters:
                 adapters = pipeline.adapters_revision
@@ -126,6 +150,41 @@ def denoise_clip(
                 if clip is not None:
                     clip.forget()
     return latents
+
+
+def _announce(
+    pipeline: LongViePipeline, noise: Tensor, conditioning: Conditioning, **numbers: Any
+) -> None:
+    if pipeline.announce is not None:
+        pipeline.announce(DenoisingTask(noise, conditioning, numbers))
+
+
+def _clip_context(pipeline: LongViePipeline, num_prompts: int) -> ClipContext | None:
+    if pipeline.engine == "reference":
+        return None
+    if pipeline.parallel is not None:
+        # One without a prompt of its own waits for the velocities of others.
+        num_prompts = max(1, pipeline.parallel.evaluations(num_prompts))
+    return ClipContext(evaluations=num_prompts)
+
+
+def _velocities(
+    pipeline: LongViePipeline,
+    prompts: Sequence[Tensor],
+    given: tuple[Tensor, Tensor, Tensor | None],
+    **options: Any,
+) -> list[Tensor]:
+    """Return the velocity of each prompt, given latents with their condition, timestep, image."""
+    latents, timestep, image_embeds = given
+    transformer = pipeline.transformer
+
+    def velocity_of(embeds: Tensor) -> Tensor:
+        return transformer(latents, timestep, embeds, image_embeds, return_dict=False, **options)[0]
+
+    if pipeline.parallel is None:
+        return list(map(velocity_of, prompts))
+    like = latents[:, : transformer.config.out_channels]
+    return pipeline.parallel.velocities(prompts, velocity_of, like)
 
 
 def _stepped(

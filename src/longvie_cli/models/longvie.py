@@ -39,6 +39,7 @@ from longvie_cli.models.attention import (
 from longvie_cli.models.block import LongVieBlock
 from longvie_cli.models.clip_context import ClipContext
 from longvie_cli.models.embeddings import RotaryPositions, SinusoidalTimesteps
+from longvie_cli.parallel.ulysses import SequenceParallel, TokenShares
 
 
 class LongVieTransformer3DModel(WanTransformer3DModel):
@@ -56,10 +57,13 @@ class LongVieTransformer3DModel(WanTransformer3DModel):
 
     Attributes:
         kernels: Computes what lies between the matrix products; set by `use_kernels`.
+        parallel: The processes that share an evaluation; set by `use_parallel`.
     """
 
     _no_split_modules: ClassVar[list[str]] = ["LongVieBlock"]
     _repeated_blocks: ClassVar[list[str]] = ["LongVieBlock"]
+    # That of diffusers' Wan model knows neither history nor control streams: see `use_parallel`.
+    _cp_plan = None
 
     @register_to_config
     def __init__(
@@ -140,12 +144,20 @@ class LongVieTransformer3DModel(WanTransformer3DModel):
             nn.init.zeros_(linear.bias)
         self.set_attn_processor(LongVieAttnProcessor())
         self.kernels = KernelSet()
+        self.parallel: SequenceParallel | None = None
 
     def use_kernels(self, kernels: KernelSet) -> None:
         """Make all blocks compute by a kernel set."""
         self.kernels = kernels
         for block in self._all_blocks():
             block.kernels = kernels
+
+    def use_parallel(self, parallel: SequenceParallel) -> None:
+        """Share every evaluation with other processes, which are given the same arguments.
+
+        Each returns the whole velocity. Not for training.
+        """
+        self.parallel = parallel
 
     def pack_projections(self) -> None:
         """Put the weights of each self-attention's queries, keys and values into one memory.
@@ -199,17 +211,21 @@ class LongVieTransformer3DModel(WanTransformer3DModel):
                 f"but this model reads exactly {self.config.text_tokens}; pad with zero rows"
             )
         assert clip is None or not torch.is_grad_enabled(), "what is kept has no gradients"
+        assert self.parallel is None or not torch.is_grad_enabled(), "an exchange has no gradients"
         kept = ClipContext() if clip is None else clip
-        # 1. Tokens: history in front, positions counting through
+        # 1. Tokens: history in front, positions counting through. Of several processes each goes on
+        # with its own
         tokens, grid = kept.share(
             "tokens", (hidden_states, history), lambda: self._joined(hidden_states, history, kept)
         )
-        num_clip_tokens = math.prod(grid)
+        history_frames = self._token_frames(history)
+        shares, clip_shares = self._shares(history_frames, grid)
+        num_clip_tokens = math.prod(grid) if shares is None else shares.own_clip
         num_history_tokens = tokens.shape[1] - num_clip_tokens
         rotary_emb, clip_rotary_emb = kept.keep(
-            ("rotary", grid, num_history_tokens),
+            ("rotary", grid, history_frames),
             (clip_frames,),
-            lambda: self._positions(grid, num_history_tokens, tokens.device, clip_frames),
+            lambda: self._positions(grid, history_frames, tokens.device, clip_frames, shares),
         )
 
         # 2. Time, text and image, and the active control streams [B, N, C]
@@ -253,6 +269,7 @@ class LongVieTransformer3DModel(WanTransformer3DModel):
                 query_start=num_history_tokens if clip is not None and is_last else 0,
                 clip=clip,
                 is_first=index == 0,
+                shares=shares,
             )
             addition = None
             if streams and index < self.config.num_control_layers:
@@ -266,6 +283,7 @@ class LongVieTransformer3DModel(WanTransformer3DModel):
                             clip_rotary_emb,
                             clip=clip,
                             is_first=index == 0,
+                            shares=clip_shares,
                         )
                 addition = self._control_addition(index, streams, scales)
                 if clip is None or is_last:
@@ -279,7 +297,7 @@ class LongVieTransformer3DModel(WanTransformer3DModel):
         shift, scale = (self.scale_shift_table + temb.unsqueeze(1)).chunk(2, dim=1)
         tokens = tokens[:, -num_clip_tokens:]
         tokens = (self.norm_out(tokens.float()) * (1 + scale) + shift).type_as(tokens)
-        velocity = self._unpatchify(self.proj_out(tokens), grid)
+        velocity = self._unpatchify(self.proj_out(tokens), grid, shares)
         return Transformer2DModelOutput(sample=velocity) if return_dict else (velocity,)
 
     def _all_blocks(self) -> Iterator[LongVieBlock]:
@@ -291,28 +309,34 @@ class LongVieTransformer3DModel(WanTransformer3DModel):
     ) -> tuple[Tensor, tuple[int, int, int]]:
         """Return the tokens [B, N, D] of history and clip, and the token grid of the clip."""
         tokens, grid = self._tokens(hidden_states)
+        tokens = self._own(tokens)
         if history is None:
             return tokens, grid
-        history_tokens = kept.keep("history", (history,), lambda: self._tokens(history)[0])
+        history_tokens = kept.keep(
+            "history", (history,), lambda: self._own(self._tokens(history)[0])
+        )
         return torch.cat((history_tokens, tokens), dim=1), grid
 
     def _positions(
         self,
         grid: tuple[int, int, int],
-        num_history_tokens: int,
+        history_frames: int,
         device: torch.device,
         clip_frames: Tensor | None,
+        shares: TokenShares | None,
     ) -> tuple[RotaryTables, RotaryTables]:
         """Return the rotary tables of history and clip, and of the clip as controls count it."""
-        clip_tables = self.rope(grid, device, clip_frames)
-        if not num_history_tokens:
+        cos, sin = self.rope(grid, device, clip_frames)
+        clip_tables = self._own(cos), self._own(sin)
+        if not history_frames:
             return clip_tables, clip_tables
         num_frames, rows, columns = grid
-        history_frames = num_history_tokens // (rows * columns)
         frames = None
         if clip_frames is not None:
             frames = torch.cat((torch.arange(history_frames), history_frames + clip_frames))
-        return self.rope((history_frames + num_frames, rows, columns), device, frames), clip_tables
+        cos, sin = self.rope((history_frames + num_frames, rows, columns), device, frames)
+        tables = (cos, sin) if shares is None else (shares.own(cos), shares.own(sin))
+        return tables, clip_tables
 
     def _time(self, timestep: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Return the embeddings [B, D] and the modulations [B, 6, D] of timesteps [B]."""
@@ -359,8 +383,30 @@ class LongVieTransformer3DModel(WanTransformer3DModel):
         tokens = patches.flatten(2).transpose(1, 2).to(self.patch_embedding.weight.dtype)
         return tokens.contiguous(), (frames, rows, columns)
 
-    def _unpatchify(self, patches: Tensor, grid: tuple[int, int, int]) -> Tensor:
-        """Return [B, channel, frames, height, width] from [B, N, patch * channel]."""
+    def _token_frames(self, latents: Tensor | None) -> int:
+        return 0 if latents is None else latents.shape[2] // self.config.patch_size[0]
+
+    def _shares(
+        self, history_frames: int, grid: tuple[int, int, int]
+    ) -> tuple[TokenShares | None, TokenShares | None]:
+        """Return how the tokens of history and clip, and those of a control, lie over processes."""
+        if self.parallel is None:
+            return None, None
+        num_frames, rows, columns = grid
+        frame = rows * columns
+        clip = num_frames * frame
+        return self.parallel.shares(history_frames * frame, clip), self.parallel.shares(0, clip)
+
+    def _own(self, tokens: Tensor) -> Tensor:
+        """Return this process's stretch of [B, N, ..]; all of it where it works alone."""
+        return tokens if self.parallel is None else self.parallel.own(tokens)
+
+    def _unpatchify(
+        self, patches: Tensor, grid: tuple[int, int, int], shares: TokenShares | None
+    ) -> Tensor:
+        """Return [B, channel, frames, height, width] of this process's [B, N, patch * channel]."""
+        if shares is not None:
+            patches = shares.whole_clip(patches)
         patch = self.config.patch_size
         patches = patches.reshape(-1, *grid, *patch, self.config.out_channels)
         latents = patches.permute(0, 7, 1, 4, 2, 5, 3, 6)
@@ -378,7 +424,7 @@ class LongVieTransformer3DModel(WanTransformer3DModel):
         proj_in = {"dense": self.dense_proj_in, "sparse": self.sparse_proj_in}
 
         def stream(name: str, latents: Tensor) -> Tensor:
-            tokens, _ = self._tokens(latents)
+            tokens = self._own(self._tokens(latents)[0])
             return proj_in[name](tokens).to(tokens.dtype)
 
         return {

@@ -13,7 +13,7 @@ posterior mean, normalised per channel. Behaviour: spec 1.2-1.4, 3 and 4.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, cast
 
@@ -34,7 +34,7 @@ from longvie_cli.models.conditioning import (
     control_input,
     first_frame_mask,
 )
-from longvie_cli.models.denoising import StepCallback, denoise_clip
+from longvie_cli.models.denoising import DenoisingTask, StepCallback, denoise_clip
 from longvie_cli.models.flow_matching import controlled_steps
 from longvie_cli.models.image_embeds import encode_picture
 from longvie_cli.models.long_video import generate_clips
@@ -44,6 +44,7 @@ from longvie_cli.models.prompt_embeds import encode_prompts
 from longvie_cli.models.prompt_tokens import clean_prompt, cut_by
 from longvie_cli.models.track_pictures import read_tracks
 from longvie_cli.models.whole_video import decode_videos, encode_videos
+from longvie_cli.parallel.clip_parallel import ClipParallel
 from longvie_cli.settings.sampling import Fast
 
 logger = logging.getLogger(__name__)
@@ -82,9 +83,13 @@ class LongViePipeline(DiffusionPipeline, LongVieLoraMixin):
     Attributes:
         engine: `fused` computes once what the evaluations of a clip have in common, `reference`
             every time; their frames differ by rounding.
+        parallel: The processes that denoise together; as `announce` set by `use_parallel`.
+        announce: Tells the others of each clip that is denoised.
     """
 
     engine: Engine = "fused"
+    parallel: ClipParallel | None = None
+    announce: Callable[[DenoisingTask], None] | None = None
 
     _optional_components: ClassVar[list[str]] = ["tokenizer", "text_encoder"]
     model_cpu_offload_seq = "text_encoder->image_encoder->transformer->vae"
@@ -119,6 +124,24 @@ class LongViePipeline(DiffusionPipeline, LongVieLoraMixin):
             image_condition=image_condition,
             track_grid=list(track_grid),
         )
+
+    def use_parallel(
+        self,
+        parallel: ClipParallel,
+        announce: Callable[[DenoisingTask], None] | None = None,
+    ) -> None:
+        """Denoise together with other processes, whose pipelines have the same weights.
+
+        Each returns the same latents. Encoding and decoding are done by the one that is asked.
+
+        Args:
+            parallel: Made in all of them at the same time.
+            announce: Called with the arguments of each `denoise`, before it begins, so that the
+                others call it alike; None where they do so by themselves.
+        """
+        self.parallel, self.announce = parallel, announce
+        if parallel.sequence is not None:
+            self.transformer.use_parallel(parallel.sequence)
 
     @property
     def size_multiple(self) -> tuple[int, int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from longvie_cli.disk.checksums import checksummed_json, read_checksummed_json
 from longvie_cli.disk.durable import is_passing, storage_error, write_atomic
 from longvie_cli.disk.hashing import hash_file
@@ -21,9 +23,17 @@ from longvie_cli.running.delivery import deliver, finished_result, is_own_output
 from longvie_cli.running.opening import opened_run
 from longvie_cli.settings.sampling import Offload
 
+if TYPE_CHECKING:
+    from longvie_cli.engine.together import Leader
+
 
 def carry_out(
-    job: Job, progress: Progress, *, change: Change | None = None, resuming: bool = False
+    job: Job,
+    progress: Progress,
+    *,
+    change: Change | None = None,
+    resuming: bool = False,
+    leader: Leader | None = None,
 ) -> JobResult:
     """Do the job from wherever it stands and return its result.
 
@@ -33,9 +43,11 @@ def carry_out(
         change: A redo to begin with.
         resuming: The job was read from its run folder: a difference between the two is an error,
             also where the run may overwrite its output.
+        leader: Tells other processes what to denoise; None where there are none.
 
     Raises:
-        UsageError: The machine's memory is too small for this placement.
+        UsageError: The machine's memory is too small for this placement, or so many processes
+            cannot share a clip.
         OutputConflictError: The output or the run folder belongs to something else.
         MediaError, ControlError: An input turned out to be unusable.
         ResumableError: The disk is full; the same request goes on.
@@ -56,13 +68,15 @@ def carry_out(
         if any(clip.record is None for clip in clips):
             # Before the controls, which can take minutes.
             offload = fitting_plan(job).offload
+            if leader is not None:
+                progress.message(leader.degrees(job.preset, job.sampling).words)
             say_disk(run_bytes(job), job.folder.root, progress, only_if_short=True)
         for note in job.remarks:
             progress.note(note)
         append_event(job.folder.events, "started", clips=len(job.specs), frames=job.added_frames)
         _encode_earlier_video(job, run, progress)
         controls = job.source.prepare(job.folder.controls_dir, job.source_frames, progress)
-        make_missing_clips(job, run, clips, controls, progress, offload=offload)
+        make_missing_clips(job, run, clips, controls, progress, offload=offload, leader=leader)
         return deliver(job, run, progress)
 
 

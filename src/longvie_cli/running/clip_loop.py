@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from longvie_cli.engine.clip_generator import ClipGenerator, ClipTimings
+    from longvie_cli.engine.together import Leader
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class _Making:
     controls: PlayedControls | None
     progress: Progress
     offload: Offload
+    leader: Leader | None
 
 
 def make_missing_clips(
@@ -54,6 +56,7 @@ def make_missing_clips(
     progress: Progress,
     *,
     offload: Offload,
+    leader: Leader | None = None,
 ) -> None:
     """Make every clip that does not exist yet, in order.
 
@@ -72,9 +75,11 @@ def make_missing_clips(
         if kept:
             progress.message(f"{kept} of {len(clips)} clips are there already; going on.")
         left = len(clips) - kept
-        if (expected := expected_time(job, left, offload=offload)) is not None:
+        # What one process takes says nothing of several, nor the other way round.
+        expected = expected_time(job, left, offload=offload) if leader is None else None
+        if expected is not None:
             progress.message(f"expected time: {expected.text}")
-        _make(_Making(job, run, controls, progress, offload), clips, live)
+        _make(_Making(job, run, controls, progress, offload, leader), clips, live)
     live.refresh(len(clips), last=True)
 
 
@@ -98,7 +103,7 @@ def _make(making: _Making, clips: Sequence[StoredClip], live: LiveVideo) -> None
             kept -= 1
             progress.start("clips", len(clips), done=kept)
         record, timings = _make_clip(making, generator, spec, follows)
-        if record.attempts == 1:
+        if record.attempts == 1 and making.leader is None:
             note_clip(job, record.seconds, timings, offload=making.offload)
         previous = record.tail_hash
         kept += 1
@@ -280,7 +285,8 @@ def _load_generator(making: _Making) -> ClipGenerator:
         sampling,
         model_hashes=making.run.manifest.model_hashes,
     )
-    pipeline = load_pipeline(
+    load = load_pipeline if making.leader is None else making.leader.load
+    pipeline = load(
         job.preset,
         sampling,
         text_encoder=False,

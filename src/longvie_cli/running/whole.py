@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from longvie_cli.disk.hashing import fingerprint, input_state
 from longvie_cli.errors import LongVieError
@@ -21,9 +21,13 @@ from longvie_cli.running.carry_out import carry_out
 from longvie_cli.running.changes import redos_of_request
 from longvie_cli.running.delivery import finished_run
 from longvie_cli.running.dry_run import describe
+from longvie_cli.running.together import with_helpers
 from longvie_cli.settings.presets import load_preset
 from longvie_cli.settings.request_json import request_json
 from longvie_cli.settings.requests import ExtendRequest, GenerateRequest
+
+if TYPE_CHECKING:
+    from longvie_cli.engine.together import Leader
 
 _Asked = TypeVar("_Asked", GenerateRequest, ExtendRequest)
 _Decided = TypeVar("_Decided", GenerateRequest, ExtendRequest, contravariant=True)
@@ -38,9 +42,19 @@ class Decide(Protocol[_Decided]):
 def run_through(request: _Asked, decide: Decide[_Asked], progress: Progress) -> JobResult:
     """Do what is asked from wherever it stands and return the result.
 
+    Of several processes of torchrun the first does it, with the help of the others.
+
     Raises:
         LongVieError: See `longvie_cli.errors`; everything made so far is saved.
     """
+    return with_helpers(
+        lambda leader: _run_through(request, decide, progress, leader), request.output
+    )
+
+
+def _run_through(
+    request: _Asked, decide: Decide[_Asked], progress: Progress, leader: Leader | None
+) -> JobResult:
     check_places(request)
     if request.no_clobber and request.output.exists():
         progress.message(f"{request.output}: exists, skipped (--no-clobber).")
@@ -50,7 +64,7 @@ def run_through(request: _Asked, decide: Decide[_Asked], progress: Progress) -> 
     if finished := _finished_before(request, progress):
         progress.message(f"{request.output}: this run is finished already.")
         return finished
-    return carry_out(decide(request, progress, to_run=True), progress)
+    return carry_out(decide(request, progress, to_run=True), progress, leader=leader)
 
 
 def look_through(request: _Asked, decide: Decide[_Asked], progress: Progress) -> JobResult:

@@ -1,41 +1,18 @@
-"""Processes that train together, as torchrun starts them."""
+"""The group of the processes that train together."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import timedelta
 
 import torch
 from torch import distributed
 
+from longvie_cli.parallel.processes import Place
+
 # One process validates and writes checkpoints while the others wait.
 _LONGEST_WAIT = timedelta(hours=2)
-
-
-@dataclass(frozen=True)
-class Place:
-    """A process among those that train together.
-
-    Args:
-        rank: Counted over all machines; 0 speaks and writes.
-        count: Of all processes.
-        local_rank: Counted on this machine; its GPU.
-    """
-
-    rank: int = 0
-    count: int = 1
-    local_rank: int = 0
-
-
-def place_of_process() -> Place:
-    """Return where torchrun put this process; alone without it."""
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
-        return Place()
-    rank, count, local = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
-    return Place(rank, count, local)
 
 
 @contextmanager

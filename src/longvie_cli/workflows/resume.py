@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from longvie_cli.errors import InputError, OutputConflictError, UsageError
 from longvie_cli.hub.installed import go_offline, locate_weights
@@ -22,8 +22,12 @@ from longvie_cli.running.carry_out import carry_out
 from longvie_cli.running.changes import Change, redone
 from longvie_cli.running.delivery import finished_run
 from longvie_cli.running.opening import check_request
+from longvie_cli.running.together import with_helpers
 from longvie_cli.settings.request_json import RunRequests, files_of, request_of_json
 from longvie_cli.settings.requests import GenerateRequest, RedoRequest, RunRequest
+
+if TYPE_CHECKING:
+    from longvie_cli.engine.together import Leader
 
 # Which flag's file a deciding setting with a hash in it speaks of.
 _FILE_OF_SETTING = {
@@ -47,11 +51,15 @@ def resume(request: RunRequest, progress: Progress | None = None) -> JobResult:
         LongVieError: As the command itself.
     """
     progress = progress or SilentProgress()
+    return with_helpers(lambda leader: _resume(request, progress, leader), request.run)
+
+
+def _resume(request: RunRequest, progress: Progress, leader: Leader | None) -> JobResult:
     run = Run.read(find_run(request.run))
     if (finished := _finished(run)) is not None:
         progress.message(f"{finished.output}: this run is finished already.")
         return finished
-    return carry_out(_job(run, progress), progress, resuming=True)
+    return carry_out(_job(run, progress), progress, resuming=True, leader=leader)
 
 
 def redo(request: RedoRequest, progress: Progress | None = None) -> JobResult:
@@ -66,6 +74,10 @@ def redo(request: RedoRequest, progress: Progress | None = None) -> JobResult:
         LongVieError: As the command that began the run.
     """
     progress = progress or SilentProgress()
+    return with_helpers(lambda leader: _redo(request, progress, leader), request.run)
+
+
+def _redo(request: RedoRequest, progress: Progress, leader: Leader | None) -> JobResult:
     run = Run.read(find_run(request.run))
     count = len(run.manifest.plan)
     if request.clip >= count:
@@ -75,12 +87,13 @@ def redo(request: RedoRequest, progress: Progress | None = None) -> JobResult:
     begun = bool(run.redos) and run.redos[-1] == ordered
     if begun and _finished(run) is None:
         progress.message("This redo was begun before; going on.")
-        return carry_out(job, progress, resuming=True)
+        return carry_out(job, progress, resuming=True, leader=leader)
     if request.new_prompt is None and request.new_seed is None:
         progress.message("The same prompt and seed give the same frames on the same machine.")
     changed = redone(job, [ordered])
     _say_of_new_prompts(job, changed, progress)
-    return carry_out(changed, progress, change=Change(job, ordered), resuming=True)
+    change = Change(job, ordered)
+    return carry_out(changed, progress, change=change, resuming=True, leader=leader)
 
 
 def _finished(run: Run) -> JobResult | None:

@@ -16,6 +16,7 @@ from longvie_cli.engine.machine import machine_memory
 from longvie_cli.engine.placement import resolve_device
 from longvie_cli.errors import OutputConflictError, SettingsError
 from longvie_cli.models.pipeline import LongViePipeline
+from longvie_cli.parallel.processes import place_of_process
 from longvie_cli.planning.disk import free_bytes, unwritable
 from longvie_cli.progress import Progress, SilentProgress
 from longvie_cli.result import TrainResult
@@ -26,7 +27,7 @@ from longvie_cli.training.dataset import Samples
 from longvie_cli.training.export import export_preset, export_trained, replaced
 from longvie_cli.training.loss_log import last_loss
 from longvie_cli.training.open_samples import open_samples
-from longvie_cli.training.processes import joined, place_of_process
+from longvie_cli.training.processes import joined
 from longvie_cli.training.run_checks import (
     check_same_settings,
     check_sharded,
@@ -126,11 +127,6 @@ class _Training:
     def memory_bytes(self) -> int:
         """What each process holds, activations not counted."""
         return self.start.memory_bytes(place_of_process().count if self.asked.config.sharded else 1)
-
-
-def leads() -> bool:
-    """Return whether this process is the one that speaks, of those that torchrun started."""
-    return place_of_process().rank == 0
 
 
 def train(

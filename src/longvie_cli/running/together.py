@@ -1,0 +1,39 @@
+"""A job whose clips are denoised by all processes that torchrun started."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from longvie_cli.parallel.processes import place_of_process
+from longvie_cli.result import JobResult
+
+if TYPE_CHECKING:
+    from longvie_cli.engine.together import Leader
+
+
+def with_helpers(work: Callable[[Leader | None], JobResult], asked: Path) -> JobResult:
+    """Do a job in the first process and help it in the others; alone without torchrun.
+
+    Args:
+        work: The job. It is given what tells the others, None where there are none.
+        asked: The output or the run that was asked for, for the result of a helper.
+
+    Raises:
+        OtherProcessEnded: Another process has ended before the job was done.
+        LongVieError: What the job raises.
+    """
+    place = place_of_process()
+    if place.count == 1:
+        return work(None)
+    from longvie_cli.engine.together import Leader, group_of, help_first_process
+
+    with group_of(place):
+        if place.rank:
+            help_first_process(place)
+            return JobResult("helped", asked)
+        leader = Leader(place)
+        result = work(leader)
+        leader.release()
+        return result

@@ -1,0 +1,246 @@
+"""One job in several processes, as torchrun starts them; most tests fork: that imports nothing."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from torch import nn
+from torch.nn.modules.module import register_module_forward_pre_hook
+
+from delivered import frames_of
+from longvie_cli.cli.app import main
+from longvie_cli.models.longvie import LongVieTransformer3DModel
+from longvie_cli.run_folder.layout import RunFolder
+from longvie_cli.run_folder.tails import load_tail
+from small_models import EVEN_HEADS, let_controls_act, small_transformer
+from small_preset import build_package, package_in_use
+
+FLIGHT = ("generate", "-p", "green hills", "--clips", "2", "--seed", "5", "--steps", "2")
+GUIDED = (*FLIGHT, "--guidance", "3")
+UNGUIDED = (*FLIGHT, "--guidance", "1")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What a process left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="module", autouse=True)
+def even_heads(small: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The small preset with heads that two and four processes can share."""
+    root = tmp_path_factory.mktemp("even_heads")
+    build_package(root)
+    transformer = small_transformer(**EVEN_HEADS)
+    let_controls_act(transformer)
+    transformer.save_pretrained(root / "longvie_cli" / "assets" / "tiny" / "transformer")
+    with package_in_use(root):
+        yield
+
+
+def environments(count: int) -> list[dict[str, str]]:
+    """Return what torchrun says to each of `count` processes on one machine."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {
+        "TORCHELASTIC_RUN_ID": "test",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+        "WORLD_SIZE": str(count),
+        "LOCAL_WORLD_SIZE": str(count),
+    }
+    return [shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
+
+
+def forked(
+    count: int, folder: Path, *arguments: str | Path, prepare: Callable[[int], None] | None = None
+) -> list[Ended]:
+    """Run `longvie ARGUMENTS` in `count` processes that work together.
+
+    Args:
+        count: Of them.
+        folder: Where they run.
+        arguments: Of the command.
+        prepare: Called in each before, with its rank.
+    """
+    start = multiprocessing.get_context("fork").Process
+    streams = [[folder / f"{rank}.{name}" for name in ("out", "err")] for rank in range(count)]
+    given = ["longvie", *map(str, arguments)]
+
+    def run(rank: int, environment: Mapping[str, str]) -> None:
+        os.chdir(folder)
+        os.environ |= environment
+        for descriptor, path in enumerate(streams[rank], start=1):
+            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
+            name = ("stdout", "stderr")[descriptor - 1]
+            setattr(sys, name, os.fdopen(descriptor, "w", buffering=1, closefd=False))
+        sys.argv = given
+        if prepare is not None:
+            prepare(rank)
+        main()
+
+    started = [start(target=run, args=each) for each in enumerate(environments(count))]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join(timeout=120)
+    codes = [process.exitcode for process in started]
+    for process in started:
+        process.kill()
+    texts = [[path.read_text() for path in paths] for paths in streams]
+    for path in chain(*streams):
+        path.unlink()
+    assert None not in codes, ("a process hangs", texts)
+    return [Ended(code or 0, *text) for code, text in zip(codes, texts, strict=True)]
+
+
+def tails(folder: Path, name: str) -> list[Any]:
+    """Return the lossless last frames of both clips of a run."""
+    return [load_tail(RunFolder(folder / f"{name}.longvie").tail(index)) for index in range(2)]
+
+
+def assert_alike(folder: Path, ours: str, expected: str, *, within: int) -> None:
+    for one, other in zip(tails(folder, ours), tails(folder, expected), strict=True):
+        assert np.abs(one.astype(int) - other).max() <= within
+    frames = frames_of(folder / f"{ours}.mp4"), frames_of(folder / f"{expected}.mp4")
+    assert frames[0].shape == frames[1].shape
+
+
+def test_two_processes_make_the_video_of_one(longvie, tmp_path: Path) -> None:
+    assert longvie(*GUIDED, "-o", "one.mp4").code == 0
+    first, second = forked(2, tmp_path, *GUIDED, "--json", "-o", "two.mp4")
+    assert first.code == second.code == 0, first.err
+    # One speaks, and one alone has the run folder.
+    assert json.loads(first.out)["status"] == "done" and (second.out, second.err) == ("", "")
+    assert "one evaluates the prompt and one evaluates the negative prompt" in first.err
+    assert_alike(tmp_path, "two", "one", within=0)
+    made = {path.name for path in tmp_path.iterdir()}
+    assert made == {"one.mp4", "one.longvie", "two.mp4", "two.longvie"}
+    # It is the run of one process, which goes on with it, and what is finished wants no model.
+    assert "finished already" in longvie(*GUIDED, "-o", "two.mp4").err
+    again = forked(2, tmp_path, *GUIDED, "-o", "two.mp4")
+    assert [outcome.out for outcome in again] == ["two.mp4\n", ""]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("count", "command", "said"),
+    [
+        (2, UNGUIDED, "2 processes share every evaluation"),
+        (4, GUIDED, "2 share the evaluation of the prompt and 2 share"),
+    ],
+)
+def test_processes_that_share_tokens(
+    longvie, tmp_path: Path, count: int, command: tuple[str, ...], said: str
+) -> None:
+    assert longvie(*command, "-o", "one.mp4").code == 0
+    outcomes = forked(count, tmp_path, *command, "-o", "more.mp4")
+    assert [outcome.code for outcome in outcomes] == [0] * count, outcomes
+    assert said in outcomes[0].err
+    assert_alike(tmp_path, "more", "one", within=1)
+
+
+@pytest.mark.slow
+def test_other_commands_that_make_clips(longvie, tmp_path: Path) -> None:
+    assert longvie(*GUIDED, "-o", "one.mp4").code == 0
+    for command in (
+        ("redo", "one.mp4", "--clip", "1", "--seed", "9"),
+        ("extend", "one.mp4", "--seconds", "0.5", "--steps", "2", "-o", "longer.mp4"),
+        ("resume", "longer.longvie"),
+    ):
+        outcomes = forked(2, tmp_path, *command)
+        assert [outcome.code for outcome in outcomes] == [0, 0], outcomes
+        assert outcomes[1].out == outcomes[1].err == ""
+
+
+def test_what_is_wrong_is_said_once(tmp_path: Path) -> None:
+    for arguments, code, said in (
+        (("generate", "--stops", "3"), 2, "--stops"),
+        ((*UNGUIDED, "-o", "out.mp4"), 2, "3 processes: they cannot share 8 and 4 attention heads"),
+        (("generate", "--steps", "0", "-o", "out.mp4"), 2, "--steps"),
+    ):
+        outcomes = forked(3, tmp_path, *arguments)
+        assert outcomes[0].code == code and said in outcomes[0].err
+        # The others end by themselves, or because the first one has.
+        assert all(outcome.code for outcome in outcomes)
+        assert [outcome.out + outcome.err for outcome in outcomes[1:]] == ["", ""]
+    assert not (tmp_path / "out.mp4").exists()
+
+
+def dies_in_its_second_clip(rank: int, victim: int) -> None:
+    evaluations = 0
+
+    def count(module: nn.Module, given: tuple[Any, ...]) -> None:
+        nonlocal evaluations
+        # The memory plan evaluates the model too, on the meta device.
+        if isinstance(module, LongVieTransformer3DModel) and given and not given[0].is_meta:
+            evaluations += 1
+            # Two steps of the first picture, two of the first clip.
+            if evaluations == 5:
+                os._exit(9)
+
+    if rank == victim:
+        register_module_forward_pre_hook(count)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_where_one_dies_the_other_ends(longvie, tmp_path: Path, victim: int) -> None:
+    outcomes = forked(
+        2,
+        tmp_path,
+        *GUIDED,
+        *("-o", "out.mp4"),
+        prepare=lambda rank: dies_in_its_second_clip(rank, victim),
+    )
+    assert outcomes[victim].code == 9
+    assert outcomes[1 - victim].code == 75
+    assert ("Another process of this run has ended" in outcomes[0].err) == (victim == 1)
+    assert outcomes[1].err == ""
+    # The same command goes on, in one process too.
+    done = longvie(*GUIDED, "-o", "out.mp4")
+    assert done.code == 0 and "1 of 2 clips are there already" in done.err
+
+
+@pytest.mark.slow
+def test_torchrun(longvie, tmp_path: Path) -> None:
+    """The installed command under the real launcher, and its end with SIGTERM."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    command = [*launcher, "--standalone", "-m", "longvie_cli"]
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*command, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=300
+        )
+
+    assert longvie(*GUIDED, "-o", "one.mp4").code == 0
+    done = run(*GUIDED, "--json", "-o", "two.mp4")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["output"] == "two.mp4"
+    assert_alike(tmp_path, "two", "one", within=0)
+    longer = (*GUIDED[:4], "9", *GUIDED[5:], "-o", "long.mp4")
+    with subprocess.Popen([*command, *longer], cwd=tmp_path, stderr=subprocess.PIPE) as started:
+        clips = tmp_path / "long.longvie" / "clips"
+        while started.poll() is None and not list(clips.glob("*.json")):
+            time.sleep(0.1)
+        started.send_signal(signal.SIGTERM)
+        started.communicate(timeout=60)
+    assert started.returncode != 0 and not (tmp_path / "long.mp4").exists()
