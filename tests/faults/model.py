@@ -24,11 +24,11 @@ TRIALS = CHANGES | {
 def make_inputs(folder: Path) -> None:
     """Make `video.mp4`, two scenes to extract controls from, and `foreign.mp4`, of another size."""
     folder.mkdir(parents=True)
-    pictures = [
-        Flight(seed, width=48, height=32, fps=16).frame(index).rgb
+    scenes = [
+        (Flight(seed, width=48, height=32, fps=16), length)
         for seed, length in ((1_000_000_700, 4), (1_000_000_702, 5))
-        for index in range(length)
     ]
+    pictures = [flight.frame(index).rgb for flight, length in scenes for index in range(length)]
     with VideoWriter(folder / "video.mp4", height=32, width=48, fps=16) as writer:
         for picture in pictures:
             writer.write(picture)

@@ -23,6 +23,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from faults.boundary import ALL, Boundary, install
 
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG: a trial that hangs does not outlive the session
@@ -44,7 +46,10 @@ def main() -> None:
 
 
 def _warm_up(folder: Path, commands: list[list[str]]) -> None:
-    """Run commands once in this process, for what they import."""
+    """Run commands once in this process, for what they import and for the worlds they build."""
+    from flights_once import fly_once
+
+    fly_once(pytest.MonkeyPatch())
     os.chdir(folder)
     for command in commands:
         code = _run(command)

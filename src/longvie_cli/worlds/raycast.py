@@ -53,6 +53,8 @@ class Raycaster:
         settled = torch.zeros_like(across, dtype=torch.bool)
         crossed = torch.zeros_like(settled)
         growth = 0.004
+        # Closed in on together: of so few rays at a time the calls would take longer than the work.
+        hits: list[tuple[Tensor, ...]] = []
         for step in range(_MAXIMUM_STEPS):
             height, slope = sample_texture(
                 self._bound, start[0] + ray[0] * reach, start[2] + ray[2] * reach
@@ -72,8 +74,8 @@ class Raycaster:
                 if bool(settled.any()):
                     hit = torch.nonzero(crossed)[:, 0]
                     if hit.numel():
-                        depth[alive[hit]] = self._refine(
-                            start[:, hit], ray[:, hit], above[hit], reach[hit]
+                        hits.append(
+                            (alive[hit], start[:, hit], ray[:, hit], above[hit], reach[hit])
                         )
                     left = torch.nonzero(~settled)[:, 0]
                     if left.numel() == 0:
@@ -81,6 +83,9 @@ class Raycaster:
                     alive, start, ray = alive[left], start[:, left], ray[:, left]
                     across, reach, above = across[left], reach[left], above[left]
                     settled, crossed = settled[left], crossed[left]
+        if hits:
+            rays, *brackets = (torch.cat(parts, dim=-1) for parts in zip(*hits, strict=True))
+            depth[rays] = self._refine(*brackets)
         return depth
 
     def _refine(self, start: Tensor, ray: Tensor, above: Tensor, below: Tensor) -> Tensor:
