@@ -6,7 +6,9 @@ determine need not be drawn anew. Arrays only, no model; the caller encodes the 
 
 Every pixel looks up where it was in the first frame. A camera moving through a still scene moves
 points by a smooth function of place and disparity; that is fitted first, robustly, and what is
-left of the motion of each point is interpolated between those near by and of like depth.
+left of the motion of each point is interpolated between those near by and of like depth. Colours
+change with the distance on the way, and what comes into view has those of places like it
+(`depth_colours`).
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
+
+from longvie_cli.models.depth_colours import Haze, fill_by_depth
 
 # Motion is found for every second pixel and scaled up; every pixel would be four times the work.
 _STEP = 2
@@ -80,7 +84,7 @@ def carry(
 ) -> CarriedFrames:
     """Return the first frame as the controls carry it through the clip.
 
-    Where the points of a frame are too few the first frame stands still with confidence 0.
+    Where the points of a frame are too few, all of it is coloured by its depth, with confidence 0.
 
     Args:
         first_frame: [H, W, C]; of one motion several pictures may be carried as one.
@@ -113,10 +117,15 @@ def carry(
     where = torch.stack(lookup)
     # A copy: frames that were read are not writable.
     picture = torch.from_numpy(first_frame.copy()).permute(2, 0, 1).float()
-    carried = _sample(picture.expand(num_frames, -1, -1, -1), where)
-    frames = carried.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
-    frames[0] = first_frame
-    return CarriedFrames(frames, torch.stack(confidence).numpy())
+    carried = _sample(picture.expand(num_frames, -1, -1, -1), where).permute(0, 2, 3, 1)
+    before = _sample(grey[:1].expand(num_frames, 1, -1, -1), where)[:, 0]
+    # Several pictures carried as one have a haze each.
+    hazed = [Haze(look[0], grey[0]).moved(look, before, grey) for look in carried.split(3, dim=-1)]
+    frames = torch.cat(hazed, dim=-1).round().to(torch.uint8)
+    frames[0] = torch.from_numpy(first_frame.copy())
+    sure = torch.stack(confidence)
+    filled = fill_by_depth(frames, torch.from_numpy(depth.copy()), sure)
+    return CarriedFrames(filled.numpy(), sure.numpy())
 
 
 def confidence_mask(confidence: Tensor, temporal: int, height: int, width: int) -> Tensor:
