@@ -211,6 +211,16 @@ def test_what_is_foretold_belongs_to_the_run(longvie, tmp_path: Path) -> None:
     assert longvie(*more).fields["plan"]["settings"]["fast"] == "both"
 
 
+def test_what_cannot_be_compiled_is_refused(longvie, tmp_path: Path) -> None:
+    output = ("--seconds", "0.4", "--dry-run", "--json", "-o", "out.mp4")
+    plan = longvie("generate", "--compile", "blocks", *output).fields["plan"]
+    assert plan["settings"]["compile"] == "blocks"
+    refused = longvie("generate", "--compile", "graphs", *output)
+    assert refused.code == 2 and "CUDA graphs are for CUDA devices" in refused.err
+    refused = longvie("bench", "--compile", "blocks", "--dry-run")
+    assert refused.code == 2 and "inside a compiled block" in refused.err
+
+
 @pytest.mark.parametrize("command", ["generate", "bench"])
 def test_what_cannot_be_foretold_is_refused(longvie, tmp_path: Path, command: str) -> None:
     output = ("--dry-run", *(("-o", "out.mp4") if command == "generate" else ()))

@@ -407,9 +407,9 @@ class Sampling:
         Literal["none", "steps", "guidance", "both"] | None,
         f.flag(
             f.MODEL,
-            "Foretell evaluations of the model from those before: every second of the later steps, "
-            "the negative prompt's at every second step, or both; of 100 evaluations a clip 52, 75 "
-            "or 41 remain, and frames are a little other.",
+            "Foretell evaluations from those before: every second of the later steps, the negative "
+            "prompt's at every second, or both; 52, 75 or 41 of 100 remain, and frames are a "
+            "little other.",
         ),
     ]
     seed_per_clip: Annotated[
@@ -433,6 +433,13 @@ class Machine:
     quantize: Annotated[
         Literal["none", "fp8", "int8"] | None,
         f.flag(f.MACHINE, "Keep the transformer in 8 bits: half the memory, other frames."),
+    ]
+    compile: Annotated[
+        Literal["none", "blocks", "graphs"] | None,
+        f.flag(
+            f.MACHINE,
+            "Compile the model's blocks: minutes, once.",
+        ),
     ]
     attention: Annotated[
         Literal["auto", "native", "cudnn", "flash", "flash3", "sage", "xformers"] | None,

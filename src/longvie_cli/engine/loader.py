@@ -15,6 +15,7 @@ from diffusers.utils import logging as diffusers_logging
 from transformers import PreTrainedTokenizerBase, UMT5EncoderModel
 from transformers.utils import logging as transformers_logging
 
+from longvie_cli.engine.compilation import compile_blocks
 from longvie_cli.engine.memory import config_folder
 from longvie_cli.engine.placement import (
     place,
@@ -104,6 +105,8 @@ def load_pipeline(
         if offload == "none":
             # Weights that move would be parted again.
             pipeline.transformer.pack_projections()
+    if sampling.compile != "none":
+        compile_blocks(pipeline.transformer, sampling.compile)
     return pipeline
 
 

@@ -351,12 +351,16 @@ def plans_of_preset(preset: Preset, sampling: Sampling) -> Mapping[Offload, Memo
 
     Args:
         preset: The preset.
-        sampling: Of it count the device, the type and how the blocks are stored.
+        sampling: Of it count the device, the type and how the blocks are stored; compiled ones
+            are not streamed.
 
     Raises:
         OSError: Its configs are not there.
     """
-    return _plans(preset, replace(sampling.of_memory, offload="none"))
+    plans = _plans(preset, replace(sampling.of_memory, offload="none"))
+    if sampling.compile == "none":
+        return plans
+    return {offload: plan for offload, plan in plans.items() if offload != "group"}
 
 
 @lru_cache(maxsize=8)

@@ -19,6 +19,7 @@ from diffusers.models.attention_dispatch import (
 from torch import nn
 
 from longvie_cli.engine.attention_check import attention_fault
+from longvie_cli.engine.compilation import check_compile
 from longvie_cli.engine.machine import MachineMemory
 from longvie_cli.engine.memory import GIB, QUANTIZED_CHILDREN, MemoryPlan
 from longvie_cli.errors import MissingResourceError, UsageError
@@ -61,12 +62,13 @@ def resolve_placement(said: Mapping[str, Any], device: str, offload: str) -> dic
 
     Raises:
         UsageError: The machine has no such device, or it cannot run the model so.
-        MissingResourceError: The package of an attention backend is not installed.
+        MissingResourceError: The package of an attention backend, or a compiler, is missing.
     """
     device = resolve_device(device)
     dtype = resolve_dtype(said.get("dtype", "auto"), device)
     attention = resolve_attention(said.get("attention", "auto"), device, dtype)
     check_offload(offload, device)
+    check_compile(said.get("compile", "none"), device, offload)
     return {"device": device, "dtype": dtype, "attention": attention, "offload": offload}
 
 

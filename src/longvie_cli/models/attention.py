@@ -36,6 +36,41 @@ class CrossContext:
     text_bias: Tensor | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class CrossKeys:
+    """Keys and values that one layer makes of a `CrossContext`, [B, tokens, heads, head width].
+
+    Args:
+        text: Of the text.
+        image: Of the image; None where there are none.
+        text_bias: As there.
+    """
+
+    text: tuple[Tensor, Tensor]
+    image: tuple[Tensor, Tensor] | None = None
+    text_bias: Tensor | None = None
+
+
+def cross_keys(attn: WanAttention, context: CrossContext, clip: ClipContext | None) -> CrossKeys:
+    """Return a cross-attention layer's keys and values, which `clip` keeps for each context."""
+
+    def of_text() -> tuple[Tensor, Tensor]:
+        return _key_value(attn, context.text, attn.to_k, attn.norm_k, attn.to_v)
+
+    def of_image(image: Tensor) -> tuple[Tensor, Tensor]:
+        return _key_value(attn, image, attn.add_k_proj, attn.norm_added_k, attn.add_v_proj)
+
+    image = context.image
+    if clip is None:
+        return CrossKeys(of_text(), None if image is None else of_image(image), context.text_bias)
+    text = clip.keep((attn, "text"), (context.text,), of_text, versions=clip.evaluations)
+    if image is None:
+        return CrossKeys(text, None, context.text_bias)
+    return CrossKeys(
+        text, clip.keep((attn, "image"), (image,), lambda: of_image(image)), context.text_bias
+    )
+
+
 class LongVieAttnProcessor:
     """Self- and cross-attention of a `WanAttention` layer."""
 
@@ -46,7 +81,7 @@ class LongVieAttnProcessor:
         self,
         attn: WanAttention,
         hidden_states: Tensor,
-        encoder_hidden_states: CrossContext | None = None,
+        encoder_hidden_states: CrossContext | CrossKeys | None = None,
         attention_mask: Tensor | None = None,
         rotary_emb: RotaryTables | None = None,
         *,
@@ -54,6 +89,7 @@ class LongVieAttnProcessor:
         packed: PackedProjections | None = None,
         query_start: int = 0,
         clip: ClipContext | None = None,
+        as_one: bool = False,
         shares: TokenShares | None = None,
     ) -> Tensor:
         """Return the layer's output [B, rows, D].
@@ -61,20 +97,21 @@ class LongVieAttnProcessor:
         Args:
             attn: The layer.
             hidden_states: [B, N, D].
-            encoder_hidden_states: What is attended; None for self-attention.
+            encoder_hidden_states: What is attended, or what this layer made of it; None for
+                self-attention.
             attention_mask: As PyTorch's own attention takes it; of text or self-attention.
             rotary_emb: Positions of the N tokens, for self-attention.
             kernels: For self-attention.
             packed: The layer's projections in one memory, if they are.
             query_start: Self-attention: rows before it are keys alone and not returned.
-            clip: Keeps keys and values of cross-attention; with it queries, keys and values of
-                self-attention are one matrix product.
+            clip: Keeps keys and values of cross-attention.
+            as_one: Self-attention: queries, keys and values may be one matrix product.
             shares: Where self-attention finds the tokens that other processes hold; rows are this
                 one's.
         """
         if encoder_hidden_states is None:
             assert kernels is not None and rotary_emb is not None
-            qkv = _query_key_value(attn, hidden_states, packed, as_one=clip is not None)
+            qkv = _query_key_value(attn, hidden_states, packed, as_one=as_one)
             query, key = kernels.query_key(
                 qkv,
                 attn.norm_q.weight,
@@ -98,35 +135,20 @@ class LongVieAttnProcessor:
         self,
         attn: WanAttention,
         hidden_states: Tensor,
-        context: CrossContext,
+        context: CrossContext | CrossKeys,
         mask: Tensor | None,
         clip: ClipContext | None,
     ) -> Tensor:
-        text, image = context.text, context.image
-
-        def of_text() -> tuple[Tensor, Tensor]:
-            return _key_value(attn, text, attn.to_k, attn.norm_k, attn.to_v)
-
         query = _normed_heads(attn, attn.norm_q, attn.to_q(hidden_states))
-        if clip is None:
-            key, value = of_text()
-        else:
-            key, value = clip.keep((attn, "text"), (text,), of_text, versions=clip.evaluations)
+        keys = cross_keys(attn, context, clip) if isinstance(context, CrossContext) else context
+        key, value = keys.text
         query = query.to(value.dtype)
-        bias = context.text_bias
-        if bias is not None:
+        if keys.text_bias is not None:
             # Its own backends alone know a bias; this is the smallest part of all attention.
-            mask = bias.to(value.dtype)[None, None, None]
+            mask = keys.text_bias.to(value.dtype)[None, None, None]
         attended = self._attend(query, key, value, mask)
-        if image is not None:
-
-            def of_image() -> tuple[Tensor, Tensor]:
-                return _key_value(attn, image, attn.add_k_proj, attn.norm_added_k, attn.add_v_proj)
-
-            if clip is None:
-                key, value = of_image()
-            else:
-                key, value = clip.keep((attn, "image"), (image,), of_image)
+        if keys.image is not None:
+            key, value = keys.image
             attended = attended + self._attend(query, key, value, None)
         return attended
 

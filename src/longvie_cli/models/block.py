@@ -15,7 +15,7 @@ from diffusers.models.transformers.transformer_wan import WanTransformerBlock
 from torch import Tensor, nn
 
 from longvie_cli.kernels.kernel_set import KernelSet, RotaryTables
-from longvie_cli.models.attention import CrossContext, PackedProjections
+from longvie_cli.models.attention import CrossContext, CrossKeys, PackedProjections
 from longvie_cli.models.clip_context import ClipContext
 from longvie_cli.parallel.ulysses import TokenShares
 
@@ -75,7 +75,7 @@ class LongVieBlock(WanTransformerBlock):
     def forward(
         self,
         hidden_states: Tensor,
-        encoder_hidden_states: CrossContext,
+        encoder_hidden_states: CrossContext | CrossKeys,
         temb: Tensor,
         rotary_emb: RotaryTables,
         *,
@@ -84,13 +84,15 @@ class LongVieBlock(WanTransformerBlock):
         query_start: int = 0,
         clip: ClipContext | None = None,
         is_first: bool = False,
+        as_one: bool = False,
         shares: TokenShares | None = None,
+        attended: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         """Return the tokens [B, N - query_start, D] after this block.
 
         Args:
             hidden_states: [B, N, D].
-            encoder_hidden_states: Text and image.
+            encoder_hidden_states: Text and image, or the keys and values this block made of them.
             temb: [B or 1, 6, D], shifts, scales and gates before this block's own.
             rotary_emb: Positions of the N tokens.
             addend: [B, N - addend_start, D], added to the tokens from `addend_start` on before
@@ -100,39 +102,32 @@ class LongVieBlock(WanTransformerBlock):
             clip: Keeps what the evaluations of a clip have in common.
             is_first: Whether these tokens are the same for every prompt, so that `clip` can share
                 the self-attention.
+            as_one: Whether queries, keys and values may be one matrix product.
             shares: Where the self-attention finds the tokens that other processes hold.
+            attended: What `attend` returned, where it has been called.
         """
-        shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = (
-            self.scale_shift_table + temb.float()
-        ).chunk(6, dim=1)
 
-        def self_attention() -> tuple[Tensor, Tensor]:
-            tokens, normed = self.kernels.residual_norm(
+        def attend() -> tuple[Tensor, Tensor]:
+            return self.attend(
                 hidden_states,
-                scale=scale,
-                shift=shift,
-                eps=self.norm1.eps,
+                temb,
+                rotary_emb,
                 addend=addend,
                 addend_start=addend_start,
-            )
-            attended = self.attn1(
-                normed,
-                rotary_emb=rotary_emb,
-                kernels=self.kernels,
-                packed=self.packed,
                 query_start=query_start,
-                clip=clip,
+                as_one=as_one,
                 shares=shares,
             )
-            return tokens[:, query_start:], attended
 
-        if clip is not None and is_first:
-            tokens, update = clip.share(
-                (self, "self-attention"), (hidden_states, temb, addend), self_attention
-            )
+        if attended is not None:
+            tokens, update = attended
+        elif clip is not None and is_first:
+            inputs = hidden_states, temb, addend
+            tokens, update = clip.share((self, "self-attention"), inputs, attend)
         else:
-            tokens, update = self_attention()
+            tokens, update = attend()
 
+        _, _, gate, ffn_shift, ffn_scale, ffn_gate = self._modulations(temb)
         # The norm before cross-attention has weights of its own, or is none at all.
         tokens, normed = self.kernels.residual_norm(
             tokens,
@@ -153,3 +148,43 @@ class LongVieBlock(WanTransformerBlock):
             tokens, update, ffn_gate, scale=None, shift=None, eps=self.norm3.eps
         )
         return tokens
+
+    def attend(
+        self,
+        hidden_states: Tensor,
+        temb: Tensor,
+        rotary_emb: RotaryTables,
+        *,
+        addend: Tensor | None = None,
+        addend_start: int = 0,
+        query_start: int = 0,
+        as_one: bool = False,
+        shares: TokenShares | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return the tokens [B, N - query_start, D] and their self-attention, not added up yet.
+
+        Arguments as in `forward`.
+        """
+        shift, scale, *_ = self._modulations(temb)
+        tokens, normed = self.kernels.residual_norm(
+            hidden_states,
+            scale=scale,
+            shift=shift,
+            eps=self.norm1.eps,
+            addend=addend,
+            addend_start=addend_start,
+        )
+        update = self.attn1(
+            normed,
+            rotary_emb=rotary_emb,
+            kernels=self.kernels,
+            packed=self.packed,
+            query_start=query_start,
+            as_one=as_one,
+            shares=shares,
+        )
+        return tokens[:, query_start:], update
+
+    def _modulations(self, temb: Tensor) -> tuple[Tensor, ...]:
+        """Return shift, scale and gate of the self-attention, then of the feed-forward."""
+        return (self.scale_shift_table + temb.float()).chunk(6, dim=1)

@@ -34,6 +34,7 @@ from longvie_cli.kernels.kernel_set import KernelSet, RotaryTables
 from longvie_cli.models.attention import (
     CrossContext,
     LongVieAttnProcessor,
+    cross_keys,
     padding_as_few_tokens,
 )
 from longvie_cli.models.block import LongVieBlock
@@ -58,6 +59,8 @@ class LongVieTransformer3DModel(WanTransformer3DModel):
     Attributes:
         kernels: Computes what lies between the matrix products; set by `use_kernels`.
         parallel: The processes that share an evaluation; set by `use_parallel`.
+        compiled: Whether the blocks are, see `engine.compilation`: with a clip's context they are
+            then given tensors alone, and prompts keep all their padding, so that all are as long.
     """
 
     _no_split_modules: ClassVar[list[str]] = ["LongVieBlock"]
@@ -145,6 +148,7 @@ class LongVieTransformer3DModel(WanTransformer3DModel):
         self.set_attn_processor(LongVieAttnProcessor())
         self.kernels = KernelSet()
         self.parallel: SequenceParallel | None = None
+        self.compiled = False
 
     def use_kernels(self, kernels: KernelSet) -> None:
         """Make all blocks compute by a kernel set."""
@@ -236,7 +240,10 @@ class LongVieTransformer3DModel(WanTransformer3DModel):
             "context",
             (encoder_hidden_states, encoder_hidden_states_image),
             lambda: self._context(
-                encoder_hidden_states, encoder_hidden_states_image, kept, fewer=clip is not None
+                encoder_hidden_states,
+                encoder_hidden_states_image,
+                kept,
+                fewer=clip is not None and not self.compiled,
             ),
             versions=kept.evaluations,
         )
@@ -412,10 +419,36 @@ class LongVieTransformer3DModel(WanTransformer3DModel):
         latents = patches.permute(0, 7, 1, 4, 2, 5, 3, 6)
         return latents.flatten(6, 7).flatten(4, 5).flatten(2, 3)
 
-    def _run(self, block: nn.Module, *args: Any, **options: Any) -> Tensor:
+    def _run(
+        self,
+        block: Any,
+        tokens: Tensor,
+        context: CrossContext,
+        temb: Tensor,
+        rotary_emb: RotaryTables,
+        *,
+        clip: ClipContext | None,
+        is_first: bool,
+        **options: Any,
+    ) -> Tensor:
+        options["as_one"] = clip is not None
+        if clip is not None and self.compiled:
+            # What is kept is looked up here: in a graph nothing can be.
+            keys = cross_keys(block.attn2, context, clip)
+            if is_first and clip.evaluations > 1:
+                tokens, update = clip.share(
+                    (block, "self-attention"),
+                    (tokens, temb),
+                    lambda: block.attend(tokens, temb, rotary_emb, **options),
+                )
+                return block(tokens, keys, temb, rotary_emb, attended=(tokens, update))
+            return block(tokens, keys, temb, rotary_emb, **options)
+        options |= {"clip": clip, "is_first": is_first}
         if torch.is_grad_enabled() and self.gradient_checkpointing:
-            return self._gradient_checkpointing_func(partial(block, **options), *args)
-        return block(*args, **options)
+            return self._gradient_checkpointing_func(
+                partial(block, **options), tokens, context, temb, rotary_emb
+            )
+        return block(tokens, context, temb, rotary_emb, **options)
 
     def _control_streams(
         self, controls: dict[str, Tensor | None], scales: dict[str, float], kept: ClipContext

@@ -22,6 +22,7 @@ Offload = Literal["none", "model", "group"]
 Quantize = Literal["none", "fp8", "int8"]
 Attention = Literal["native", "cudnn", "flash", "flash3", "sage", "xformers"]
 Fast = Literal["none", "steps", "guidance", "both"]
+Compile = Literal["none", "blocks", "graphs"]
 # Three are always evaluated, and of few steps each is too far from the one before.
 FEWEST_FAST_STEPS = 8
 Strength = Annotated[float, Field(ge=0.0, le=4.0)]
@@ -75,6 +76,7 @@ class FrameSettings(BaseModel):
     dtype: DType | None = None
     quantize: Quantize | None = None
     attention: Attention | Literal["auto"] | None = None
+    compile: Compile | None = None
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -123,6 +125,7 @@ class Sampling:
             may be `auto` before the models are loaded: what fits is known only then.
         quantize: Stores the transformer's blocks in 8 bits.
         attention: A backend that `engine.placement.resolve_attention` returned.
+        compile: Whether blocks are graphs of the compiler, see `engine.compilation`.
         loras: LoRA files and their scales, added up.
     """
 
@@ -141,6 +144,7 @@ class Sampling:
     offload: Offload | Literal["auto"] = "none"
     quantize: Quantize = "none"
     attention: Attention = "native"
+    compile: Compile = "none"
     loras: tuple[LoraFile, ...] = ()
 
     def __post_init__(self) -> None:
@@ -211,7 +215,7 @@ class Sampling:
     @property
     def placed(self) -> dict[str, Any]:
         """What of it decides how long one evaluation of the model takes, as JSON values."""
-        names = ("dtype", "quantize", "attention", "offload")
+        names = ("dtype", "quantize", "attention", "compile", "offload")
         return {name: getattr(self, name) for name in names}
 
     def deciding(self) -> dict[str, Any]:

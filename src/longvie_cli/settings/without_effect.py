@@ -59,7 +59,10 @@ def settings_without_effect(request: Request) -> dict[str, str]:
 
 
 def _of_bench(request: BenchRequest) -> dict[str, str]:
-    unused = {"seed_per_clip": "one clip is made again and again"}
+    unused = {
+        "seed_per_clip": "one clip is made again and again",
+        "compile": "the stages inside a compiled block cannot be timed",
+    }
     if request.picture is None:
         unused["overwrite"] = "there is no --picture"
     unused |= _of_guidance(request)
