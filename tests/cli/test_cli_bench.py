@@ -79,6 +79,7 @@ def test_a_plan_of_a_smaller_card_offloads_or_quantizes(longvie) -> None:
     large, small = plans("80GB"), plans("24GB")
     assert large["fused"]["offload"] == "none"
     assert small["fused"]["offload"] == "group"
+    assert small["fp8"]["offload"] == "once"
     for name in ("fused", "fp8"):
         assert small[name]["peak_device_bytes"] <= 24e9
         assert large[name]["estimated"] is True

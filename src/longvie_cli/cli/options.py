@@ -423,11 +423,11 @@ class Machine:
         f.flag(f.MACHINE, "Number format; auto: float32 on a CPU, bfloat16 on a GPU."),
     ]
     offload: Annotated[
-        Literal["auto", "none", "model", "group"] | None,
+        Literal["auto", "none", "once", "model", "group"] | None,
         f.flag(
             f.MACHINE,
-            "Weights that wait in the machine's memory: none, whole models, or block by block; "
-            "auto: the fastest that fits. Same frames.",
+            "Weights that wait in the machine's memory: none, those used once a clip, models, or "
+            "blocks (group); auto: the fastest that fits. Same frames.",
         ),
     ]
     quantize: Annotated[

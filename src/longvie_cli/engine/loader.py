@@ -102,7 +102,7 @@ def load_pipeline(
     pipeline.engine = engine
     if engine == "fused":
         pipeline.transformer.use_kernels(kernel_set_for(device, warn=fell_back))
-        if offload == "none":
+        if offload in ("none", "once"):
             # Weights that move would be parted again.
             pipeline.transformer.pack_projections()
     if sampling.compile != "none":

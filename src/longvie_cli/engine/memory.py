@@ -24,6 +24,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import CLIPVisionConfig, CLIPVisionModel, UMT5Config, UMT5EncoderModel
 
+from longvie_cli.engine.waiting_weights import used_once
 from longvie_cli.kernels.quantized_linear import quantize_linears
 from longvie_cli.models.autoencoders import VideoAutoencoder, empty_autoencoder
 from longvie_cli.models.clip_context import ClipContext
@@ -41,6 +42,10 @@ PROCESS_BYTES = 7 * GIB // 10
 # The children of the transformer whose linears may be stored in 8 bits; everything around the
 # blocks (embeddings, input, output and injection linears) is 3 % of the weights and stays.
 QUANTIZED_CHILDREN = ("blocks", "dense_blocks", "sparse_blocks")
+
+
+# On a GPU, fastest first.
+_PLACEMENTS: tuple[Offload, ...] = ("none", "once", "model", "group")
 
 
 @dataclass(frozen=True)
@@ -313,6 +318,22 @@ def plan_memory(
             "decode": rest + activations.decode,
         }
         host = {"load": loading} | dict.fromkeys(("text", "encode", "denoise", "decode"), 0)
+    elif offload == "once":
+        waiting = list(used_once(models.transformer, models.image_encoder))
+        stays = rest - sum(map(weight_bytes, waiting))
+        # One layer at a time, for the picture and in the first evaluations of a clip.
+        layer = max(map(weight_bytes, waiting), default=0)
+        device = {
+            "load": stays,
+            "text": (stays if kept else text_encoder) + activations.text,
+            "encode": stays + layer + activations.encode,
+            "denoise": stays + layer + activations.denoise,
+            "decode": stays + activations.decode,
+        }
+        pinned = sum(map(pinned_bytes, waiting))
+        host = {"load": max(loading, pinned), "text": text_encoder} | dict.fromkeys(
+            ("encode", "denoise", "decode"), pinned
+        )
     elif offload == "model":
         # A model leaves when its successor in the pipeline's order comes: the VAE, which comes
         # before the transformer, stays beside it, the image encoder does not.
@@ -370,7 +391,7 @@ def _plans(preset: Preset, sampling: Sampling) -> Mapping[Offload, MemoryPlan]:
         _around_of_preset(preset, device=sampling.device, dtype=sampling.dtype),
         denoise=_trace_denoising(models, preset),
     )
-    placements: tuple[Offload, ...] = ("none",) if sampling.on_cpu else ("none", "model", "group")
+    placements: tuple[Offload, ...] = ("none",) if sampling.on_cpu else _PLACEMENTS
     return {
         offload: plan_memory(models, activations, replace(sampling, offload=offload))
         for offload in placements

@@ -22,6 +22,7 @@ from longvie_cli.engine.attention_check import attention_fault
 from longvie_cli.engine.compilation import check_compile
 from longvie_cli.engine.machine import MachineMemory
 from longvie_cli.engine.memory import GIB, QUANTIZED_CHILDREN, MemoryPlan
+from longvie_cli.engine.waiting_weights import keep_waiting
 from longvie_cli.errors import MissingResourceError, UsageError
 from longvie_cli.kernels.quantized_linear import quantize_linears
 from longvie_cli.models.pipeline import LongViePipeline
@@ -109,7 +110,7 @@ def check_offload(name: str, device: str) -> None:
     Raises:
         UsageError: They would wait where they are.
     """
-    if name in ("model", "group") and torch.device(device).type == "cpu":
+    if name in ("once", "model", "group") and torch.device(device).type == "cpu":
         raise UsageError(
             f"--offload {name}: on the CPU the weights are in the machine's memory already.",
             hint="Leave --offload away, or pass --device cuda.",
@@ -126,12 +127,13 @@ def choose_plan(
 ) -> MemoryPlan:
     """Return the plan of an `--offload` value; `auto` is the fastest placement that fits.
 
-    Fastest first: everything on the device; whole models in turn (LongVie 2's transformer crosses
-    the bus once a clip); blocks streamed (it crosses once a step). A named placement is taken if
+    Fastest first: everything on the device; all but what is used once a clip (a quarter of LongVie
+    2's transformer crosses the bus for that); whole models in turn (all of it does, once a clip);
+    blocks streamed (all of it, once a step). A named placement is taken if
     its estimate fits, `auto` leaves `AUTO_MARGIN` free where it can.
 
     Args:
-        asked: `auto`, `none`, `model` or `group`.
+        asked: `auto`, `none`, `once`, `model` or `group`.
         plans: The placements possible on the device, fastest first.
         memory: Of this machine.
         device: As the user knows it.
@@ -230,7 +232,8 @@ def place(pipeline: LongViePipeline, device: str, offload: Offload) -> LongViePi
         pipeline: On the CPU, quantized already if at all.
         device: Where it computes. Offloading from the CPU to itself moves nothing and costs time,
             but runs through the same hooks.
-        offload: `none`: all weights on the device. `model`: diffusers' model offload; each model
+        offload: `none`: all weights on the device. `once`: all but those that are used
+            once a clip, see `waiting_weights`. `model`: diffusers' model offload; each model
             comes whole when it is called. `group`: diffusers' group offload of the transformer's
             blocks, each fetched from pinned memory while the one before it computes; the small
             models stay on the device.
@@ -243,6 +246,9 @@ def place(pipeline: LongViePipeline, device: str, offload: Offload) -> LongViePi
         return pipeline.to(target)
     if offload == "model":
         pipeline.enable_model_cpu_offload(device=target)
+        return pipeline
+    if offload == "once":
+        keep_waiting(pipeline, target)
         return pipeline
     for name, model in pipeline.components.items():
         if isinstance(model, nn.Module) and name not in ("transformer", "text_encoder"):

@@ -76,6 +76,7 @@ def _needs(job: Job, plan: MemoryPlan, memory: MachineMemory) -> list[str]:
         return [f"memory: needs about {on_host} (estimated)"]
     placement = {
         "none": "all weights on the device",
+        "once": "weights that are used once a clip come to the device for that",
         "model": "models come to the device in turn",
         "group": "the transformer's blocks are streamed",
     }[plan.offload]

@@ -18,7 +18,7 @@ from longvie_cli.errors import UsageError
 from longvie_cli.settings.presets import Preset
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
-Offload = Literal["none", "model", "group"]
+Offload = Literal["none", "once", "model", "group"]
 Quantize = Literal["none", "fp8", "int8"]
 Attention = Literal["native", "cudnn", "flash", "flash3", "sage", "xformers"]
 Fast = Literal["none", "steps", "guidance", "both"]
