@@ -37,9 +37,9 @@ from longvie_cli.settings.presets import (
 from longvie_cli.settings.training import Stage
 from longvie_cli.settings.training_config import FROM_NOTHING, TrainingConfig, place_named
 from longvie_cli.training.checkpoints import checkpoint_step, finished_checkpoints
+from longvie_cli.training.loop import load_average
 from longvie_cli.training.run_record import Origin, read_record
 from longvie_cli.training.stages import check_halves, start_branches, trained_names
-from longvie_cli.training.training_run import load_average
 
 _FROM_PRESET = "preset"
 

@@ -25,6 +25,7 @@ from longvie_cli.settings.training_config import Data, TrainingConfig, read_trai
 from longvie_cli.training.checkpoints import checkpoint_step, finished_checkpoints
 from longvie_cli.training.dataset import Samples
 from longvie_cli.training.export import export_preset, export_trained, replaced
+from longvie_cli.training.loop import LOCK_NAME, held, load_average
 from longvie_cli.training.loss_log import last_loss
 from longvie_cli.training.open_samples import open_samples
 from longvie_cli.training.processes import joined
@@ -37,7 +38,7 @@ from longvie_cli.training.run_checks import (
 )
 from longvie_cli.training.run_record import RECORD_NAME, RunRecord, read_record, write_record
 from longvie_cli.training.start import Start, find_origin, find_preset, find_start, load_start
-from longvie_cli.training.training_run import LOCK_NAME, TrainingRun, held, load_average
+from longvie_cli.training.training_run import TrainingRun
 
 _EXPORTED = "exported.json"
 # Says of each prompt that is longer than what is read of it: of thousands, one is enough.

@@ -16,7 +16,7 @@ from longvie_cli.models.weights.names import DIT_NAMES
 from longvie_cli.models.weights.sources import find_released_files
 from longvie_cli.training.checkpoints import finished_checkpoints
 from longvie_cli.training.export import export_trained, load_trained
-from longvie_cli.training.training_run import load_average
+from longvie_cli.training.loop import load_average
 from released_checkpoints import random_pipeline, write_configs, write_original_base
 
 

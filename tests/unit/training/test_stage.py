@@ -7,8 +7,15 @@ import pytest
 import torch
 from torch import distributed, nn
 
+from longvie_cli.errors import ResumableError
 from longvie_cli.training.optimizers import muon_views
-from longvie_cli.training.trainer import load_average, run_stage, warmup_cosine
+from longvie_cli.training.tiny.stage import (
+    StageSettings,
+    load_stage,
+    run_stage,
+    stage_losses,
+    warmup_cosine,
+)
 
 
 def _network() -> nn.Module:
@@ -16,7 +23,7 @@ def _network() -> nn.Module:
     return nn.Sequential(nn.Linear(32, 40), nn.Tanh(), nn.Linear(40, 32))
 
 
-def _train(network: nn.Module, folder: Path, **options: object) -> None:
+def _train(network: nn.Module, folder: Path, *, stop_after_seconds: float | None = None) -> int:
     def compute_loss(
         step: int, generator: torch.Generator
     ) -> tuple[torch.Tensor, dict[str, float]]:
@@ -25,32 +32,39 @@ def _train(network: nn.Module, folder: Path, **options: object) -> None:
             "batch_mean": float(batch.mean())
         }
 
-    run_stage(
+    return run_stage(
         "toy",
         folder,
-        modules={"network": network},
-        num_steps=6,
-        learning_rate=1e-2,
-        compute_loss=compute_loss,
-        seed=5,
-        muon=True,
-        **options,  # type: ignore[arg-type]
+        {"network": network},
+        compute_loss,
+        StageSettings(6, 1e-2, 5, muon=True),
+        stop_after_seconds=stop_after_seconds,
     )
 
 
 def test_a_stage_stopped_after_every_step_ends_like_an_unbroken_one(tmp_path: Path) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    whole.mkdir()
-    broken.mkdir()
-    _train(_network(), whole)
-    for _ in range(6):
-        _train(_network(), broken, stop_after_seconds=0.0)
+    assert _train(_network(), whole) == 6
+    steps = [_train(_network(), broken, stop_after_seconds=0.0) for _ in range(6)]
+    assert steps == [1, 2, 3, 4, 5, 6]
     first, second = _network(), _network()
-    assert load_average(whole, "toy", {"network": first}) == 6
-    assert load_average(broken, "toy", {"network": second}) == 6
+    load_stage(whole, "toy", {"network": first})
+    load_stage(broken, "toy", {"network": second})
     for ours, theirs in zip(first.parameters(), second.parameters(), strict=True):
         assert torch.equal(ours, theirs)
     assert not torch.equal(next(first.parameters()), next(_network().parameters()))
+    told, again = stage_losses(whole)["toy"], stage_losses(broken)["toy"]
+    assert told["steps"] == 6
+    assert told["first"]["loss"] == again["first"]["loss"] > 0
+    assert told["last"]["batch_mean"] == again["last"]["batch_mean"]
+
+
+def test_a_stage_ends_with_the_average_in_its_modules(tmp_path: Path) -> None:
+    network, stored = _network(), _network()
+    _train(network, tmp_path)
+    load_stage(tmp_path, "toy", {"network": stored})
+    for ours, theirs in zip(network.parameters(), stored.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
 
 
 def test_muon_gets_hidden_matrices_on_the_same_memory() -> None:
@@ -61,7 +75,7 @@ def test_muon_gets_hidden_matrices_on_the_same_memory() -> None:
             "patch_embedding": nn.Linear(64, 64),
         }
     )
-    ((parameter, matrix),) = muon_views({"model": modules})
+    ((parameter, matrix),) = muon_views(dict(modules.named_parameters()))
     assert parameter is modules["conv"].weight
     assert matrix.shape == (32, 32 * 27)
     with torch.no_grad():
@@ -77,16 +91,8 @@ def test_a_gradient_that_is_not_finite_ends_the_stage(tmp_path: Path) -> None:
     ) -> tuple[torch.Tensor, dict[str, float]]:
         return network(torch.full((1, 32), torch.inf)).sum(), {}
 
-    with pytest.raises(FloatingPointError, match="gradient"):
-        run_stage(
-            "toy",
-            tmp_path,
-            modules={"network": network},
-            num_steps=1,
-            learning_rate=1.0,
-            compute_loss=compute_loss,
-            seed=1,
-        )
+    with pytest.raises(ResumableError, match="gradient"):
+        run_stage("toy", tmp_path, {"network": network}, compute_loss, StageSettings(1, 1.0, 1))
 
 
 def test_the_learning_rate_warms_up_and_decays() -> None:
@@ -119,7 +125,6 @@ def test_processes_that_train_together_end_with_the_same_weights(tmp_path: Path)
         assert worker.exitcode == 0
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     alone = _network()
-    (tmp_path / "alone").mkdir()
     _train(alone, tmp_path / "alone")
     for name, value in first.items():
         assert torch.equal(value, second[name])

@@ -21,8 +21,9 @@ from longvie_cli.models.pipeline import LongViePipeline
 from longvie_cli.progress import SilentProgress
 from longvie_cli.training.checkpoints import finished_checkpoints, load_checkpoint
 from longvie_cli.training.dataset import Sample
+from longvie_cli.training.loop import load_average
 from longvie_cli.training.stages import start_branches, trained_names
-from longvie_cli.training.training_run import TrainingRun, load_average
+from longvie_cli.training.training_run import TrainingRun
 from longvie_cli.training.validation import Validation
 
 HERE = Path(__file__).parent

@@ -27,7 +27,8 @@ from longvie_cli.settings.training import (
     TrainingSettings,
 )
 from longvie_cli.training.dataset import Sample
-from longvie_cli.training.training_run import TrainingResult, TrainingRun
+from longvie_cli.training.loop import TrainingResult
+from longvie_cli.training.training_run import TrainingRun
 from small_models import small_pipeline
 
 # Everything happens often, so that whatever is drawn is drawn within a few samples.

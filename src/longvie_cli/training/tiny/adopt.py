@@ -13,11 +13,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from longvie_cli.models.autoencoders import autoencoder_class
 from longvie_cli.models.block_autoencoder import BlockAutoencoder
+from longvie_cli.training.checkpoints import save_checkpoint
+from longvie_cli.training.loop import CHECKPOINTS_NAME
 from longvie_cli.training.tiny.autoencoder import (
     STATISTICS,
     build_autoencoder,
@@ -62,7 +63,6 @@ def adopt_preset(
         "text": {"encoder": (text_encoder, "text_encoder")},
         "still": {
             "transformer": (build_transformer(config), "transformer"),
-            "text_encoder": (text_encoder, "text_encoder"),
             "image_encoder": (build_image_encoder(config), "image_encoder"),
         },
         "depth": {"depth": (build_depth_estimator(), "depth")},
@@ -74,7 +74,7 @@ def adopt_preset(
             _fill(module, preset / room)
             modules[name] = module
         name = START_NAME if stage == "depth" else stage
-        _write_checkpoint(folder / f"{name}.pt", modules)
+        _write_checkpoint(folder / name, modules)
     if "code" in taken:
         saved = json.loads((preset / "vae" / "config.json").read_text("utf-8"))
         store_code(folder, autoencoder, {key: saved[key] for key in STATISTICS})
@@ -106,11 +106,12 @@ def _fill(module: nn.Module, room: Path) -> None:
     module.load_state_dict(shipped.float().state_dict())
 
 
-def _write_checkpoint(path: Path, modules: Mapping[str, nn.Module]) -> None:
-    state = {name: module.state_dict() for name, module in modules.items()}
-    average = {
+def _write_checkpoint(folder: Path, modules: Mapping[str, nn.Module]) -> None:
+    """Write modules as what a stage ended with that took no step here."""
+    trained = {
         f"{name}.{key}": value.detach().float()
         for name, module in modules.items()
         for key, value in module.named_parameters()
     }
-    torch.save({"step": 0, "modules": state, "optimizers": [], "average": average}, path)
+    state = {"step": 0, "trained": trained, "optimizer": {}, "average": None}
+    save_checkpoint(folder / CHECKPOINTS_NAME, 0, state, keep=1)

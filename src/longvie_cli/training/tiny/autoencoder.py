@@ -18,10 +18,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from longvie_cli.models.block_autoencoder import CODE, BlockAutoencoder
+from longvie_cli.training.loop import process_place
 from longvie_cli.training.tiny.block_code import cell_moments, fit_code
 from longvie_cli.training.tiny.config import TinyTraining
 from longvie_cli.training.tiny.flights import FlightLibrary
-from longvie_cli.training.trainer import load_average, process_place, run_stage
+from longvie_cli.training.tiny.stage import (
+    StageSettings,
+    load_stage,
+    run_stage,
+    stage_checkpoint,
+)
 
 CODE_NAME = "code.safetensors"
 STATISTICS = ("latents_mean", "latents_std")
@@ -129,8 +135,8 @@ def load_autoencoder(config: TinyTraining, folder: Path) -> BlockAutoencoder:
     autoencoder = coded_autoencoder(config, folder)
     # Where a preset was taken over, the checkpoint of `code` holds its decoder.
     for stage in ("decoder", "code"):
-        if (folder / f"{stage}.pt").exists():
-            load_average(folder, stage, {"autoencoder": autoencoder})
+        if stage_checkpoint(folder, stage) is not None:
+            load_stage(folder, stage, {"autoencoder": autoencoder})
             break
     return autoencoder.eval()
 
@@ -202,8 +208,8 @@ def train_decoder(
     """
     torch.manual_seed(config.seed)
     autoencoder = coded_autoencoder(config, folder)
-    if (folder / "code.pt").exists():
-        load_average(folder, "code", {"autoencoder": autoencoder})
+    if stage_checkpoint(folder, "code") is not None:
+        load_stage(folder, "code", {"autoencoder": autoencoder})
     library = FlightLibrary(folder / "flights", config)
     world_size = process_place()[1]
 
@@ -227,17 +233,18 @@ def train_decoder(
             f"psnr_{num_frames}_pass_{index + 1}": value for index, value in enumerate(readings)
         }
 
-    average = run_stage(
+    run_stage(
         "decoder",
         folder,
-        modules={"autoencoder": autoencoder},
-        num_steps=config.decoder_steps,
-        learning_rate=config.decoder_learning_rate,
-        compute_loss=compute_loss,
-        seed=config.seed + 1,
+        {"autoencoder": autoencoder},
+        compute_loss,
+        StageSettings(
+            config.decoder_steps,
+            config.decoder_learning_rate,
+            config.seed + 1,
+            muon=True,
+            weight_decay=0.0,
+        ),
         stop_after_seconds=stop_after_seconds,
-        weight_decay=0.0,
-        muon=True,
     )
-    average.copy_to_modules()
     return autoencoder

@@ -19,7 +19,12 @@ from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, D
 
 from longvie_cli.training.tiny.config import TinyTraining
 from longvie_cli.training.tiny.flights import FlightLibrary
-from longvie_cli.training.trainer import load_average, run_stage
+from longvie_cli.training.tiny.stage import (
+    StageSettings,
+    load_stage,
+    run_stage,
+    stage_checkpoint,
+)
 
 # Same as Depth Anything's own preprocessor (ImageNet statistics).
 IMAGE_MEAN = (0.485, 0.456, 0.406)
@@ -140,8 +145,8 @@ def train_depth_estimator(
     """
     torch.manual_seed(config.seed + 40)
     network = build_depth_estimator()
-    if (folder / f"{START_NAME}.pt").exists() and not (folder / "depth.pt").exists():
-        load_average(folder, START_NAME, {"depth": network})
+    if stage_checkpoint(folder, START_NAME) and not stage_checkpoint(folder, "depth"):
+        load_stage(folder, START_NAME, {"depth": network})
     library = FlightLibrary(folder / "flights", config)
     scenes = sorted((folder / "scenes").glob("*.safetensors"))
     if config.scene_share > 0 and not scenes:
@@ -158,16 +163,12 @@ def train_depth_estimator(
             ]
         return depth_loss(predicted, disparity), {}
 
-    average = run_stage(
+    run_stage(
         "depth",
         folder,
-        modules={"depth": network},
-        num_steps=config.depth_steps,
-        learning_rate=1e-3,
-        compute_loss=compute_loss,
-        seed=config.seed + 41,
-        muon=True,
+        {"depth": network},
+        compute_loss,
+        StageSettings(config.depth_steps, 1e-3, config.seed + 41, muon=True),
         stop_after_seconds=stop_after_seconds,
     )
-    average.copy_to_modules()
     return network

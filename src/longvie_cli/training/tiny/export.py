@@ -24,20 +24,9 @@ from longvie_cli.training.tiny.depth import (
     build_depth_estimator,
 )
 from longvie_cli.training.tiny.prompts import vocabulary
+from longvie_cli.training.tiny.stage import load_stage, stage_checkpoint, stage_losses
 from longvie_cli.training.tiny.text import build_text_encoder, build_tokenizer
 from longvie_cli.training.tiny.transformer import build_image_encoder, build_transformer
-from longvie_cli.training.trainer import load_average
-
-
-def _losses(folder: Path) -> dict[str, Any]:
-    """Return the first and last log lines of every stage that ran."""
-    summary: dict[str, Any] = {}
-    for path in sorted(folder.glob("*.jsonl")):
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        if rows:
-            seconds = sum(row["seconds_per_step"] for row in rows) * (rows[0]["step"])
-            summary[path.stem] = {"first": rows[0], "last": rows[-1], "seconds": round(seconds)}
-    return summary
 
 
 def export_preset(config: TinyTraining, folder: Path, out: Path) -> None:
@@ -51,19 +40,15 @@ def export_preset(config: TinyTraining, folder: Path, out: Path) -> None:
     autoencoder = build_autoencoder(config)
     if (folder / CODE_NAME).exists():
         autoencoder = load_autoencoder(config, folder)
-    joint = {
-        "transformer": transformer,
-        "text_encoder": text_encoder,
-        "image_encoder": image_encoder,
-    }
-    for stage in ("clip", "still"):
-        if (folder / f"{stage}.pt").exists():
-            load_average(folder, stage, joint)
-            break
-    for stage in ("depth", START_NAME):
-        if (folder / f"{stage}.pt").exists():
-            load_average(folder, stage, {"depth": depth})
-            break
+    # Of stages that make the same the first that ran counts.
+    for stages, modules in (
+        (("text",), {"encoder": text_encoder}),
+        (("clip", "still"), {"transformer": transformer, "image_encoder": image_encoder}),
+        (("depth", START_NAME), {"depth": depth}),
+    ):
+        ran = next((stage for stage in stages if stage_checkpoint(folder, stage)), None)
+        if ran is not None:
+            load_stage(folder, ran, modules)
 
     pipeline = LongViePipeline(
         tokenizer=build_tokenizer(),
@@ -115,7 +100,7 @@ def export_preset(config: TinyTraining, folder: Path, out: Path) -> None:
         out / RECORD_NAME,
         {
             "settings": config.model_dump(),
-            "stages": _losses(folder),
+            "stages": stage_losses(folder),
             "data": "procedural landscapes of longvie_cli.worlds; no other weights or pictures",
             "flights": len(list((folder / "latents").glob("*.safetensors"))),
             "hardware": f"{platform.machine()} CPU, {torch.get_num_threads()} threads",

@@ -12,7 +12,7 @@ from transformers import ByT5Tokenizer, UMT5Config, UMT5EncoderModel
 
 from longvie_cli.training.tiny.config import TinyTraining
 from longvie_cli.training.tiny.prompts import look_labels, paraphrase
-from longvie_cli.training.trainer import load_average, run_stage
+from longvie_cli.training.tiny.stage import StageSettings, load_stage, run_stage
 from longvie_cli.worlds.looks import PALETTES, TIMES_OF_DAY, WEATHERS, caption_for, random_look
 from longvie_cli.worlds.terrain import random_geometry
 
@@ -104,22 +104,19 @@ def train_text_encoder(
         ]
         return torch.stack(losses).sum(), {"accuracy": sum(hits) / 3}
 
-    average = run_stage(
+    run_stage(
         "text",
         folder,
-        modules={"encoder": encoder, "classifier": classifier},
-        num_steps=config.text_steps,
-        learning_rate=1e-3,
-        compute_loss=compute_loss,
-        seed=config.seed + 11,
+        {"encoder": encoder, "classifier": classifier},
+        compute_loss,
+        StageSettings(config.text_steps, 1e-3, config.seed + 11),
         stop_after_seconds=stop_after_seconds,
     )
-    average.copy_to_modules()
     return encoder
 
 
 def load_text_encoder(config: TinyTraining, folder: Path) -> UMT5EncoderModel:
     """Return the text encoder as the stage `text` left it."""
     encoder = build_text_encoder(config)
-    load_average(folder, "text", {"encoder": encoder})
+    load_stage(folder, "text", {"encoder": encoder})
     return encoder

@@ -22,6 +22,7 @@ from longvie_cli.models.block_autoencoder import BlockAutoencoder
 from longvie_cli.models.carrying import carried_trust
 from longvie_cli.models.conditioning import control_input, first_frame_mask, history_input
 from longvie_cli.models.longvie import LongVieTransformer3DModel
+from longvie_cli.training.loop import process_place
 from longvie_cli.training.tiny.config import TinyTraining
 from longvie_cli.training.tiny.latents import (
     CARRIED_FLIGHT_KEY,
@@ -30,13 +31,13 @@ from longvie_cli.training.tiny.latents import (
     encode,
 )
 from longvie_cli.training.tiny.prompts import paraphrase
-from longvie_cli.training.tiny.text import build_tokenizer, tokenize
-from longvie_cli.training.trainer import (
-    AveragedWeights,
-    load_average,
-    process_place,
+from longvie_cli.training.tiny.stage import (
+    StageSettings,
+    load_stage,
     run_stage,
+    stage_checkpoint,
 )
+from longvie_cli.training.tiny.text import build_tokenizer, tokenize
 
 # CLIP's own statistics; the pipeline normalises with the same (spec 1.4).
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -176,11 +177,7 @@ class TransformerTraining:
     @property
     def modules(self) -> dict[str, nn.Module]:
         """What is trained, by the name of its folder in the preset."""
-        return {
-            "transformer": self.transformer,
-            "text_encoder": self.text_encoder,
-            "image_encoder": self.image_encoder,
-        }
+        return {"transformer": self.transformer, "image_encoder": self.image_encoder}
 
     def _draw(self, tensor: Tensor, rows: Tensor, frames: Tensor) -> Tensor:
         return tensor[rows][:, :, frames].float()
@@ -342,10 +339,10 @@ def train_transformer(
     *,
     stage: str,
     stop_after_seconds: float | None = None,
-) -> AveragedWeights:
+) -> None:
     """Run stage `still` or `clip`; a new `clip` starts from the averaged weights of `still`."""
-    if stage == "clip" and not (folder / "clip.pt").exists():
-        load_average(folder, "still", training.modules)
+    if stage == "clip" and stage_checkpoint(folder, "clip") is None:
+        load_stage(folder, "still", training.modules)
     latent_frames = (config.num_frames - 1) // 4 + 1
     world_size = process_place()[1]
 
@@ -360,16 +357,18 @@ def train_transformer(
         batch = config.clip_batch // world_size * times
         return training.compute_loss(generator, frames=frames, batch=batch)
 
-    return run_stage(
+    run_stage(
         stage,
         folder,
-        modules=training.modules,
-        num_steps=config.still_steps if stage == "still" else config.clip_steps,
-        learning_rate=config.transformer_learning_rate,
-        compute_loss=compute_loss,
-        seed=config.seed + (30 if stage == "still" else 31),
-        ema_decay=config.ema_decay,
-        muon=True,
+        training.modules,
+        compute_loss,
+        StageSettings(
+            config.still_steps if stage == "still" else config.clip_steps,
+            config.transformer_learning_rate,
+            config.seed + (30 if stage == "still" else 31),
+            muon=True,
+            ema_decay=config.ema_decay,
+        ),
         stop_after_seconds=stop_after_seconds,
     )
 
