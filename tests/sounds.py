@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import wave
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,9 +42,18 @@ def pitches(path: Path) -> list[int]:
 
 
 def write_beep(path: Path, *, at: float, seconds: float) -> None:
-    """Write silence with a tone of 0.2 s that begins at a second."""
-    tone = f"aevalsrc='0.6*sin(6283*t)*between(t,{at},{at + 0.2})':s=48000:d={seconds}"
-    run_ffmpeg("-f", "lavfi", "-i", tone, path)
+    """Write silence with a tone of 0.2 s that begins at a second; encoded as the name says."""
+    time = np.arange(round(seconds * 48_000)) / 48_000
+    tone = np.where((time >= at) & (time <= at + 0.2), 0.6 * np.sin(6283 * time), 0)
+    written = path.with_suffix(".wav")
+    with wave.open(str(written), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(48_000)
+        file.writeframes(np.rint(32_767 * tone).astype("<i2").tobytes())
+    if written != path:
+        run_ffmpeg("-i", written, path)
+        written.unlink()
 
 
 def beeps(path: Path, *, place: int = 0) -> list[float]:

@@ -12,10 +12,10 @@ from longvie_cli.engine.loader import load_pipeline
 from longvie_cli.engine.prompt_cache import prompt_embeds
 from longvie_cli.errors import MissingResourceError
 from longvie_cli.run_folder.layout import RunFolder
-from longvie_cli.settings.presets import load_preset
 from longvie_cli.settings.sampling import Sampling
+from small_preset import SMALL as PRESET
 
-PRESET = load_preset("tiny")
+pytestmark = pytest.mark.usefixtures("small_preset")
 HASHES = {"text_encoder/model.safetensors": "1", "vae/model.safetensors": "2"}
 TEXTS = ["green hills", "", "green hills", "dunes"]
 

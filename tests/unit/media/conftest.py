@@ -59,7 +59,7 @@ def numbers_of() -> Callable[..., list[int]]:
     return read
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def moving_frames() -> Callable[..., np.ndarray]:
     """Return frames of a textured picture that slides: something B-frames would like."""
 

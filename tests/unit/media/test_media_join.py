@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from fractions import Fraction
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from longvie_cli.media.packets import read_packets
 from longvie_cli.media.probe import probe_video
 from longvie_cli.media.reader import count_frames, read_frames
 from longvie_cli.media.sound import SoundPart, read_sound
-from longvie_cli.media.writer import written_video
+from longvie_cli.media.writer import VideoWriter, written_video
 
 
 def _frames(path, height=48, width=64):
@@ -32,20 +33,27 @@ def _whole(path, seconds=98 / 16):
     return [SoundPart(read_sound(path), 0, seconds)]
 
 
-@pytest.fixture
-def clips(write_clip, moving_frames):
+@pytest.fixture(scope="module")
+def written(tmp_path_factory, moving_frames):
     """Four clips of 33, 32, 32 and 1 frames, each with another crf and its own metadata."""
-    lengths = (33, 32, 32, 1)
-    return [
-        write_clip(
-            f"{index:04d}.mp4",
-            moving_frames(length, seed=index),
-            preset="medium",
+    folder = tmp_path_factory.mktemp("written")
+    for index, length in enumerate((33, 32, 32, 1)):
+        path, metadata = folder / f"{index:04d}.mp4", f"clip {index}"
+        with VideoWriter(
+            path,
+            **{"height": 48, "width": 64, "fps": 16, "preset": "medium"},
             crf=15 + 3 * index,
-            metadata=f"clip {index}",
-        )
-        for index, length in enumerate(lengths)
-    ]
+            metadata=metadata,
+        ) as writer:
+            for frame in moving_frames(length, seed=index):
+                writer.write(frame)
+    return sorted(folder.iterdir())
+
+
+@pytest.fixture
+def clips(written, tmp_path):
+    """Copies of them, for a test to do with as it likes."""
+    return [shutil.copy(path, tmp_path / path.name) for path in written]
 
 
 def test_joined_frames_are_the_clips_frames(clips, tmp_path):
@@ -202,7 +210,7 @@ SOUND = [
 @pytest.mark.parametrize(("name", "codec"), SOUND)
 def test_sound_goes_along_and_ends_with_the_picture(ffmpeg, clips, tmp_path, name, codec):
     sound, output = tmp_path / name, tmp_path / "out.mp4"
-    ffmpeg("-f", "lavfi", "-i", "sine=f=440:d=20:r=48000", *codec, sound)
+    ffmpeg("-f", "lavfi", "-i", "sine=f=440:d=8:r=48000", *codec, sound)
     join_clips(clips, output, fps=16, metadata=None, sound=_whole(sound), overwrite=False)
     assert read_sound(output).codec == "aac"
     packets = read_packets(output)
@@ -218,7 +226,7 @@ def test_sound_goes_along_and_ends_with_the_picture(ffmpeg, clips, tmp_path, nam
 
 def test_aac_is_copied_not_encoded_again(ffmpeg, clips, tmp_path):
     sound, output = tmp_path / "sound.m4a", tmp_path / "out.mp4"
-    ffmpeg("-f", "lavfi", "-i", "sine=d=20:r=48000", "-c:a", "aac", sound)
+    ffmpeg("-f", "lavfi", "-i", "sine=d=8:r=48000", "-c:a", "aac", sound)
     join_clips(clips, output, fps=16, metadata=None, sound=_whole(sound), overwrite=False)
 
     def hashes(path):

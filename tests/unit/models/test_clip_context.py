@@ -7,6 +7,7 @@ import weakref
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -429,9 +430,16 @@ def frames(count: int, seed: int = 0) -> np.ndarray:
     return generator.integers(0, 256, (count, HEIGHT, WIDTH, 3), dtype=np.uint8)
 
 
-@pytest.mark.parametrize("guidance", [1.0, 3.0])
-@pytest.mark.parametrize("controlled", [False, True])
-@pytest.mark.parametrize("schedule", [{}, {"control_start": 0.3, "control_end": 0.7}], ids=str)
+RANGE = {"control_start": 0.3, "control_end": 0.7}
+# Every two values together; all three together run with the slow ones.
+QUICKLY = [({}, False, 1.0), ({}, True, 3.0), (RANGE, True, 1.0), (RANGE, False, 3.0)]
+FORMS = list(product([{}, RANGE], [False, True], [1.0, 3.0]))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "controlled", "guidance"),
+    [pytest.param(*form, marks=[] if form in QUICKLY else pytest.mark.slow) for form in FORMS],
+)
 def test_frames_are_those_of_the_reference(
     guidance: float, controlled: bool, schedule: dict[str, float]
 ) -> None:

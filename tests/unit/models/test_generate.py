@@ -50,14 +50,21 @@ def assert_equal(made: list[np.ndarray], expected: list[np.ndarray]) -> None:
     assert all(np.array_equal(one, other) for one, other in zip(made, expected, strict=True))
 
 
+@pytest.fixture(scope="module")
+def three_by_hand(pipeline: LongViePipeline) -> list[np.ndarray]:
+    return by_hand(pipeline, ["a hill"] * 3, [5] * 3, [pair(index) for index in range(3)])
+
+
 @pytest.mark.parametrize("kind", ["list", "function", "iterator"])
-def test_is_the_calls_one_after_another(pipeline: LongViePipeline, kind: str) -> None:
+def test_is_the_calls_one_after_another(
+    pipeline: LongViePipeline, three_by_hand: list[np.ndarray], kind: str
+) -> None:
     controls = [pair(index) for index in range(3)]
     given: Any = {"list": controls, "function": pair, "iterator": iter(controls)}[kind]
     options = {"num_clips": 3} if kind == "function" else {}
     made = list(pipeline.generate("a hill", frames(1)[0], given, seed=5, **options, **QUICK))
     assert [len(clip) for clip in made] == [9, 8, 8]
-    assert_equal(made, by_hand(pipeline, ["a hill"] * 3, [5] * 3, controls))
+    assert_equal(made, three_by_hand)
 
 
 def test_prompts_and_seeds_per_clip(pipeline: LongViePipeline) -> None:

@@ -31,6 +31,17 @@ def flight(request: pytest.FixtureRequest) -> Flight:
     return flight_over(request.param)
 
 
+# The dearest look at a smooth and at a steep terrain, and at the others with the slow ones.
+some_terrains = pytest.mark.parametrize(
+    "flight",
+    [
+        pytest.param(terrain, marks=[] if terrain in ("hills", "canyons") else pytest.mark.slow)
+        for terrain in TERRAIN_KINDS
+    ],
+    indirect=True,
+)
+
+
 def pixel_grid(stride: int = 3) -> np.ndarray:
     x, y = np.meshgrid(np.arange(1, WIDTH, stride), np.arange(1, HEIGHT, stride))
     return np.stack((x, y), axis=-1).reshape(-1, 2).astype(np.float32)
@@ -172,6 +183,7 @@ def test_tracked_ground_keeps_its_colour() -> None:
     assert followed < 10.0 and followed < 0.7 * stale.mean()
 
 
+@some_terrains
 def test_hidden_points_are_behind_something_nearer(flight: Flight) -> None:
     points = pixel_grid()
     tracks, visibility = flight.tracks(0, 33, points)
@@ -183,6 +195,7 @@ def test_hidden_points_are_behind_something_nearer(flight: Flight) -> None:
     assert np.isfinite(found).mean() > 0.9 if hidden.any() else True
 
 
+@some_terrains
 def test_rendered_depths_give_the_same_tracks(flight: Flight) -> None:
     points = pixel_grid()
     depths = np.stack([flight.depth(index) for index in range(4, 21)])
@@ -199,7 +212,10 @@ def test_far_into_a_flight_depth_is_still_exact() -> None:
     assert visibility[-1].mean() > 0.6 and np.isfinite(tracks).all()
 
 
-@pytest.mark.parametrize("number", range(0, len(WEATHERS), 2))
+@pytest.mark.parametrize(
+    "number",
+    [0, *(pytest.param(number, marks=pytest.mark.slow) for number in range(2, len(WEATHERS), 2))],
+)
 def test_look_and_geometry_can_be_chosen_freely(number: int) -> None:
     geometry = dataclasses.replace(
         random_geometry(5), terrain=TERRAIN_KINDS[number % len(TERRAIN_KINDS)], water=True
