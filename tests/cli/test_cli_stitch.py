@@ -129,7 +129,7 @@ def _joined(longvie, *names: str) -> np.ndarray:
     ("encoding", "rate"),
     [
         (PLAIN, "30"),
-        ((*X264, "-bf", "3"), "30"),
+        pytest.param((*X264, "-bf", "3"), "30", marks=pytest.mark.slow),
         ((*X264, "-bf", "2"), "30000/1001"),
         ((*PLAIN, "-video_track_timescale", "90000"), "24000/1001"),
         (("-c:v", "libx265", "-x265-params", "log-level=none", "-pix_fmt", "yuv420p"), "25"),
@@ -147,7 +147,13 @@ def test_files_of_another_program_are_joined(longvie, film, encoding, rate) -> N
     assert np.array_equal(joined, np.concatenate([first, second, first]))
 
 
-@pytest.mark.parametrize("name", ["b.mkv", "b.mov", "b.flv", "slow.mp4", "late.mp4", "edits.mp4"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("b.mkv", "b.flv", "slow.mp4", "late.mp4", "edits.mp4"),
+        pytest.param("b.mov", marks=pytest.mark.slow),
+    ],
+)
 def test_the_container_of_a_clip_does_not_matter(longvie, film, name) -> None:
     """Times rounded to milliseconds, another timescale, a picture that begins late."""
     film("a.mp4", rate="30000/1001", encoding=(*X264, "-bf", "2"), beep=0.4)

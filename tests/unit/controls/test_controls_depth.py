@@ -38,7 +38,12 @@ def test_batches_do_not_change_the_estimate(
 @pytest.mark.parametrize(
     ("height", "width", "side"),
     # As released (518 x 896 of 480 x 832) at a quarter, upright, shrunk, and a real size once.
-    [(120, 208, 126), (160, 90, 126), (200, 320, 70), (240, 320, 518)],
+    [
+        (120, 208, 126),
+        pytest.param(160, 90, 126, marks=pytest.mark.slow),
+        pytest.param(200, 320, 70, marks=pytest.mark.slow),
+        (240, 320, 518),
+    ],
 )
 def test_depth_is_what_transformers_makes_of_it(
     depth_anything_v2_folder: Path,

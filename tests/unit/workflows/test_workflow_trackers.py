@@ -131,6 +131,7 @@ def test_weights_of_the_pinned_revision_are_taken_from_the_hub_cache(
     assert found == folder / "scaled_online.pth"
 
 
+@pytest.mark.usefixtures("small_preset")
 def test_extract_controls_tracks_with_what_was_asked(
     longvie, reference_video: Path, tmp_path: Path
 ) -> None:
@@ -156,6 +157,7 @@ def test_extract_controls_tracks_with_what_was_asked(
     assert record["tracks"].startswith("lucas-kanade")
 
 
+@pytest.mark.usefixtures("small_preset")
 def test_a_refused_tracker_leaves_no_run_behind(
     longvie, reference_video: Path, tmp_path: Path
 ) -> None:
