@@ -106,6 +106,15 @@ FILES = {
 }
 
 
+def files(*, quick: int) -> pytest.MarkDecorator:
+    """Each file; all but every third, from number `quick` on, run with the slow tests."""
+    cases = [
+        pytest.param(path, id=name, marks=[] if (number - quick) % 3 == 0 else pytest.mark.slow)
+        for number, (name, path) in enumerate(FILES.items())
+    ]
+    return pytest.mark.parametrize("path", cases)
+
+
 def base_of(path: str) -> str:
     return "diffusers" if path.startswith("diffusers") else "wan"
 
@@ -116,7 +125,7 @@ def used(tensors: dict[str, Tensor]) -> str:
     return next(n for n in tensors if not re.search(ignored, n) and tensors[n].shape[-1] > 1)
 
 
-@pytest.mark.parametrize("path", FILES.values(), ids=FILES)
+@files(quick=0)
 def test_a_missing_tensor(path: str, folder: Path) -> None:
     removed: list[str] = []
 
@@ -129,13 +138,13 @@ def test_a_missing_tensor(path: str, folder: Path) -> None:
     assert f"1 missing ({bare})" in refusal(folder, base_of(path))
 
 
-@pytest.mark.parametrize("path", FILES.values(), ids=FILES)
+@files(quick=1)
 def test_an_extra_tensor(path: str, folder: Path) -> None:
     change(folder / path, lambda tensors: tensors.update({"camera.weight": torch.zeros(2)}))
     assert "1 unknown (camera.weight)" in refusal(folder, base_of(path))
 
 
-@pytest.mark.parametrize("path", FILES.values(), ids=FILES)
+@files(quick=2)
 def test_a_wrong_shape(path: str, folder: Path) -> None:
     cut: list[str] = []
 
@@ -148,7 +157,7 @@ def test_a_wrong_shape(path: str, folder: Path) -> None:
     assert cut[0] in refusal(folder, base_of(path))
 
 
-@pytest.mark.parametrize("path", FILES.values(), ids=FILES)
+@files(quick=3)
 def test_a_truncated_file(path: str, folder: Path) -> None:
     file = folder / path
     file.write_bytes(file.read_bytes()[:-100])
@@ -156,7 +165,7 @@ def test_a_truncated_file(path: str, folder: Path) -> None:
     assert str(file) in message and "cut short" in message
 
 
-@pytest.mark.parametrize("path", FILES.values(), ids=FILES)
+@files(quick=4)
 def test_a_file_that_is_no_weights(path: str, folder: Path) -> None:
     file = folder / path
     file.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
