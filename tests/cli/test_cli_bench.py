@@ -52,7 +52,7 @@ def test_engines_are_measured_and_near_the_reference(
     assert results["reference"]["max_difference"] == 0
     assert results["fused"]["max_difference"] < 1e-3
     if len(engines) > 2:
-        assert results["bf16"]["dtype"] == "bfloat16" and results["fp8"]["quantize"] == "fp8"
+        assert results["bf16"]["dtype"] == "bfloat16" and results["fp8"]["quantize"] == "fp8-w8a8"
     ElementTree.parse(tmp_path / "roof.svg")
 
 

@@ -63,8 +63,8 @@ ENGINES = {
         Engine("reference", fused=False),
         Engine("fused"),
         Engine("bf16", changed={"dtype": "bfloat16"}),
-        Engine("fp8", changed={"quantize": "fp8"}),
-        Engine("int8", changed={"quantize": "int8"}),
+        Engine("fp8", changed={"quantize": "fp8-w8a8"}),
+        Engine("int8", changed={"quantize": "int8-w8a8"}),
     )
 }
 

@@ -23,7 +23,7 @@ class Benchmark:
         f.flag(
             f.MODEL,
             "Engines to compare, with commas: reference, the plain order of operations; fused; "
-            "bf16, fused in bfloat16; fp8 and int8, fused with blocks in 8 bits. Default "
+            "bf16, fused in bfloat16; fp8 and int8, fused, products in 8 bits. Default "
             "reference,fused.",
             metavar="LIST",
             values=("reference,fused", "reference,fused,bf16,fp8"),

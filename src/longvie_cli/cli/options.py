@@ -431,8 +431,11 @@ class Machine:
         ),
     ]
     quantize: Annotated[
-        Literal["none", "fp8", "int8"] | None,
-        f.flag(f.MACHINE, "Keep the transformer in 8 bits: half the memory, other frames."),
+        Literal["none", "fp8", "int8", "fp8-w8a8", "int8-w8a8"] | None,
+        f.flag(
+            f.MACHINE,
+            "Keep the model in 8 bits: half the memory, other frames; w8a8: multiply so too.",
+        ),
     ]
     compile: Annotated[
         Literal["none", "blocks", "graphs"] | None,

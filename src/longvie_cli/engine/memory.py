@@ -179,8 +179,8 @@ def prepare_models(models: Models, sampling: Sampling) -> Models:
     # As transformers and diffusers do when they load: the first keeps its list under float16 only.
     _cast(models.text_encoder, half, ("wo",) if half == torch.float16 else ())
     _cast(models.transformer, half, models.transformer._keep_in_fp32_modules)
-    if sampling.quantize != "none":
-        quantize_linears(models.transformer, sampling.quantize, within=QUANTIZED_CHILDREN)
+    if (kind := sampling.eight_bit_type) is not None:
+        quantize_linears(models.transformer, kind, within=QUANTIZED_CHILDREN)
     if sampling.on_cpu:
         suit_cpu(models.vae, half)
     else:

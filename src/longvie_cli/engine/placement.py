@@ -20,10 +20,12 @@ from torch import nn
 
 from longvie_cli.engine.attention_check import attention_fault
 from longvie_cli.engine.compilation import check_compile
+from longvie_cli.engine.eight_bit_products import LIMITS, MULTIPLIED_CHILDREN, product_errors
 from longvie_cli.engine.machine import MachineMemory
 from longvie_cli.engine.memory import GIB, QUANTIZED_CHILDREN, MemoryPlan
 from longvie_cli.engine.waiting_weights import keep_waiting
 from longvie_cli.errors import MissingResourceError, UsageError
+from longvie_cli.kernels.eight_bit_linear import multiply_in_8_bits
 from longvie_cli.kernels.quantized_linear import quantize_linears
 from longvie_cli.models.pipeline import LongViePipeline
 from longvie_cli.settings.sampling import Attention, Offload, Sampling
@@ -175,15 +177,24 @@ def stays_where_loaded(sampling: Sampling) -> bool:
 def quantize_transformer(pipeline: LongViePipeline, sampling: Sampling) -> None:
     """Store the linears of the transformer's blocks in 8 bits, quantized on the device they run on.
 
-    What a LoRA adds to weights has to be in them before; its pairs stay as they are.
+    What a LoRA adds to weights has to be in them before; its pairs stay as they are. Where layers
+    multiply in 8 bits, those that are off by too much are only stored so.
     """
-    if sampling.quantize != "none":
-        quantize_linears(
-            pipeline.transformer,
-            sampling.quantize,
-            within=QUANTIZED_CHILDREN,
-            device=torch.device(sampling.device),
+    kind = sampling.eight_bit_type
+    if kind is None:
+        return
+    transformer, device = pipeline.transformer, torch.device(sampling.device)
+    if sampling.multiplies_in_8_bits:
+        kept = multiply_in_8_bits(
+            transformer,
+            kind,
+            within=MULTIPLIED_CHILDREN,
+            errors=product_errors(transformer, kind, device),
+            limit=LIMITS[kind],
+            device=device,
         )
+        logger.info("%d layers of the main blocks do not multiply in 8 bits: %s", len(kept), kept)
+    quantize_linears(transformer, kind, within=QUANTIZED_CHILDREN, device=device)
 
 
 def use_attention(

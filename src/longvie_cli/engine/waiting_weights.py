@@ -50,26 +50,33 @@ def keep_waiting(pipeline: LongViePipeline, device: torch.device) -> None:
             if id(tensor) not in left_out:
                 tensor.data = tensor.data.to(device)
     for layer in waiting:
-        _Waiting(layer, device)
+        WaitingWeights(layer, device)
 
 
-class _Waiting:
-    """The hooks of one layer, and its weights in host memory.
+class WaitingWeights:
+    """The hooks of one module, and its weights in host memory until it is called.
 
     Args:
-        layer: Its weights become pinned where the device is a GPU.
+        module: Its weights become pinned where the device is a GPU.
         device: Where it computes.
     """
 
-    def __init__(self, layer: nn.Module, device: torch.device) -> None:
+    def __init__(self, module: nn.Module, device: torch.device) -> None:
         self._device = device
-        self._tensors = _tensors(layer)
+        self._tensors = _tensors(module)
         if device.type == "cuda":
             for tensor in self._tensors:
                 tensor.data = tensor.data.pin_memory()
         self._in_host_memory = [tensor.data for tensor in self._tensors]
-        layer.register_forward_pre_hook(self._bring, prepend=True)
-        layer.register_forward_hook(self._take_away, always_call=True)
+        self._hooks = (
+            module.register_forward_pre_hook(self._bring, prepend=True),
+            module.register_forward_hook(self._take_away, always_call=True),
+        )
+
+    def end(self) -> None:
+        """Leave the module as it was, its weights in host memory."""
+        for hook in self._hooks:
+            hook.remove()
 
     def _bring(self, *_: Any) -> None:
         for tensor, waiting in zip(self._tensors, self._in_host_memory, strict=True):

@@ -84,7 +84,7 @@ class EightBitLinear(QuantizedLinear):
 class _MeasuredLinear(nn.Linear):
     """Computes a `Linear` and notes how far it would be off in 8 bits."""
 
-    quantized: EightBitLinear
+    kind: str
     # Sums of squares.
     differences: float = 0.0
     results: float = 0.0
@@ -94,12 +94,14 @@ class _MeasuredLinear(nn.Linear):
         with torch.device("meta"):
             layer = cls(linear.in_features, linear.out_features, bias=False)
         layer.weight, layer.bias = linear.weight, linear.bias
-        layer.quantized = EightBitLinear.of(linear, kind)
+        layer.kind = kind
         return layer
 
     def forward(self, input: Tensor) -> Tensor:
         result = super().forward(input)
-        difference = self.quantized(input).float() - result.float()
+        # Made for each call: those of all layers would be half as much memory again.
+        quantized = EightBitLinear.of(self, self.kind)
+        difference = quantized(input).float() - result.float()
         self.differences += difference.square().sum().item()
         self.results += result.float().square().sum().item()
         return result

@@ -19,7 +19,7 @@ from longvie_cli.settings.presets import Preset
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 Offload = Literal["none", "once", "model", "group"]
-Quantize = Literal["none", "fp8", "int8"]
+Quantize = Literal["none", "fp8", "int8", "fp8-w8a8", "int8-w8a8"]
 Attention = Literal["native", "cudnn", "flash", "flash3", "sage", "xformers"]
 Fast = Literal["none", "steps", "guidance", "both"]
 Compile = Literal["none", "blocks", "graphs"]
@@ -123,7 +123,8 @@ class Sampling:
             float32, and on a GPU the VAE does; on the CPU see `models.whole_video.suit_cpu`.
         offload: Where weights wait, see `engine.placement.place`; frames are the same. It alone
             may be `auto` before the models are loaded: what fits is known only then.
-        quantize: Stores the transformer's blocks in 8 bits.
+        quantize: Stores the transformer's blocks in 8 bits; `w8a8`: the layers of the main blocks
+            that stand it multiply in 8 bits too, see `engine.eight_bit_products`.
         attention: A backend that `engine.placement.resolve_attention` returned.
         compile: Whether blocks are graphs of the compiler, see `engine.compilation`.
         loras: LoRA files and their scales, added up.
@@ -199,7 +200,19 @@ class Sampling:
     @property
     def multiplies_fp8(self) -> bool:
         """Whether the transformer's products are of float8 numbers."""
-        return self.quantize == "fp8"
+        return self.quantize == "fp8-w8a8"
+
+    @property
+    def eight_bit_type(self) -> Literal["fp8", "int8"] | None:
+        """The type that blocks are stored in, if in 8 bits."""
+        if self.quantize == "none":
+            return None
+        return "fp8" if self.quantize.startswith("fp8") else "int8"
+
+    @property
+    def multiplies_in_8_bits(self) -> bool:
+        """Whether layers multiply in the type that they are stored in."""
+        return self.quantize.endswith("-w8a8")
 
     @property
     def stored(self) -> dict[str, Any]:

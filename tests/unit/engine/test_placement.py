@@ -15,6 +15,7 @@ from diffusers.models.attention_dispatch import AttentionBackendName, _Attention
 from torch import Tensor, nn
 
 from longvie_cli.engine.clip_generator import ClipGenerator
+from longvie_cli.engine.eight_bit_products import product_errors
 from longvie_cli.engine.loader import load_pipeline, load_preset_text_encoder
 from longvie_cli.engine.machine import MachineMemory, machine_memory
 from longvie_cli.engine.memory import GIB, MemoryPlan, Phase
@@ -23,17 +24,19 @@ from longvie_cli.engine.placement import (
     check_offload,
     choose_plan,
     place,
+    quantize_transformer,
     resolve_attention,
     use_attention,
 )
 from longvie_cli.engine.waiting_weights import used_once
 from longvie_cli.errors import InputError, MissingResourceError, UsageError
-from longvie_cli.kernels.quantized_linear import QuantizedLinear, quantize_rows
+from longvie_cli.kernels.eight_bit_linear import EightBitLinear
+from longvie_cli.kernels.quantized_linear import QUANTIZED_TYPES, QuantizedLinear, quantize_rows
 from longvie_cli.models.attention import LongVieAttnProcessor
 from longvie_cli.models.pipeline import LongViePipeline
 from longvie_cli.settings.presets import Preset, TrackGrid
 from longvie_cli.settings.sampling import Attention, Offload, Quantize, Sampling
-from small_models import small_pipeline
+from small_models import EVEN_HEADS, small_pipeline, small_transformer
 
 PRESET = Preset(
     name="small",
@@ -111,6 +114,36 @@ def test_quantized_and_streamed_is_quantized(folder: Path, kind: Quantize) -> No
     assert np.array_equal(frames["none"], frames["once"])
     assert np.array_equal(frames["none"], frames["model"])
     assert np.array_equal(frames["none"], frames["group"])
+
+
+@pytest.mark.parametrize("kind", ["int8-w8a8", "fp8-w8a8"])
+def test_layers_that_stand_it_multiply_in_8_bits(folder: Path, kind: Quantize) -> None:
+    pipeline = small_pipeline()
+    transformer = small_transformer(**EVEN_HEADS)
+    exact = transformer.blocks[0].attn1.to_q.weight.detach().clone()
+    # One value of each row is so large that in 8 bits the others are nothing; yet they are all that
+    # the layer looks at.
+    widen, _, narrow = transformer.blocks[1].ffn.net
+    with torch.no_grad():
+        widen.proj.bias[0] = 1e6
+        narrow.weight[:, 0] = 0
+    pipeline.transformer = transformer
+    sampling = Sampling.of(PRESET, quantize=kind)
+    quantize_transformer(pipeline, sampling)
+    stored = QUANTIZED_TYPES[kind.removesuffix("-w8a8")]
+    layer = transformer.blocks[0].attn1.to_q
+    assert type(layer) is EightBitLinear and layer.weight.dtype == stored
+    restored = layer.weight.float() * layer.scale
+    assert (restored - exact).norm() < 0.04 * exact.norm()
+    # That one, the control branches and what no GPU multiplies are stored so, and all else is kept.
+    assert type(transformer.blocks[1].ffn.net[2]) is QuantizedLinear
+    assert type(transformer.dense_blocks[0].attn1.to_q) is QuantizedLinear
+    assert type(transformer.proj_out) is type(transformer.control_proj_out[0]) is nn.Linear
+    # Measured on the same noise each time, so that a run that goes on has the same layers.
+    again = small_transformer(**EVEN_HEADS)
+    errors = [product_errors(again, "int8", torch.device("cpu")) for _ in range(2)]
+    assert errors[0] == errors[1] and len(errors[0]) > 20
+    assert not any(module._forward_hooks for module in transformer.modules())
 
 
 def test_only_what_computes_is_on_the_device_when_blocks_are_streamed() -> None:
