@@ -134,10 +134,8 @@ def test_two_processes_make_the_video_of_one(longvie, tmp_path: Path) -> None:
     assert_alike(tmp_path, "two", "one", within=0)
     made = {path.name for path in tmp_path.iterdir()}
     assert made == {"one.mp4", "one.longvie", "two.mp4", "two.longvie"}
-    # It is the run of one process, which goes on with it, and what is finished wants no model.
+    # It is the run of one process, which goes on with it.
     assert "finished already" in longvie(*GUIDED, "-o", "two.mp4").err
-    again = forked(2, tmp_path, *GUIDED, "-o", "two.mp4")
-    assert [outcome.out for outcome in again] == ["two.mp4\n", ""]
 
 
 @pytest.mark.slow
@@ -164,6 +162,7 @@ def test_other_commands_that_make_clips(longvie, tmp_path: Path) -> None:
     for command in (
         ("redo", "one.mp4", "--clip", "1", "--seed", "9"),
         ("extend", "one.mp4", "--seconds", "0.5", "--steps", "2", "-o", "longer.mp4"),
+        # Finished: no model is loaded.
         ("resume", "longer.longvie"),
     ):
         outcomes = forked(2, tmp_path, *command)
@@ -171,17 +170,23 @@ def test_other_commands_that_make_clips(longvie, tmp_path: Path) -> None:
         assert outcomes[1].out == outcomes[1].err == ""
 
 
-def test_what_is_wrong_is_said_once(tmp_path: Path) -> None:
-    for arguments, code, said in (
-        (("generate", "--stops", "3"), 2, "--stops"),
-        ((*UNGUIDED, "-o", "out.mp4"), 2, "3 processes: they cannot share 8 and 4 attention heads"),
-        (("generate", "--steps", "0", "-o", "out.mp4"), 2, "--steps"),
-    ):
-        outcomes = forked(3, tmp_path, *arguments)
-        assert outcomes[0].code == code and said in outcomes[0].err
-        # The others end by themselves, or because the first one has.
-        assert all(outcome.code for outcome in outcomes)
-        assert [outcome.out + outcome.err for outcome in outcomes[1:]] == ["", ""]
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (UNGUIDED, 2, "3 processes: they cannot share 8 and 4 attention heads"),
+        pytest.param(("generate", "--stops", "3"), 2, "--stops", marks=pytest.mark.slow),
+        pytest.param(("generate", "--steps", "0"), 2, "--steps", marks=pytest.mark.slow),
+        pytest.param((*UNGUIDED, "--dry-run"), 0, "will not start: 3 proc", marks=pytest.mark.slow),
+    ],
+)
+def test_what_is_wrong_is_said_once(
+    tmp_path: Path, arguments: tuple[str, ...], code: int, said: str
+) -> None:
+    outcomes = forked(3, tmp_path, *arguments, "-o", "out.mp4")
+    assert outcomes[0].code == code and said in outcomes[0].err
+    # The others end by themselves, or because the first one has.
+    assert all((outcome.code == 0) == (code == 0) for outcome in outcomes)
+    assert [outcome.out + outcome.err for outcome in outcomes[1:]] == ["", ""]
     assert not (tmp_path / "out.mp4").exists()
 
 

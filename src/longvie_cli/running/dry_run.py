@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from longvie_cli.disk.documents import one_line
+from longvie_cli.errors import UsageError
 from longvie_cli.hub.installed import EntryStatus, gigabytes, preset_status
+from longvie_cli.parallel.processes import place_of_process
 from longvie_cli.planning.disk import free_bytes, run_bytes, say_disk, unwritable
 from longvie_cli.planning.expected_time import expected_time
 from longvie_cli.planning.job import Job
@@ -71,6 +73,7 @@ def describe(job: Job, progress: Progress) -> JobResult:
         progress.warning(f"The run will not start: {locked.message}")
     expected = None
     if memory is not None:
+        _describe_processes(job, progress)
         expected = expected_time(job, clips_to_make, offload=memory["offload"])
     progress.message(f"expected time: {expected.text if expected else _NEVER_TIMED}")
     return JobResult(
@@ -106,6 +109,18 @@ def describe(job: Job, progress: Progress) -> JobResult:
             "expected_from": None if expected is None else expected.measured,
         },
     )
+
+
+def _describe_processes(job: Job, progress: Progress) -> None:
+    place = place_of_process()
+    if place.count == 1:
+        return
+    from longvie_cli.engine.together import Leader
+
+    try:
+        progress.message(Leader(place).degrees(job.preset, job.sampling).words)
+    except UsageError as error:
+        progress.warning(f"The run will not start: {error.message} {error.hint}")
 
 
 def _describe_weights(job: Job, weights: Sequence[EntryStatus], progress: Progress) -> None:
