@@ -16,6 +16,7 @@ from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_a
 from diffusers.models.transformers.transformer_wan import WanAttention
 from torch import Tensor, nn
 
+from longvie_cli.kernels.eight_bit_linear import EightBitLinear, QuantizedRows
 from longvie_cli.kernels.kernel_set import KernelSet, RotaryTables
 from longvie_cli.models.clip_context import ClipContext
 from longvie_cli.parallel.ulysses import TokenShares
@@ -264,7 +265,11 @@ def _query_key_value(
     if as_one and PackedProjections.are_plain(attn):
         weight, bias = _joined(attn) if packed is None else packed.of(attn)
         return F.linear(hidden_states, weight, bias)
-    return torch.cat([linear(hidden_states) for linear in _linears(attn)], dim=-1)
+    rows: Tensor | QuantizedRows = hidden_states
+    if all(type(linear) is EightBitLinear for linear in _linears(attn)):
+        # Each would quantize the same rows.
+        rows = QuantizedRows.of(hidden_states, attn.to_q.weight.dtype)
+    return torch.cat([linear(rows) for linear in _linears(attn)], dim=-1)
 
 
 def _key_value(
