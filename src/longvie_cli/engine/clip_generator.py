@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from longvie_cli.errors import ResumableError
+from longvie_cli.models.carrying import Carrying
 from longvie_cli.models.pipeline import LongViePipeline
 from longvie_cli.progress import Progress, SilentProgress
 from longvie_cli.settings.presets import Preset
@@ -103,7 +104,7 @@ class ClipGenerator:
         history: np.ndarray | None = None,
         dense: np.ndarray | None = None,
         sparse: np.ndarray | None = None,
-        tracked_frames: int | None = None,
+        carrying: Carrying | None = None,
         seed: int | None = None,
     ) -> Clip:
         """Return one clip of the preset's length.
@@ -116,7 +117,7 @@ class ClipGenerator:
             history: Tail of the clip before, uint8 [n, height, width, 3], oldest first.
             dense: Depth control, uint8 [frames, height, width, 3], or None.
             sparse: Track control, likewise.
-            tracked_frames: Frames from the first on whose tracks began at one grid; all where None.
+            carrying: What else is known of the clip; read for a `carried` condition.
             seed: Of this clip's noise; None for the noise that all clips share.
 
         Raises:
@@ -128,7 +129,14 @@ class ClipGenerator:
         started = time.perf_counter()
         noise = self._noise(self.sampling.seed if seed is None else seed)
         frames, steps_ended, finite = self._make(
-            prompt, self.preset.num_frames, noise, image, history, dense, sparse, tracked_frames
+            prompt,
+            self.preset.num_frames,
+            noise,
+            image,
+            history,
+            dense,
+            sparse,
+            carrying=carrying,
         )
         ended, count = time.perf_counter(), len(steps_ended)
         timings = ClipTimings(
@@ -176,7 +184,7 @@ class ClipGenerator:
         history: np.ndarray | None,
         dense: np.ndarray | None,
         sparse: np.ndarray | None,
-        tracked_frames: int | None = None,
+        carrying: Carrying | None = None,
     ) -> tuple[np.ndarray, list[float], bool]:
         """Return the frames, the instants steps ended at, and whether all latents are numbers."""
         steps_ended: list[float] = []
@@ -195,7 +203,7 @@ class ClipGenerator:
                 dense=dense,
                 sparse=sparse,
                 history=history,
-                tracked_frames=tracked_frames,
+                carrying=carrying,
                 num_frames=num_frames,
                 height=self.preset.height,
                 width=self.preset.width,

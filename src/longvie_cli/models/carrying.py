@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from longvie_cli.models.depth_colours import Haze, fill_by_depth
+from longvie_cli.models.depth_colours import Haze, Look, fill_by_depth
 
 # Motion is found for every second pixel and scaled up; every pixel would be four times the work.
 _STEP = 2
@@ -67,6 +67,21 @@ class ClipTracks:
 
 
 @dataclass(frozen=True)
+class Carrying:
+    """What carrying has to know of a clip beside its first frame and its controls.
+
+    Args:
+        tracked_frames: Frames from the first on whose tracks began at one grid; later ones are of
+            another control file. All where None.
+        look: The frame that all clips of a video or scene shall look like; None for the first of
+            them, which begins with it.
+    """
+
+    tracked_frames: int | None = None
+    look: Look | None = None
+
+
+@dataclass(frozen=True)
 class CarriedFrames:
     """What the first frame says of every other.
 
@@ -80,7 +95,10 @@ class CarriedFrames:
 
 
 def carry(
-    first_frame: NDArray[np.uint8], depth: NDArray[np.uint8], tracks: ClipTracks
+    first_frame: NDArray[np.uint8],
+    depth: NDArray[np.uint8],
+    tracks: ClipTracks,
+    look: Look | None = None,
 ) -> CarriedFrames:
     """Return the first frame as the controls carry it through the clip.
 
@@ -90,6 +108,7 @@ def carry(
         first_frame: [H, W, C]; of one motion several pictures may be carried as one.
         depth: [T, H, W], near is black; the clip's dense control.
         tracks: The clip's points in pixels of the same size.
+        look: What comes into view shall look like, of the same size and channels.
 
     Raises:
         ValueError: the shapes do not belong together.
@@ -124,7 +143,7 @@ def carry(
     frames = torch.cat(hazed, dim=-1).round().to(torch.uint8)
     frames[0] = torch.from_numpy(first_frame.copy())
     sure = torch.stack(confidence)
-    filled = fill_by_depth(frames, torch.from_numpy(depth.copy()), sure)
+    filled = fill_by_depth(frames, torch.from_numpy(depth.copy()), sure, look)
     return CarriedFrames(filled.numpy(), sure.numpy())
 
 

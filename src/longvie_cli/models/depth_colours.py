@@ -18,9 +18,12 @@ from 35.6 to 38 dB in later frames, and in fog by up to 10 dB (docs/experiments.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 # Random Fourier features: Gaussian kernel regression in one small linear system. The kernel's
@@ -110,7 +113,36 @@ def _light(depth: Tensor, density: float) -> Tensor:
     return torch.exp(-density / (1 - depth.float() / 255 + _FAR_END))
 
 
-def fill_by_depth(frames: Tensor, depth: Tensor, confidence: Tensor) -> Tensor:
+@dataclass(frozen=True)
+class Look:
+    """A frame that the whole video shall look like: the first of the video, or of its scene.
+
+    A clip that learns colours only from its own first frame learns from what the clip before made;
+    what each of them smooths adds up. From the video's first frame edges last
+    (docs/experiments.md).
+
+    Args:
+        picture: uint8 [H, W, 3].
+        depth: uint8 [H, W], near is black; on the scale of the clips' depth.
+    """
+
+    picture: NDArray[np.uint8]
+    depth: NDArray[np.uint8]
+
+    @classmethod
+    def of(cls, picture: NDArray[np.uint8], dense: NDArray[np.uint8]) -> Look:
+        """Return the look of a picture and the dense control of it, both uint8 [H, W, 3]."""
+        return cls(picture, depth_bytes(dense))
+
+
+def depth_bytes(dense: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the depth bytes [..] of a dense control's grey pictures [.., 3]."""
+    return np.rint(dense.mean(axis=-1)).astype(np.uint8)
+
+
+def fill_by_depth(
+    frames: Tensor, depth: Tensor, confidence: Tensor, look: Look | None = None
+) -> Tensor:
     """Return frames in which pixels of low confidence have the colours of places like them.
 
     Frame 0 has to be known. Pixels of confidence 0.4 and more stay as they are.
@@ -119,10 +151,16 @@ def fill_by_depth(frames: Tensor, depth: Tensor, confidence: Tensor) -> Tensor:
         frames: uint8 [T, H, W, C], as they were carried.
         depth: uint8 [T, H, W], near is black.
         confidence: float32 [T, H, W] in 0..1; 1 in frame 0.
+        look: Where colours are learnt as well, of the same size; None: only from the frames.
     """
     num_frames, height, width, channels = frames.shape
-    features = DepthFeatures(depth[:1])
-    fit = _Fit(features, frames, depth, confidence)
+    known = _Known(frames, depth, confidence)
+    if look is not None:
+        # Copies: frames that were read are not writable.
+        seen, places = (torch.from_numpy(each.copy())[None] for each in (look.picture, look.depth))
+        known = _Known(seen, places, torch.ones(places.shape)).before(known)
+    features = DepthFeatures(known.depth[:1])
+    fit = _Fit(features, known)
     filled = frames.clone()
     for index in range(1, num_frames):
         unknown = confidence[index] < _BLENDED[1]
@@ -181,19 +219,39 @@ class DepthFeatures:
         return torch.cat(maps, dim=1).permute(0, 2, 3, 1)
 
 
+class _Known:
+    """Frames of which colours are learnt, first of all those that stand first."""
+
+    def __init__(self, frames: Tensor, depth: Tensor, confidence: Tensor) -> None:
+        """Choose some of frames [T, H, W, C], with depth and confidence [T, H, W]."""
+        count = min(len(frames), _EXAMPLE_FRAMES + 1)
+        chosen = torch.linspace(0, len(frames) - 1, count).round().long()
+        self.frames, self.depth, self.confidence = (
+            each[chosen] for each in (frames, depth, confidence)
+        )
+
+    def before(self, others: _Known) -> _Known:
+        """Return these and some others after them."""
+        return _Known(
+            *(
+                torch.cat((getattr(self, name), getattr(others, name)))
+                for name in ("frames", "depth", "confidence")
+            )
+        )
+
+
 class _Fit:
     """Colours as a function of features, by ridge regression on random Fourier features."""
 
-    def __init__(
-        self, features: DepthFeatures, frames: Tensor, depth: Tensor, confidence: Tensor
-    ) -> None:
+    def __init__(self, features: DepthFeatures, known_frames: _Known) -> None:
         examples, colours = [], []
-        count = min(len(frames), _EXAMPLE_FRAMES + 1)
-        for index in torch.linspace(0, len(frames) - 1, count).round().long().tolist():
-            known = (confidence[index] > _EXAMPLE).flatten().nonzero()[:, 0]
+        for frame, depth, confidence in zip(
+            known_frames.frames, known_frames.depth, known_frames.confidence, strict=True
+        ):
+            known = (confidence > _EXAMPLE).flatten().nonzero()[:, 0]
             known = known[:: max(1, len(known) // _EXAMPLES)]
-            examples.append(features(depth[index : index + 1]).flatten(0, 2)[known])
-            colours.append(frames[index].flatten(0, 1)[known].float())
+            examples.append(features(depth[None]).flatten(0, 2)[known])
+            colours.append(frame.flatten(0, 1)[known].float())
         known, target = torch.cat(examples), torch.cat(colours)
         draws = torch.Generator().manual_seed(_SEED)
         size = known.shape[1]

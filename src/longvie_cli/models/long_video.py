@@ -12,6 +12,8 @@ import torch
 
 from longvie_cli.errors import InputError
 from longvie_cli.media.frames import last_frames
+from longvie_cli.models.carrying import Carrying
+from longvie_cli.models.depth_colours import Look
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -129,6 +131,7 @@ def _clips(
     noise_of = lru_cache(maxsize=1)(pipeline.prepare_noise)
     negative_prompt = arguments.pop("negative_prompt", "")
     guided = arguments.get("guidance_scale") != 1
+    look: Look | None = None
     sizes = [arguments.get(name) for name in ("num_frames", "height", "width")]
     for index, clip in enumerate(inputs):
         dense, sparse = clip.controls
@@ -140,6 +143,7 @@ def _clips(
             dense=dense,
             sparse=sparse,
             history=history,
+            carrying=Carrying(look=look),
             noise=noise_of(clip.seed, *shape),
             prompt_embeds=embeds(clip.prompt),
             negative_prompt_embeds=embeds(negative_prompt) if guided else None,
@@ -147,6 +151,8 @@ def _clips(
             **arguments,
         )
         assert isinstance(frames, np.ndarray), "generate() hands on frames, not latents"
+        if look is None and dense is not None:
+            look = Look.of(frames[0] if image is None else image, dense[0])
         added = frames if history is None else frames[1:]
         history = last_frames(history, added, history_frames)
         yield added

@@ -27,7 +27,7 @@ from transformers import CLIPVisionModel, PreTrainedTokenizerBase, UMT5EncoderMo
 from longvie_cli.errors import InputError
 from longvie_cli.media.frames import frames_from_pixels, pixels_from_frames
 from longvie_cli.models.autoencoders import VideoAutoencoder
-from longvie_cli.models.carrying import carried_trust, carry, confidence_mask
+from longvie_cli.models.carrying import Carrying, carried_trust, carry, confidence_mask
 from longvie_cli.models.clip_shape import shared_shape
 from longvie_cli.models.conditioning import (
     Conditioning,
@@ -35,6 +35,7 @@ from longvie_cli.models.conditioning import (
     first_frame_mask,
 )
 from longvie_cli.models.denoising import DenoisingTask, StepCallback, denoise_clip
+from longvie_cli.models.depth_colours import depth_bytes
 from longvie_cli.models.flow_matching import controlled_steps
 from longvie_cli.models.image_embeds import encode_picture
 from longvie_cli.models.long_video import generate_clips
@@ -159,7 +160,7 @@ class LongViePipeline(DiffusionPipeline, LongVieLoraMixin):
         sparse: np.ndarray | None = None,
         history: np.ndarray | None = None,
         *,
-        tracked_frames: int | None = None,
+        carrying: Carrying | None = None,
         negative_prompt: str = "",
         num_frames: int | None = None,
         height: int | None = None,
@@ -191,8 +192,7 @@ class LongViePipeline(DiffusionPipeline, LongVieLoraMixin):
             sparse: Track control frames, likewise.
             history: Last frames of the clip before, oldest first, uint8 [n, height, width, 3];
                 the VAE reads the first 4k+1 of them (5 of 8).
-            tracked_frames: Frames from the first on whose tracks began at one grid; later ones are
-                of another control file. All where None; read for a `carried` condition.
+            carrying: What else is known of the clip; read for a `carried` condition.
             negative_prompt: What to lead away from; read when `guidance_scale` is not 1.
             num_frames: Frames of the clip, 4k+1; needed only without controls.
             height: Rows; needed only without controls and image.
@@ -258,7 +258,7 @@ class LongViePipeline(DiffusionPipeline, LongVieLoraMixin):
             dense=dense,
             sparse=sparse,
             history=history,
-            tracked_frames=tracked_frames,
+            carrying=carrying,
             negative_prompt=negative_prompt if guidance_scale != 1 else None,
             prompt_embeds=prompt_embeds,
             negative_prompt_embeds=negative_prompt_embeds,
@@ -300,7 +300,7 @@ class LongViePipeline(DiffusionPipeline, LongVieLoraMixin):
         dense: np.ndarray | None = None,
         sparse: np.ndarray | None = None,
         history: np.ndarray | None = None,
-        tracked_frames: int | None = None,
+        carrying: Carrying | None = None,
         negative_prompt: str | None = None,
         prompt_embeds: Tensor | None = None,
         negative_prompt_embeds: Tensor | None = None,
@@ -328,8 +328,11 @@ class LongViePipeline(DiffusionPipeline, LongVieLoraMixin):
             image is None or dense is None or sparse is None
         ):
             columns, rows = self.config.track_grid
-            tracks = read_tracks(sparse, columns=columns, rows=rows, tracked_frames=tracked_frames)
-            carried = carry(image, np.rint(dense.mean(axis=-1)).astype(np.uint8), tracks)
+            known = carrying or Carrying()
+            tracks = read_tracks(
+                sparse, columns=columns, rows=rows, tracked_frames=known.tracked_frames
+            )
+            carried = carry(image, depth_bytes(dense), tracks, known.look)
             videos = [pixels_from_frames(carried.frames)]
         else:
             videos = [grey if image is None else _first_frame_then_grey(image, grey)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from longvie_cli.engine.clip_generator import ClipGenerator, ClipTimings
     from longvie_cli.engine.together import Leader
+    from longvie_cli.models.depth_colours import Look
 
 
 @dataclass(frozen=True)
@@ -90,8 +92,11 @@ def _make(making: _Making, clips: Sequence[StoredClip], live: LiveVideo) -> None
     kept = sum(clip.record is not None for clip in clips)
     progress.start("clips", len(clips), done=kept)
     previous = ""
+    look_of = lru_cache(maxsize=1)(lambda first: _look(making, first, generator))
+    first = clips[0].spec
     for clip in clips:
         spec, record = clip.spec, clip.record
+        first = spec if spec.starts_scene else first
         follows = "" if spec.starts_scene else previous
         if record is not None:
             if record.follows == follows:
@@ -102,7 +107,8 @@ def _make(making: _Making, clips: Sequence[StoredClip], live: LiveVideo) -> None
             )
             kept -= 1
             progress.start("clips", len(clips), done=kept)
-        record, timings = _make_clip(making, generator, spec, follows)
+        look = None if spec is first else look_of(first)
+        record, timings = _make_clip(making, generator, spec, follows, look)
         if record.attempts == 1 and making.leader is None:
             note_clip(job, record.seconds, timings, offload=making.offload)
         previous = record.tail_hash
@@ -120,11 +126,13 @@ def _make(making: _Making, clips: Sequence[StoredClip], live: LiveVideo) -> None
 
 
 def _make_clip(
-    making: _Making, generator: ClipGenerator, spec: ClipSpec, follows: str
+    making: _Making, generator: ClipGenerator, spec: ClipSpec, follows: str, look: Look | None
 ) -> tuple[ClipRecord, ClipTimings]:
     job, run, progress = making.job, making.run, making.progress
     folder = run.folder
     began = time.monotonic()
+    from longvie_cli.models.carrying import Carrying
+
     shown = None if making.controls is None else making.controls.read(spec)
     dense, sparse = (None, None) if shown is None else (shown.dense, shown.sparse)
     tail = None
@@ -145,7 +153,7 @@ def _make_clip(
             history=tail,
             dense=dense,
             sparse=sparse,
-            tracked_frames=None if shown is None else shown.tracked_frames,
+            carrying=Carrying(None if shown is None else shown.tracked_frames, look),
             seed=seed,
         )
         added = clip.frames[stretch]
@@ -180,6 +188,23 @@ def _make_clip(
     # Last of all: with its record the clip exists.
     write_record(folder.clip_record(spec.index), record)
     return record, best.timings
+
+
+def _look(making: _Making, first: ClipSpec, generator: ClipGenerator) -> Look | None:
+    """Return what the clips after the first of a video or scene shall look like."""
+    from longvie_cli.models.depth_colours import Look
+
+    job, controls = making.job, making.controls
+    if controls is None or job.preset.image_condition != "carried":
+        return None
+    shown = controls.read(first)
+    history = None if first.starts_scene else job.start.history
+    picture = (
+        _first_picture(making, first, generator, shown.dense, shown.sparse)
+        if history is None
+        else history[-1]
+    )
+    return Look.of(picture, shown.dense[0])
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from longvie_cli.models.carrying import ClipTracks, carry
-from longvie_cli.models.depth_colours import Haze, fill_by_depth
+from longvie_cli.models.depth_colours import Haze, Look, fill_by_depth
 
 HEIGHT, WIDTH = 56, 96
 
@@ -88,6 +88,23 @@ def test_gaps_get_the_colours_of_places_like_them_and_the_rest_stays() -> None:
     assert error[1:, :, 60:].mean() < 6
     assert error[1:, :, 60:].median() < 4
     assert torch.equal(filled, fill_by_depth(frames, depth, confidence))
+
+
+def test_a_look_teaches_what_the_clip_itself_has_lost() -> None:
+    """A clip that begins faded is coloured as the video's first frame where it does not know."""
+    first, depth = ridges(), torch.stack([ridges(0.3 * index) for index in range(3)])
+    truth = torch.stack([own_colours(each) for each in depth])
+    faded = (0.4 * truth + 0.6 * 150).round().to(torch.uint8)
+    confidence = torch.zeros(3, HEIGHT, WIDTH)
+    confidence[0] = 1
+    look = Look(own_colours(first).round().to(torch.uint8).numpy(), first.numpy())
+    alone, taught = (fill_by_depth(faded, depth, confidence, given) for given in (None, look))
+
+    def error(frames: Tensor) -> Tensor:
+        return (frames.float() - truth).abs()[1:].mean()
+
+    assert error(taught) < 0.75 * error(alone)
+    assert torch.equal(taught[0], faded[0])
 
 
 def test_between_known_and_unknown_both_are_mixed() -> None:

@@ -1,0 +1,52 @@
+"""A carried condition looks back at the video's first frame; a run that goes on does so too."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from longvie_cli import GenerateRequest, RunRequest, generate, resume
+
+
+@pytest.fixture(scope="module")
+def carried_weights(small_package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small preset with a carried condition."""
+    (shipped,) = small_package.rglob("assets/tiny")
+    folder = tmp_path_factory.mktemp("weights") / "tiny"
+    shutil.copytree(shipped, folder)
+    grid = json.loads((folder / "preset.json").read_text())["track_grid"]
+    for name, changes in (
+        ("preset.json", {"image_condition": "carried"}),
+        (
+            "model_index.json",
+            {"image_condition": "carried", "track_grid": [grid["columns"], grid["rows"]]},
+        ),
+    ):
+        told = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps(told | changes))
+    return folder
+
+
+def _request(output: Path, weights: Path) -> GenerateRequest:
+    return GenerateRequest(
+        output=output, prompt="hills", clips=3, seed=5, num_inference_steps=2, weights=weights
+    )
+
+
+def test_clips_made_again_look_back_at_the_same_first_frame(
+    carried_weights: Path, tmp_path: Path
+) -> None:
+    generate(_request(tmp_path / "whole.mp4", carried_weights))
+    whole = (tmp_path / "whole.mp4").read_bytes()
+    clips = tmp_path / "whole.longvie" / "clips"
+    made = {path.name: path.read_bytes() for path in clips.glob("*.mp4")}
+    assert len(made) == 3
+    for stem in ("0001", "0002"):
+        for path in clips.glob(f"{stem}*"):
+            path.unlink()
+    resume(RunRequest(run=tmp_path / "whole.longvie"))
+    assert {path.name: path.read_bytes() for path in clips.glob("*.mp4")} == made
+    assert (tmp_path / "whole.mp4").read_bytes() == whole
