@@ -10,8 +10,15 @@ import torch
 from numpy.typing import NDArray
 
 from longvie_cli.controls.rendering import render_track_clip, track_grid
-from longvie_cli.models.carrying import ClipTracks, carried_trust, carry, confidence_mask
+from longvie_cli.models.carrying import (
+    Carrying,
+    ClipTracks,
+    carried_trust,
+    carry,
+    confidence_mask,
+)
 from longvie_cli.models.conditioning import first_frame_mask
+from longvie_cli.models.depth_colours import Look
 from longvie_cli.models.pipeline import LongViePipeline
 from longvie_cli.models.track_pictures import read_tracks
 from longvie_cli.worlds import Flight
@@ -172,6 +179,21 @@ def test_a_carried_condition_shows_the_carried_frames_and_their_confidence() -> 
     other = small("first_frame")("a hill", picture(), dense, sparse, **quick).frames
     assert frames.shape == (FRAMES, HEIGHT, WIDTH, 3)
     assert not np.array_equal(frames, other)
+
+
+def test_the_look_of_a_video_reaches_what_a_clip_has_to_guess() -> None:
+    dense, sparse = controls()
+    given: dict[str, Any] = {"image": picture(), "dense": dense, "sparse": sparse}
+    given |= {"prompt": "a hill"}
+    look = Look.of(255 - picture(), dense[0])
+    plain, looked = (
+        small("carried").prepare_conditioning((FRAMES, HEIGHT, WIDTH), **given, carrying=carrying)
+        for carrying in (None, Carrying(look=look))
+    )
+    mask, shown = plain.image_condition[:, :4], plain.image_condition[:, 4:]
+    assert torch.equal(mask, looked.image_condition[:, :4])
+    assert torch.equal(shown[:, :, 0], looked.image_condition[:, 4:, 0])
+    assert not torch.allclose(shown[:, :, 1:], looked.image_condition[:, 4:, 1:], atol=0.01)
 
 
 @pytest.mark.parametrize("left_out", ["image", "dense", "sparse"])
