@@ -195,7 +195,7 @@ def _look(making: _Making, first: ClipSpec, generator: ClipGenerator) -> Look | 
     from longvie_cli.models.depth_colours import Look
 
     job, controls = making.job, making.controls
-    if controls is None or job.preset.image_condition != "carried":
+    if controls is None or generator.pipeline.config.image_condition != "carried":
         return None
     shown = controls.read(first)
     history = None if first.starts_scene else job.start.history
