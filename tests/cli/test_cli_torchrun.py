@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -26,6 +27,7 @@ from longvie_cli.cli.app import main
 from longvie_cli.models.longvie import LongVieTransformer3DModel
 from longvie_cli.run_folder.layout import RunFolder
 from longvie_cli.run_folder.tails import load_tail
+from longvie_cli.settings.presets import preset_folder
 from small_models import EVEN_HEADS, let_controls_act, small_transformer
 from small_preset import build_package, package_in_use
 
@@ -188,6 +190,27 @@ def test_what_is_wrong_is_said_once(
     assert all((outcome.code == 0) == (code == 0) for outcome in outcomes)
     assert [outcome.out + outcome.err for outcome in outcomes[1:]] == ["", ""]
     assert not (tmp_path / "out.mp4").exists()
+    assert not (tmp_path / "out.longvie").exists()
+
+
+def test_what_one_process_alone_lacks_is_said_by_it(tmp_path: Path) -> None:
+    """As on a second machine whose copy of the weights is damaged."""
+    other = tmp_path / "other machine"
+    for folder in (tmp_path, other):
+        shutil.copytree(preset_folder("tiny"), folder / "weights")
+    (damaged,) = (other / "weights" / "transformer").glob("*.safetensors")
+    damaged.write_bytes(b"broken")
+    outcomes = forked(
+        2,
+        tmp_path,
+        *GUIDED,
+        *("--weights", "weights", "-o", "out.mp4"),
+        prepare=lambda rank: os.chdir(other) if rank else None,
+    )
+    assert [outcome.code for outcome in outcomes] == [75, 3], outcomes
+    assert "longvie, process 1: " in outcomes[1].err
+    assert damaged.name in outcomes[1].err
+    assert "Another process of this run has ended" in outcomes[0].err
 
 
 def dies_in_its_second_clip(rank: int, victim: int) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from longvie_cli import GenerateRequest, RunRequest, generate, resume
 from longvie_cli.engine.clip_generator import Clip, ClipGenerator
+from longvie_cli.progress import SilentProgress
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +31,17 @@ def carried_weights(small_package: Path, tmp_path_factory: pytest.TempPathFactor
         told = json.loads((folder / name).read_text())
         (folder / name).write_text(json.dumps(told | changes))
     return folder
+
+
+class _Said(SilentProgress):
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warning(self, text: str) -> None:
+        self.warnings.append(text)
+
+    def note(self, text: str) -> None:
+        self.warnings.append(text)
 
 
 def _request(output: Path, weights: Path) -> GenerateRequest:
@@ -57,7 +69,10 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bytes | None]]:
 def test_clips_made_again_look_back_at_the_same_first_frame(
     carried_weights: Path, looks: list[tuple[int, bytes | None]], tmp_path: Path
 ) -> None:
-    generate(_request(tmp_path / "whole.mp4", carried_weights))
+    said = _Said()
+    generate(_request(tmp_path / "whole.mp4", carried_weights), said)
+    # The weights say themselves what they were trained with.
+    assert f"By {carried_weights}/preset.json: image_condition carried." in said.warnings
     (first, none), (_, look), (_, same) = looks
     assert (first, none) == (0, None)
     assert look == same is not None

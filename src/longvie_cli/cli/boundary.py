@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import sys
+import time
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from longvie_cli.settings.requests import Request
 
 SCHEMA_VERSION = 1
+# How much later a process ends that fails as the first one does, and leaves the words to it.
+_LATER_SECONDS = 3.0
 
 
 def execute(
@@ -63,6 +66,7 @@ def execute(
         for note in notes:
             console.warning(note)
         asked.append(request)
+        console.begin_own_part()
         return work(request=request, console=console)
 
     with console.only_results_on_stdout():
@@ -85,8 +89,8 @@ def _console(*, json_result: bool, quiet: bool) -> Console:
     from longvie_cli.cli.console import Console
 
     console = Console(json_result=json_result, quiet=quiet)
-    if place_of_process().rank:
-        console.follow()
+    if rank := place_of_process().rank:
+        console.follow(rank)
     return console
 
 
@@ -147,6 +151,10 @@ def _guarded(
 
 def _fail(console: Console, error: LongVieError, *, debug: bool) -> int:
     console.error(error, debug=debug)
+    if console.is_said_elsewhere(error) and not isinstance(error, ResumableError | StoppedBySignal):
+        # torchrun ends all processes with the first one that fails; let that be the one that says
+        # why.
+        time.sleep(_LATER_SECONDS)
     if console.json_result:
         stopped = isinstance(error, ResumableError | StoppedBySignal)
         fields: Mapping[str, Any] = {

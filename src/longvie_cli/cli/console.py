@@ -29,7 +29,12 @@ from rich.progress import Progress as RichProgress
 
 from longvie_cli.cli.signals import raise_again
 from longvie_cli.disk.documents import json_line
-from longvie_cli.errors import LongVieError, ResumableError
+from longvie_cli.errors import (
+    LongVieError,
+    OtherProcessEnded,
+    ResumableError,
+    StoppedBySignal,
+)
 from longvie_cli.progress import duration, printable
 
 if TYPE_CHECKING:
@@ -87,15 +92,28 @@ class Console:
         self.quiet = quiet
         # Of processes that work together, the first one speaks.
         self.speaks = True
+        self._name = "longvie"
+        self._fails_alike = False
         self.warnings: list[str] = []
         self._stages: dict[str, Stage] = {}
         self._stderr = RichConsole(stderr=True, highlight=False, markup=False, emoji=False)
         self._bars: RichProgress | None = None
         self._result_descriptor: int | None = None
 
-    def follow(self) -> None:
-        """Leave everything but failures of its own to another process of the same job."""
+    def follow(self, rank: int) -> None:
+        """Leave everything but failures of its own to the first process of the same job."""
         self.quiet, self.speaks = True, False
+        self._name = f"longvie, process {rank}"
+        self._fails_alike = True
+
+    def begin_own_part(self) -> None:
+        """Say failures from now on: until here all processes have done the same."""
+        self._fails_alike = False
+
+    def is_said_elsewhere(self, error: LongVieError) -> bool:
+        """Return whether another process of the job says a failure of this one."""
+        spread = isinstance(error, OtherProcessEnded | StoppedBySignal)
+        return not self.speaks and (spread or self._fails_alike)
 
     @contextmanager
     def only_results_on_stdout(self) -> Iterator[None]:
@@ -168,8 +186,8 @@ class Console:
     def error(self, error: LongVieError, *, debug: bool) -> None:
         """Say what went wrong and what to do about it."""
         self._stop_bars()
-        if not self.speaks and type(error) not in (LongVieError, ResumableError):
-            return  # All processes are told the same, and the first one says it.
+        if self.is_said_elsewhere(error):
+            return
         if debug:
             for part in traceback.format_exception(error):
                 first, *more = part.rstrip().splitlines() or [""]
@@ -177,7 +195,7 @@ class Console:
                 for line in more:
                     # What an exception says in several lines, as those of ours never begin.
                     self._line(f"    {line}")
-        self._line(f"longvie: {error.message}")
+        self._line(f"{self._name}: {error.message}")
         if error.hint:
             self._line(f"  {error.hint}")
 

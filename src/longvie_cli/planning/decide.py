@@ -20,7 +20,7 @@ from longvie_cli.planning.prompt_notes import (
 )
 from longvie_cli.progress import Progress
 from longvie_cli.run_folder.layout import RunFolder
-from longvie_cli.settings.presets import Preset
+from longvie_cli.settings.presets import Preset, numbers_of_weights
 from longvie_cli.settings.prompts import (
     ClipPrompt,
     Prompts,
@@ -62,6 +62,8 @@ def decided_job(choice: Choice, progress: Progress, *, to_run: bool) -> Job:
     if to_run:
         source.check_models()
     notes = [*_untrained_size(preset), *choice.notes]
+    if (of_weights := numbers_of_weights(preset)) is not None:
+        notes.append(of_weights)
     continues = choice.earlier is not None
     # The last frame of an earlier video is the first of the source.
     shared_frames = 1 if continues else 0

@@ -105,14 +105,13 @@ def preset_of(request: ExtendRequest, earlier: Earlier) -> Preset:
     name = request.preset or earlier.preset_name
     same = name == earlier.preset_name
     size = request.size or (earlier.size if same else None)
-    preset = with_track_grid(
-        with_size(load_preset(name), size), request.track_grid or earlier.track_grid
-    )
     weights = request.weights or (earlier.weights if same else None)
+    preset = with_track_grid(
+        with_size(load_preset(name, weights), size), request.track_grid or earlier.track_grid
+    )
     if weights is not None:
         from longvie_cli.models.weights.sources import find_weights
 
-        preset = preset.model_copy(update={"weights": weights})
         find_weights(preset)
     return preset
 

@@ -82,9 +82,8 @@ def _preset(request: GenerateRequest) -> Preset:
     from longvie_cli.models.weights.sources import find_weights
 
     preset = with_track_grid(
-        with_size(load_preset(request.preset), request.size), request.track_grid
+        with_size(load_preset(request.preset, request.weights), request.size), request.track_grid
     )
-    preset = preset.model_copy(update={"weights": request.weights})
     if preset.weights is not None:
         find_weights(preset)
     return preset

@@ -54,6 +54,8 @@ def carry_out(
     """
     if (locked := unwritable(job.output.parent, job.folder.root)) is not None:
         raise locked
+    # How they share a clip is refused before there is a run folder.
+    shared = None if leader is None else leader.degrees(job.preset, job.sampling).words
     with opened_run(job, progress, change=change, resuming=resuming) as run:
         clips = run.clips()
         if finished := finished_result(job, run, clips):
@@ -68,8 +70,8 @@ def carry_out(
         if any(clip.record is None for clip in clips):
             # Before the controls, which can take minutes.
             offload = fitting_plan(job).offload
-            if leader is not None:
-                progress.message(leader.degrees(job.preset, job.sampling).words)
+            if shared is not None:
+                progress.message(shared)
             say_disk(run_bytes(job), job.folder.root, progress, only_if_short=True)
         for note in job.remarks:
             progress.note(note)

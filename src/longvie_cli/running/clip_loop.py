@@ -38,6 +38,10 @@ if TYPE_CHECKING:
     from longvie_cli.models.depth_colours import Look
 
 
+# Clips of a process after which `--compile` compiles nothing more.
+_COMPILING_CLIPS = 2
+
+
 @dataclass(frozen=True)
 class _Making:
     """What every clip of a run is made with."""
@@ -91,7 +95,7 @@ def _make(making: _Making, clips: Sequence[StoredClip], live: LiveVideo) -> None
     generator = _load_generator(making)
     kept = sum(clip.record is not None for clip in clips)
     progress.start("clips", len(clips), done=kept)
-    previous = ""
+    previous, made = "", 0
     look_of = lru_cache(maxsize=1)(lambda first: _look(making, first, generator))
     first = clips[0].spec
     for clip in clips:
@@ -109,7 +113,10 @@ def _make(making: _Making, clips: Sequence[StoredClip], live: LiveVideo) -> None
             progress.start("clips", len(clips), done=kept)
         look = None if spec is first else look_of(first)
         record, timings = _make_clip(making, generator, spec, follows, look)
-        if record.attempts == 1 and making.leader is None:
+        made += 1
+        # The first clips compile: graphs of a first clip, then those of one with history.
+        is_usual = job.sampling.compile == "none" or made > _COMPILING_CLIPS
+        if record.attempts == 1 and making.leader is None and is_usual:
             note_clip(job, record.seconds, timings, offload=making.offload)
         previous = record.tail_hash
         kept += 1

@@ -74,7 +74,9 @@ def describe(job: Job, progress: Progress) -> JobResult:
     expected = None
     if memory is not None:
         _describe_processes(job, progress)
-        expected = expected_time(job, clips_to_make, offload=memory["offload"])
+        if place_of_process().count == 1:
+            # What one process takes says nothing of several.
+            expected = expected_time(job, clips_to_make, offload=memory["offload"])
     progress.message(f"expected time: {expected.text if expected else _NEVER_TIMED}")
     return JobResult(
         status="planned",

@@ -103,7 +103,7 @@ def _finished_before(
         if any(input_state(Path(path)) != state for path, state in states):
             return None
         weights = None if manifest.inputs.weights is None else Path(manifest.inputs.weights)
-        preset = load_preset(manifest.preset).model_copy(update={"weights": weights})
+        preset = load_preset(manifest.preset, weights)
         if model_hashes(preset) != manifest.model_hashes:
             return None
         finished = finished_run(run, request.output, keeps_clips=request.keep_clips)

@@ -205,6 +205,10 @@ def _fitting(side: int, multiple: int, *, up: bool) -> int:
     return min(max(fitting, _SHORTEST_SIDE), _LONGEST_SIDE)
 
 
+# What a command says of anyway.
+_SIZES = ("height", "width", "control_height", "control_width")
+
+
 def preset_folder(name: str) -> Path:
     """Return the folder that holds `preset.json` of a preset, and the weights of an embedded one.
 
@@ -227,14 +231,36 @@ def preset_folder(name: str) -> Path:
     return folder
 
 
-def load_preset(name: str) -> Preset:
+def load_preset(name: str, weights: Path | None = None) -> Preset:
     """Return a preset by name.
 
+    Weights that were trained with other numbers (steps, image condition, sizes) say so in a
+    `preset.json` of their own, as `longvie train` and the embedded model's training write it; those
+    numbers then take the place of the preset's.
+
+    Args:
+        name: Of one of ours.
+        weights: Folder of the user's weights; None: those of the preset.
+
     Raises:
-        SettingsError: There is no preset of this name, or its file is malformed.
+        SettingsError: There is no preset of this name, or a file is malformed.
         MissingResourceError: The preset's files are not installed.
     """
-    return read_preset(preset_folder(name) / "preset.json", name)
+    preset = read_preset(preset_folder(name) / "preset.json", name)
+    if weights is not None and (weights / "preset.json").is_file():
+        own = read_preset(weights / "preset.json", str(weights))
+        preset = own.model_copy(update={"name": name, "models": preset.models})
+    return preset.model_copy(update={"weights": weights})
+
+
+def numbers_of_weights(preset: Preset) -> str | None:
+    """Return in words which numbers a preset has from its weights' own file; None where none."""
+    if preset.weights is None:
+        return None
+    of_name = load_preset(preset.name).model_dump(exclude={"vocabulary", *_SIZES})
+    own = load_preset(preset.name, preset.weights).model_dump(exclude={"vocabulary", *_SIZES})
+    other = [f"{key} {own[key]}" for key in own if own[key] != of_name[key]]
+    return f"By {preset.weights}/preset.json: {', '.join(other)}." if other else None
 
 
 def read_preset(path: Path, name: str) -> Preset:

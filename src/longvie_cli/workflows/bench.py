@@ -169,6 +169,10 @@ def _decide(request: BenchRequest, progress: Progress, *, limit: int | None) -> 
         progress: Told what is changed.
         limit: Bytes of a GPU that is planned for, whether or not there is one.
     """
+    if request.compile not in (None, "none"):
+        # As a flag it is refused; a variable or longvie.yaml is meant for other commands too.
+        progress.note(f"compile {request.compile}: not measured; stages are timed uncompiled.")
+        request = request.model_copy(update={"compile": None})
     preset = _preset(request)
     asked = request if limit is None else request.model_copy(update={"device": "cpu"})
     sampling = decided_sampling(asked, preset, request.lora or (), progress)
@@ -195,7 +199,7 @@ def _decide(request: BenchRequest, progress: Progress, *, limit: int | None) -> 
 
 
 def _preset(request: BenchRequest) -> Preset:
-    preset = load_preset(request.preset).model_copy(update={"weights": request.weights})
+    preset = load_preset(request.preset, request.weights)
     return preset if request.size is None else with_size(preset, request.size)
 
 

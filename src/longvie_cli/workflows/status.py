@@ -90,7 +90,8 @@ def _report(folder: RunFolder, hashes: _Hashes) -> ReportResult:
     state = "finished" if finished else "stopped" if holder is None else "running"
     left = len(stored) - done
     times = [clip.record.seconds for clip in stored if clip.record is not None]
-    fps = load_preset(manifest.preset).fps
+    weights = manifest.inputs.weights
+    fps = load_preset(manifest.preset, None if weights is None else Path(weights)).fps
     frames = sum(spec.added_frames for spec in manifest.plan)
     clips = [_clip(clip) for clip in stored]
     fields: dict[str, Any] = {

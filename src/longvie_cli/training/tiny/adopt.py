@@ -113,5 +113,5 @@ def _write_checkpoint(folder: Path, modules: Mapping[str, nn.Module]) -> None:
         for name, module in modules.items()
         for key, value in module.named_parameters()
     }
-    state = {"step": 0, "trained": trained, "optimizer": {}, "average": None}
+    state = {"stage": folder.name, "step": 0, "trained": trained, "optimizer": {}, "average": None}
     save_checkpoint(folder / CHECKPOINTS_NAME, 0, state, keep=1)

@@ -122,9 +122,11 @@ class _Stage(TrainingLoop):
         return {"stage": self.folder.name}
 
     def _check_identity(self, checkpoint: Path, state: Mapping[str, Any]) -> None:
-        if set(state["trained"]) != set(self.names):
+        sizes = {name: tensor.shape for name, tensor in state["trained"].items()}
+        own = dict(zip(self.names, (part.shape for part in self.parameters), strict=True))
+        if (state["stage"], sizes) != (self.folder.name, own):
             raise OutputConflictError(
-                f"{checkpoint}: belongs to a model of other layers.",
+                f"{checkpoint}: belongs to another stage, or to a model of other layers.",
                 hint="Name another work folder, or remove that of the stage.",
             )
 
