@@ -24,8 +24,10 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import CLIPVisionConfig, CLIPVisionModel, UMT5Config, UMT5EncoderModel
 
+from longvie_cli.engine.eight_bit_products import MULTIPLIED_CHILDREN
 from longvie_cli.engine.waiting_weights import used_once
-from longvie_cli.kernels.quantized_linear import quantize_linears
+from longvie_cli.kernels.eight_bit_linear import multiply_in_8_bits
+from longvie_cli.kernels.quantized_linear import plain_linears, quantize_linears
 from longvie_cli.models.autoencoders import VideoAutoencoder, empty_autoencoder
 from longvie_cli.models.clip_context import ClipContext
 from longvie_cli.models.longvie import LongVieTransformer3DModel
@@ -180,6 +182,16 @@ def prepare_models(models: Models, sampling: Sampling) -> Models:
     _cast(models.text_encoder, half, ("wo",) if half == torch.float16 else ())
     _cast(models.transformer, half, models.transformer._keep_in_fp32_modules)
     if (kind := sampling.eight_bit_type) is not None:
+        if sampling.multiplies_in_8_bits:
+            # As if all layers did: which do is measured on real weights, and this needs the most.
+            layers = plain_linears(models.transformer, MULTIPLIED_CHILDREN)
+            multiply_in_8_bits(
+                models.transformer,
+                kind,
+                within=MULTIPLIED_CHILDREN,
+                errors={path: 0.0 for path, *_ in layers},
+                limit=0.0,
+            )
         quantize_linears(models.transformer, kind, within=QUANTIZED_CHILDREN)
     if sampling.on_cpu:
         suit_cpu(models.vae, half)

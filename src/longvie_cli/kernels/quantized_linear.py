@@ -62,6 +62,8 @@ def quantize_rows(weight: Tensor, kind: str) -> tuple[Tensor, Tensor]:
     dtype = QUANTIZED_TYPES[kind]
     if weight.is_meta:
         # PyTorch works such shapes out in Python, which takes seconds for all rows of LongVie 2.
+        # What is alive at most, for memory plans: the rows in float32, before and after scaling.
+        _ = [torch.empty_like(weight, dtype=torch.float32) for _ in range(2)]
         return torch.empty_like(weight, dtype=dtype), weight.new_empty((*weight.shape[:-1], 1))
     largest = 127.0 if dtype is torch.int8 else torch.finfo(dtype).max
     rows = weight.float()

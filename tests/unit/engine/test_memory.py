@@ -26,6 +26,7 @@ from longvie_cli.engine.memory import (
     trace_activations,
     weight_bytes,
 )
+from longvie_cli.kernels.eight_bit_linear import EightBitLinear
 from longvie_cli.models.longvie import LongVieTransformer3DModel
 from longvie_cli.settings.presets import load_preset, preset_folder
 from longvie_cli.settings.sampling import Offload, Quantize, Sampling
@@ -189,6 +190,23 @@ def test_plans_for_other_weights_are_those_of_their_own_models() -> None:
         plan = plan_memory(models, activations, sampling)
         assert plans_of_preset(preset, sampling) == {"none": plan}
     assert peaks[1] > peaks[0]
+
+
+@pytest.mark.parametrize(("stored", "multiplied"), [("int8", "int8-w8a8"), ("fp8", "fp8-w8a8")])
+def test_products_in_8_bits_are_planned(stored: Quantize, multiplied: Quantize) -> None:
+    preset = load_preset("tiny")
+    alive, weights = [], []
+    for quantize in (stored, multiplied):
+        sampling = Sampling.of(preset, quantize=quantize)
+        models = prepare_models(models_of_folder(preset_folder("tiny")), sampling)
+        products = sum(isinstance(each, EightBitLinear) for each in models.transformer.modules())
+        assert (products > 0) == (quantize == multiplied)
+        weights.append(weight_bytes(models.transformer))
+        alive.append(trace_activations(models, preset).denoise)
+    assert weights[0] == weights[1]
+    # Codes and float32 rows; products in int8 are numbers of 32 bits.
+    assert alive[1] >= alive[0]
+    assert multiplied != "int8-w8a8" or alive[1] > alive[0]
 
 
 def test_what_is_let_go_is_not_counted() -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from longvie_cli.kernels import eight_bit_linear
 from longvie_cli.kernels.eight_bit_linear import (
     EightBitLinear,
     QuantizedRows,
@@ -44,6 +45,17 @@ def test_multiplies_what_is_stored(kind: str, dtype: torch.dtype, shape: tuple[i
     allowed = 1e-6 if dtype is torch.float32 else 3 * torch.finfo(dtype).eps / 2
     assert relative(result, exact) < allowed
     assert torch.equal(layer(tokens.to(dtype)), result)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_many_rows_are_quantized_some_at_a_time(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens = torch.randn(3, 9, 32, dtype=torch.bfloat16)
+    whole = QuantizedRows.of(tokens, QUANTIZED_TYPES[kind])
+    monkeypatch.setattr(eight_bit_linear, "_ROWS_AT_ONCE", 10)
+    parts = QuantizedRows.of(tokens, QUANTIZED_TYPES[kind])
+    for ours, theirs in zip(parts, whole, strict=True):
+        assert ours.shape == theirs.shape and ours.dtype == theirs.dtype
+        assert torch.equal(ours.float(), theirs.float())
 
 
 # The errors of rows and weights add as squares do: 0.74 % each (a step is the largest of 512 values
