@@ -80,7 +80,7 @@ class _brought:
     def __enter__(self) -> None:
         for tensor in self._around:
             tensor.data = tensor.data.to(self._device)
-        self._waiting = [WaitingWeights(block, self._device) for block in self._blocks]
+        self._waiting = [WaitingWeights(block, self._device, pin=False) for block in self._blocks]
 
     def __exit__(self, *failure: object) -> None:
         for waiting in self._waiting:

@@ -57,14 +57,16 @@ class WaitingWeights:
     """The hooks of one module, and its weights in host memory until it is called.
 
     Args:
-        module: Its weights become pinned where the device is a GPU.
+        module: Its weights wait in host memory, pinned where the device is a GPU.
         device: Where it computes.
+        pin: False leaves them unpinned, for a few calls: PyTorch keeps what it pinned, rounded up
+            to powers of two, until the process ends.
     """
 
-    def __init__(self, module: nn.Module, device: torch.device) -> None:
+    def __init__(self, module: nn.Module, device: torch.device, *, pin: bool = True) -> None:
         self._device = device
         self._tensors = _tensors(module)
-        if device.type == "cuda":
+        if pin and device.type == "cuda":
             for tensor in self._tensors:
                 tensor.data = tensor.data.pin_memory()
         self._in_host_memory = [tensor.data for tensor in self._tensors]
