@@ -47,7 +47,8 @@ def test_a_flight_grows(tmp_path: Path, environment: dict[str, str]) -> None:
 def test_two_processes_make_a_flight(tmp_path: Path, environment: dict[str, str]) -> None:
     few = ("--seconds", "1", "--steps", "2")
     # Beside the `longvie` of the tests stands the torchrun of this Python, on no PATH by itself.
-    environment["PATH"] = f"{environment['PATH']}{os.pathsep}{Path(sys.executable).parent}"
+    path = f"{environment['PATH']}{os.pathsep}{Path(sys.executable).parent}"
+    environment = environment | {"PATH": path}
     run("torchrun.sh", "2", "out.mp4", *few, environment=environment, folder=tmp_path)
     assert probe_video(tmp_path / "out.mp4").num_frames == 16
 
