@@ -26,7 +26,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModel, UMT5Config, UMT5Enco
 
 from longvie_cli.engine.eight_bit_products import MULTIPLIED_CHILDREN
 from longvie_cli.engine.waiting_weights import used_once
-from longvie_cli.kernels.eight_bit_linear import multiply_in_8_bits
+from longvie_cli.kernels.eight_bit_linear import is_multiplied, multiply_in_8_bits
 from longvie_cli.kernels.quantized_linear import plain_linears, quantize_linears
 from longvie_cli.models.autoencoders import VideoAutoencoder, empty_autoencoder
 from longvie_cli.models.clip_context import ClipContext
@@ -189,7 +189,7 @@ def prepare_models(models: Models, sampling: Sampling) -> Models:
                 models.transformer,
                 kind,
                 within=MULTIPLIED_CHILDREN,
-                errors={path: 0.0 for path, *_ in layers},
+                errors={path: 0.0 for path, _, _, linear in layers if is_multiplied(linear)},
                 limit=0.0,
             )
         quantize_linears(models.transformer, kind, within=QUANTIZED_CHILDREN)

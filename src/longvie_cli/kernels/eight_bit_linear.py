@@ -92,6 +92,11 @@ class EightBitLinear(QuantizedLinear):
         return super().forward((codes.float() * scales).to(self.scale.dtype))
 
 
+def is_multiplied(linear: nn.Linear) -> bool:
+    """Return whether the 8-bit products of a GPU take a layer of this size."""
+    return linear.in_features % _SIZE_STEP == linear.out_features % _SIZE_STEP == 0
+
+
 class _MeasuredLinear(nn.Linear):
     """Computes a `Linear` and notes how far it would be off in 8 bits."""
 
@@ -137,7 +142,7 @@ def linear_errors(
     replaced = [
         (path, parent, name, linear, _MeasuredLinear.of(linear, kind))
         for path, parent, name, linear in plain_linears(module, within)
-        if linear.in_features % _SIZE_STEP == linear.out_features % _SIZE_STEP == 0
+        if is_multiplied(linear)
     ]
     try:
         for _, parent, name, _, measured in replaced:

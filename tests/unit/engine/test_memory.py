@@ -209,6 +209,14 @@ def test_products_in_8_bits_are_planned(stored: Quantize, multiplied: Quantize) 
     assert multiplied != "int8-w8a8" or alive[1] > alive[0]
 
 
+def test_layers_that_no_gpu_multiplies_are_planned_as_stored(small_preset: None) -> None:
+    """Of the small preset some have sizes that are no multiples of 16."""
+    preset = load_preset("tiny")
+    sampling = Sampling.of(preset, quantize="fp8-w8a8")
+    models = prepare_models(models_of_folder(preset_folder("tiny")), sampling)
+    assert trace_activations(models, preset).denoise > 0
+
+
 def test_what_is_let_go_is_not_counted() -> None:
     class Chain(nn.Module):
         def __init__(self) -> None:
