@@ -105,3 +105,15 @@ def small_pipeline() -> LongViePipeline:
         transformer=transformer,
         scheduler=FlowMatchEulerDiscreteScheduler(shift=5.0),
     )
+
+
+def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
+    """Return normal numbers of a seed."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def prompt(tokens: int, seed: int) -> torch.Tensor:
+    """Return embeddings of a prompt of that many tokens, padded to 20 with zero rows."""
+    embeds = drawn(1, 20, 16, seed=seed)
+    embeds[:, tokens:] = 0
+    return embeds

@@ -21,7 +21,7 @@ from longvie_cli.models.clip_context import ClipContext
 from longvie_cli.models.longvie import LongVieTransformer3DModel
 from longvie_cli.settings.presets import load_preset
 from longvie_cli.settings.sampling import Sampling
-from small_models import let_controls_act, small_transformer
+from small_models import drawn, let_controls_act, prompt, small_transformer
 
 # Other sums of the same float32 terms; outputs are around 3.
 ROUNDING = 2e-5
@@ -41,16 +41,6 @@ def transformer_of(layers: int = 3, **changes: Any) -> LongVieTransformer3DModel
     transformer.use_kernels(kernel_set_for("cpu"))
     transformer.pack_projections()
     return transformer
-
-
-def drawn(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def prompt(tokens: int, seed: int) -> Tensor:
-    embeds = drawn(1, 20, 16, seed=seed)
-    embeds[:, tokens:] = 0
-    return embeds
 
 
 @torch.no_grad()

@@ -26,21 +26,10 @@ from longvie_cli.models.attention import (
 from longvie_cli.models.clip_context import ClipContext
 from longvie_cli.models.longvie import LongVieTransformer3DModel
 from longvie_cli.models.pipeline import Engine, LongViePipeline
-from small_models import let_controls_act, small_pipeline, small_transformer
+from small_models import drawn, let_controls_act, prompt, small_pipeline, small_transformer
 
 # Other sums of the same float32 terms; outputs are around 3.
 ROUNDING = 2e-5
-
-
-def drawn(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def prompt(tokens: int, seed: int) -> Tensor:
-    """Return embeddings of a prompt of that many tokens, padded to 20 with zero rows."""
-    embeds = drawn(1, 20, 16, seed=seed)
-    embeds[:, tokens:] = 0
-    return embeds
 
 
 def transformer_with_controls(**changes: object) -> LongVieTransformer3DModel:

@@ -19,23 +19,19 @@ from longvie_cli.models.conditioning import Conditioning
 from longvie_cli.models.longvie import LongVieTransformer3DModel
 from longvie_cli.models.pipeline import LongViePipeline
 from longvie_cli.parallel.clip_parallel import ClipParallel, Degrees
-from small_models import EVEN_HEADS, let_controls_act, small_pipeline, small_transformer
+from small_models import (
+    EVEN_HEADS,
+    drawn,
+    let_controls_act,
+    prompt,
+    small_pipeline,
+    small_transformer,
+)
 
 # Other sums of the same float32 terms; outputs are around 3.
 ROUNDING = 1e-5
 # 15 tokens a frame: neither history nor clip can be cut evenly.
 GRID = (3, 5)
-
-
-def drawn(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def prompt(tokens: int, seed: int) -> Tensor:
-    """Return embeddings of a prompt of that many tokens, padded to 20 with zero rows."""
-    embeds = drawn(1, 20, 16, seed=seed)
-    embeds[:, tokens:] = 0
-    return embeds
 
 
 def transformer_of_heads() -> LongVieTransformer3DModel:
