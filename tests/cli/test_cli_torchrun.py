@@ -34,6 +34,14 @@ from small_preset import build_package, package_in_use
 FLIGHT = ("generate", "-p", "green hills", "--clips", "2", "--seed", "5", "--steps", "2")
 GUIDED = (*FLIGHT, "--guidance", "3")
 UNGUIDED = (*FLIGHT, "--guidance", "1")
+TRAINING = """
+preset: tiny
+data: {worlds: {seed: 1, flights: 1}}
+steps: 4
+batch: 2
+dtype: float32
+checkpoint_every: 1
+"""
 
 
 @dataclass(frozen=True)
@@ -214,6 +222,13 @@ def test_what_one_process_alone_lacks_is_said_by_it(tmp_path: Path) -> None:
 
 
 def dies_in_its_second_clip(rank: int, victim: int) -> None:
+    # Two steps of the first picture, two of the first clip.
+    if rank == victim:
+        before_evaluation(5, lambda: os._exit(9))
+
+
+def before_evaluation(number: int, act: Callable[[], None]) -> None:
+    """Act in this process where the transformer is called for the `number`th time."""
     evaluations = 0
 
     def count(module: nn.Module, given: tuple[Any, ...]) -> None:
@@ -221,12 +236,10 @@ def dies_in_its_second_clip(rank: int, victim: int) -> None:
         # The memory plan evaluates the model too, on the meta device.
         if isinstance(module, LongVieTransformer3DModel) and given and not given[0].is_meta:
             evaluations += 1
-            # Two steps of the first picture, two of the first clip.
-            if evaluations == 5:
-                os._exit(9)
+            if evaluations == number:
+                act()
 
-    if rank == victim:
-        register_module_forward_pre_hook(count)
+    register_module_forward_pre_hook(count)
 
 
 @pytest.mark.slow
@@ -246,6 +259,23 @@ def test_where_one_dies_the_other_ends(longvie, tmp_path: Path, victim: int) -> 
     # The same command goes on, in one process too.
     done = longvie(*GUIDED, "-o", "out.mp4")
     assert done.code == 0 and "1 of 2 clips are there already" in done.err
+
+
+def test_where_one_of_two_trainers_dies_the_other_ends(longvie, tmp_path: Path) -> None:
+    (tmp_path / "toy.yaml").write_text(TRAINING)
+    train = ("train", "control", "--config", "toy.yaml", "-o", "run")
+
+    def dies(rank: int) -> None:
+        if rank:
+            before_evaluation(3, lambda: os._exit(9))
+
+    outcomes = forked(2, tmp_path, *train, prepare=dies)
+    assert [outcome.code for outcome in outcomes] == [75, 9], outcomes
+    assert "Another process of this run has ended" in outcomes[0].err
+    # Another number of processes goes on with it.
+    done = longvie(*train)
+    assert done.code == 0, done.err
+    assert len((tmp_path / "run" / "losses.jsonl").read_text().splitlines()) == 4
 
 
 @pytest.mark.slow

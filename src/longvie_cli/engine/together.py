@@ -7,10 +7,8 @@ the first one's alone, and what encoding and decoding come to cannot differ betw
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from datetime import timedelta
 from typing import Any
 
 import torch
@@ -18,18 +16,15 @@ from torch import Tensor, distributed
 
 from longvie_cli.engine.loader import load_pipeline
 from longvie_cli.engine.memory import models_of_preset
-from longvie_cli.errors import OtherProcessEnded, UsageError
+from longvie_cli.errors import UsageError
 from longvie_cli.models.conditioning import Conditioning
 from longvie_cli.models.denoising import DenoisingTask
 from longvie_cli.models.pipeline import LongViePipeline
 from longvie_cli.parallel.clip_parallel import ClipParallel, Degrees
+from longvie_cli.parallel.group import own_device
 from longvie_cli.parallel.processes import Place
 from longvie_cli.settings.presets import Preset
 from longvie_cli.settings.sampling import Sampling
-
-# Helpers wait while the first process extracts controls of a long video. That a process has ended
-# is noticed at once: its connection is closed.
-_LONGEST_WAIT = timedelta(days=7)
 
 
 @dataclass(frozen=True)
@@ -123,39 +118,6 @@ def help_first_process(place: Place) -> None:
             pipeline.denoise(told.noise, conditioning, **told.numbers)
 
 
-@contextmanager
-def group_of(place: Place) -> Iterator[None]:
-    """Join the processes that torchrun started, and tell a lost one from other failures.
-
-    After a failure the group is left as it is: to take it down, this process would wait for others
-    that wait for it. It ends with the process.
-
-    Raises:
-        OtherProcessEnded: A process has ended in the middle of it.
-    """
-    backend = "gloo"
-    if torch.cuda.is_available():
-        # What is told goes by gloo, from memory to memory.
-        backend = "cpu:gloo,cuda:nccl"
-        torch.cuda.set_device(place.local_rank % torch.cuda.device_count())
-    try:
-        distributed.init_process_group(backend, timeout=_LONGEST_WAIT)
-        yield
-        distributed.destroy_process_group()
-    except RuntimeError as error:
-        if not _is_of_a_lost_process(error):
-            raise
-        raise OtherProcessEnded(
-            "Another process of this run has ended.",
-            hint="Finished clips are kept; the same command goes on.",
-        ) from error
-
-
-def _is_of_a_lost_process(error: RuntimeError) -> bool:
-    # gloo has no exception type of its own.
-    return isinstance(error, distributed.DistError) or "gloo" in str(error)
-
-
 def _tell(told: _Load | DenoisingTask | None) -> None:
     if isinstance(told, DenoisingTask):
         # Tensors would be sought on the GPU of the first process.
@@ -171,8 +133,7 @@ def _hear() -> _Load | DenoisingTask | None:
 
 
 def _placed(sampling: Sampling, place: Place) -> Sampling:
-    is_cuda = torch.device(sampling.device).type == "cuda"
-    return replace(sampling, device=f"cuda:{place.local_rank}") if is_cuda else sampling
+    return replace(sampling, device=own_device(sampling.device, place))
 
 
 def _moved(conditioning: Conditioning, device: torch.device) -> Conditioning:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,9 @@ from longvie_cli.result import JobResult
 
 if TYPE_CHECKING:
     from longvie_cli.engine.together import Leader
+
+# Helpers wait while the first process extracts controls of a long video.
+_LONGEST_WAIT = timedelta(days=7)
 
 
 def with_helpers(work: Callable[[Leader | None], JobResult], asked: Path) -> JobResult:
@@ -27,9 +31,10 @@ def with_helpers(work: Callable[[Leader | None], JobResult], asked: Path) -> Job
     place = place_of_process()
     if place.count == 1:
         return work(None)
-    from longvie_cli.engine.together import Leader, group_of, help_first_process
+    from longvie_cli.engine.together import Leader, help_first_process
+    from longvie_cli.parallel.group import group_of
 
-    with group_of(place):
+    with group_of(place, longest_wait=_LONGEST_WAIT):
         if place.rank:
             help_first_process(place)
             return JobResult("helped", asked)

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from longvie_cli.engine.machine import machine_memory
 from longvie_cli.engine.placement import resolve_device
 from longvie_cli.errors import OutputConflictError, SettingsError
 from longvie_cli.models.pipeline import LongViePipeline
+from longvie_cli.parallel.group import group_of, own_device
 from longvie_cli.parallel.processes import place_of_process
 from longvie_cli.planning.disk import free_bytes, unwritable
 from longvie_cli.progress import Progress, SilentProgress
@@ -28,7 +30,6 @@ from longvie_cli.training.export import export_preset, export_trained, replaced
 from longvie_cli.training.loop import LOCK_NAME, held, load_average
 from longvie_cli.training.loss_log import last_loss
 from longvie_cli.training.open_samples import open_samples
-from longvie_cli.training.processes import joined
 from longvie_cli.training.run_checks import (
     check_same_settings,
     check_sharded,
@@ -41,6 +42,8 @@ from longvie_cli.training.start import Start, find_origin, find_preset, find_sta
 from longvie_cli.training.training_run import TrainingRun
 
 _EXPORTED = "exported.json"
+# One process validates and writes checkpoints while the others wait.
+_LONGEST_WAIT = timedelta(hours=2)
 # Says of each prompt that is longer than what is read of it: of thousands, one is enough.
 _OF_PROMPTS = "longvie_cli.models.pipeline"
 # Settings that only some stages look at, by their place in the file.
@@ -156,11 +159,12 @@ def train(
         for note in job.notes:
             progress.note(note)
         place = place_of_process()
-        with joined(place, job.device) as device, held(output):
+        with group_of(place, longest_wait=_LONGEST_WAIT), held(output):
             if place.rank == 0:
                 settings = deciding(asked.config)
                 record = RunRecord(stage=stage, settings=settings, origin=job.start.origin)
                 write_record(output, record)
+            device = own_device(job.device, place)
             _train(job, device, progress, exports=place.rank == 0)
     checkpoint = finished_checkpoints(output / "checkpoints")[-1]
     return TrainResult("done", stage, asked.steps, last_loss(output), checkpoint, output)
