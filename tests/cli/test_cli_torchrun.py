@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import socket
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -23,7 +25,9 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from delivered import frames_of
+from longvie_cli.cli import app
 from longvie_cli.cli.app import main
+from longvie_cli.cli.command import Command
 from longvie_cli.models.longvie import LongVieTransformer3DModel
 from longvie_cli.run_folder.layout import RunFolder
 from longvie_cli.run_folder.tails import load_tail
@@ -34,6 +38,13 @@ from small_preset import build_package, package_in_use
 FLIGHT = ("generate", "-p", "green hills", "--clips", "2", "--seed", "5", "--steps", "2")
 GUIDED = (*FLIGHT, "--guidance", "3")
 UNGUIDED = (*FLIGHT, "--guidance", "1")
+COMMANDS = {
+    name.replace("_", "-"): value
+    for module in vars(app).values()
+    if isinstance(module, ModuleType)
+    for name, value in vars(module).items()
+    if isinstance(value, Command)
+}
 TRAINING = """
 preset: tiny
 data: {worlds: {seed: 1, flights: 1}}
@@ -201,6 +212,38 @@ def test_what_is_wrong_is_said_once(
     assert not (tmp_path / "out.longvie").exists()
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("stitch", "one.mp4", "two.mp4", "-o", "out.mp4", "--json"),
+        *(
+            pytest.param(command, marks=pytest.mark.slow)
+            for command in (
+                ("extract-controls", "ref.mp4", "-o", "out"),
+                ("bench", "--random-weights"),
+                ("prepare", "ref.mp4", "-o", "out"),
+                ("models", "pull", "tiny"),
+                ("status", "out.mp4"),
+                ("doctor",),
+            )
+        ),
+    ],
+    ids=lambda command: command[0],
+)
+def test_commands_that_share_no_work_are_refused(tmp_path: Path, command: tuple[str, ...]) -> None:
+    """Before anything is looked at: none of these files is there."""
+    first, second = forked(2, tmp_path, *command)
+    assert first.code == 2, first
+    assert "each of its 2 processes would do all of this command" in first.err
+    (hint,) = [line for line in first.err.splitlines() if "Run it without torchrun" in line]
+    named = {name for name in COMMANDS if name in re.findall(r"[\w-]+", hint)}
+    assert named and named == {name for name, made in COMMANDS.items() if made.together}
+    assert second.code != 0 and (second.out, second.err) == ("", "")
+    if "--json" in command:
+        assert json.loads(first.out)["error"]["code"] == 2
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_one_process_alone_lacks_is_said_by_it(tmp_path: Path) -> None:
     """As on a second machine whose copy of the weights is damaged."""
     other = tmp_path / "other machine"
@@ -294,6 +337,9 @@ def test_torchrun(longvie, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["output"] == "two.mp4"
     assert_alike(tmp_path, "two", "one", within=0)
+    refused = run("stitch", "one.mp4", "two.mp4", "-o", "both.mp4")
+    assert refused.returncode != 0 and refused.stderr.count("would do all of this command") == 1
+    assert not (tmp_path / "both.mp4").exists()
     longer = (*GUIDED[:4], "9", *GUIDED[5:], "-o", "long.mp4")
     with subprocess.Popen([*command, *longer], cwd=tmp_path, stderr=subprocess.PIPE) as started:
         clips = tmp_path / "long.longvie" / "clips"

@@ -37,6 +37,8 @@ def execute(
     request_model: Callable[[], type[Request]] | None,
     settings: Mapping[str, Any],
     work: Callable[..., CommandResult],
+    *,
+    together: bool,
 ) -> None:
     """Run one command to its exit code: resolve the request, do the work, print the result.
 
@@ -45,6 +47,7 @@ def execute(
         request_model: Imports and returns the request of this command; None if it has none.
         settings: The flags that are settings of that request; None where one was not given.
         work: The workflow, called with `request` and `console`.
+        together: Whether several processes of torchrun share the work; else they are refused.
     """
     console = _console(json_result=flags["json"], quiet=flags["quiet"])
     _quiet_libraries(flags["verbose"] or 0)
@@ -52,6 +55,8 @@ def execute(
     asked: list[Request] = []
 
     def resolve_and_work() -> CommandResult:
+        if not together:
+            _refuse_several_processes()
         if request_model is None:
             return work(console=console)
         from longvie_cli.settings.resolve import resolve
@@ -83,6 +88,15 @@ def report_usage_error(error: typer.TyperException, *, json_result: bool) -> int
     """Say that the command line itself is wrong and return the exit code."""
     console = _console(json_result=json_result, quiet=False)
     return _fail(console, _in_our_words(error), debug=False)
+
+
+def _refuse_several_processes() -> None:
+    count = place_of_process().count
+    if count > 1:
+        raise UsageError(
+            f"torchrun: each of its {count} processes would do all of this command.",
+            hint="Run it without torchrun; generate, extend, redo, resume and train share work.",
+        )
 
 
 def _console(*, json_result: bool, quiet: bool) -> Console:

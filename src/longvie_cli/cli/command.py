@@ -40,11 +40,13 @@ class Command:
             settings, by their names.
         groups: Classes whose annotations are its flags, by the key of their setting.
         examples: Command lines for its help.
+        together: Whether the processes that torchrun starts share its work.
     """
 
     work: Work
     groups: tuple[type, ...]
     examples: tuple[str, ...]
+    together: bool
 
     def flags(self) -> dict[str, Any]:
         """Return the annotations of all flags by key; a later group's stands for an earlier's."""
@@ -116,15 +118,18 @@ class Command:
             self.request_model if self._takes_settings() else None,
             settings,
             partial(self.work, **{key: values[key] for key in given}),
+            together=self.together,
         )
 
     def _takes_settings(self) -> bool:
         return "request" in self.work.__annotations__
 
 
-def command(*groups: type, examples: Sequence[str]) -> Callable[[Work], Command]:
+def command(
+    *groups: type, examples: Sequence[str], together: bool = False
+) -> Callable[[Work], Command]:
     """Return the decorator that makes a `Command` of a function."""
-    return lambda work: Command(work, groups, tuple(examples))
+    return lambda work: Command(work, groups, tuple(examples), together)
 
 
 def _default_of(kind: Any) -> Any:

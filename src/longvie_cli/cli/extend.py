@@ -52,6 +52,7 @@ class Continuing:
         "longvie extend out.mp4 --video next.mp4 --depth-model small --audio source -o on.mp4",
         'longvie extend phone.mp4 --video ref.mp4 --prompt "snowy forest" --clips 2 -o on.mp4',
     ),
+    together=True,
 )
 def extend(request: ExtendRequest, console: Console, dry_run: bool) -> JobResult:
     """Continue a video of ours without loss, or any other mp4 from its last frames.

@@ -38,6 +38,7 @@ class FirstFrame:
         'longvie generate --image photo.jpg --camera forward -p "a valley" --minutes 1 -o out.mp4',
         "longvie generate --controls controls/ --image first.png -o out.mp4",
     ),
+    together=True,
 )
 def generate(request: GenerateRequest, console: Console, dry_run: bool) -> JobResult:
     """Make a video from a prompt, following the geometry and motion of a source.

@@ -70,6 +70,7 @@ class Watching:
         'longvie redo out.mp4 --clip 7 --prompt "the same valley in snow"',
         "longvie redo out.mp4 --clip 7 --seed 12",
     ),
+    together=True,
 )
 def redo(request: RedoRequest, console: Console) -> JobResult:
     """Forget the clips of a run from one on and make them again.
@@ -82,7 +83,7 @@ def redo(request: RedoRequest, console: Console) -> JobResult:
     return workflow.redo(request, console)
 
 
-@command(Run, examples=("longvie resume out.longvie",))
+@command(Run, examples=("longvie resume out.longvie",), together=True)
 def resume(request: RunRequest, console: Console) -> JobResult:
     """Go on with a run that stopped, as the command that began it would.
 

@@ -57,6 +57,7 @@ class Training:
         "torchrun --nproc-per-node 8 -m longvie_cli train history --config history.yaml -o run",
         "longvie generate --weights runs/control/preset -p '...' --seconds 4 -o out.mp4",
     ),
+    together=True,
 )
 def train(
     stage: Stage, config: Path, output: Path | None, dry_run: bool, console: Console
