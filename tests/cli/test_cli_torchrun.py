@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -29,6 +30,7 @@ from longvie_cli.cli import app
 from longvie_cli.cli.app import main
 from longvie_cli.cli.command import Command
 from longvie_cli.models.longvie import LongVieTransformer3DModel
+from longvie_cli.parallel.processes import Place
 from longvie_cli.run_folder.layout import RunFolder
 from longvie_cli.run_folder.tails import load_tail
 from longvie_cli.settings.presets import preset_folder
@@ -304,6 +306,47 @@ def test_where_one_dies_the_other_ends(longvie, tmp_path: Path, victim: int) -> 
     assert done.code == 0 and "1 of 2 clips are there already" in done.err
 
 
+def to_go_on(err: str) -> list[str]:
+    """Return the command that a stopped run says it goes on by, word by word."""
+    (line,) = [line for line in err.splitlines() if "To go on: " in line]
+    return shlex.split(line.partition("To go on: ")[2])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "evaluation", "said"),
+    [
+        # In the first clip; before there is a run.
+        (GUIDED, 5, ("resume", "out.longvie")),
+        pytest.param(
+            (*GUIDED, "--overwrite"),
+            1,
+            (*GUIDED, "--overwrite", "-o", "out.mp4"),
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_stopped_it_says_the_command_of_all_processes(
+    tmp_path: Path, arguments: tuple[str, ...], evaluation: int, said: tuple[str, ...]
+) -> None:
+    def is_stopped(rank: int) -> None:
+        if rank == 0:
+            before_evaluation(evaluation, lambda: os.kill(os.getpid(), signal.SIGTERM))
+
+    outcomes = forked(2, tmp_path, *arguments, "-o", "out.mp4", prepare=is_stopped)
+    assert [outcome.code for outcome in outcomes] == [143, 75], outcomes
+    words = to_go_on(outcomes[0].err)
+    assert words[:5] == ["torchrun", "--nproc-per-node", "2", "-m", "longvie_cli"]
+    assert words[5:] == [*said]
+    assert [outcome.code for outcome in forked(2, tmp_path, *words[5:])] == [0, 0]
+    assert (tmp_path / "out.mp4").exists()
+
+
+def test_processes_on_several_machines_are_started_on_each() -> None:
+    words = Place(rank=9, count=16, local_rank=1, local_count=8).launcher
+    assert words[:5] == ["torchrun", "--nproc-per-node", "8", "--nnodes", "2"]
+    assert Place().launcher == ["longvie"]
+
+
 def test_where_one_of_two_trainers_dies_the_other_ends(longvie, tmp_path: Path) -> None:
     (tmp_path / "toy.yaml").write_text(TRAINING)
     train = ("train", "control", "--config", "toy.yaml", "-o", "run")
@@ -341,10 +384,13 @@ def test_torchrun(longvie, tmp_path: Path) -> None:
     assert refused.returncode != 0 and refused.stderr.count("would do all of this command") == 1
     assert not (tmp_path / "both.mp4").exists()
     longer = (*GUIDED[:4], "9", *GUIDED[5:], "-o", "long.mp4")
-    with subprocess.Popen([*command, *longer], cwd=tmp_path, stderr=subprocess.PIPE) as started:
+    with subprocess.Popen(
+        [*command, *longer], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    ) as started:
         clips = tmp_path / "long.longvie" / "clips"
         while started.poll() is None and not list(clips.glob("*.json")):
             time.sleep(0.1)
         started.send_signal(signal.SIGTERM)
-        started.communicate(timeout=60)
+        _, err = started.communicate(timeout=60)
     assert started.returncode != 0 and not (tmp_path / "long.mp4").exists()
+    assert to_go_on(err)[1:] == [*command[3:5], "-m", "longvie_cli", "resume", "long.longvie"]

@@ -233,17 +233,21 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 
 def _command_to_go_on(request: Request | None) -> str:
-    """Return `longvie resume RUN` where the request has begun a run, else the same command."""
+    """Return `longvie resume RUN` where the request has begun a run, else the same command.
+
+    Under torchrun it is torchrun's, for as many processes.
+    """
     from longvie_cli.run_folder.layout import RunFolder
     from longvie_cli.settings.requests import ExtendRequest, GenerateRequest
 
+    launcher = place_of_process().launcher
     if isinstance(request, GenerateRequest | ExtendRequest):
         folder = RunFolder.of(request.output, request.run_dir)
         # Either of these may have been stopped before it made the run its own.
         replaces = request.overwrite or request.from_clip is not None
         if folder.is_begun and not replaces:
-            return command_line(["longvie", "resume", str(folder.root)])
-    return command_line(["longvie", *sys.argv[1:]])
+            return command_line([*launcher, "resume", str(folder.root)])
+    return command_line([*launcher, *sys.argv[1:]])
 
 
 def _quiet_libraries(verbosity: int) -> None:

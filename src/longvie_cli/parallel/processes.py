@@ -22,6 +22,25 @@ class Place:
     local_rank: int = 0
     local_count: int = 1
 
+    @property
+    def launcher(self) -> list[str]:
+        """The words before a command that start it in as many processes: `longvie` for one."""
+        if self.count == 1:
+            return ["longvie"]
+        words = ["torchrun", "--nproc-per-node", str(self.local_count)]
+        if self.count > self.local_count:
+            # Typed on each machine; where these met is not told to their processes.
+            machines = str(self.count // self.local_count)
+            words += [
+                "--nnodes",
+                machines,
+                "--rdzv-backend",
+                "c10d",
+                "--rdzv-endpoint",
+                "HOST:PORT",
+            ]
+        return [*words, "-m", "longvie_cli"]
+
 
 def place_of_process() -> Place:
     """Return where torchrun put this process; alone without it."""
