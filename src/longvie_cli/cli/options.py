@@ -420,7 +420,7 @@ class Sampling:
 class Machine:
     dtype: Annotated[
         Literal["auto", "float32", "bfloat16", "float16"] | None,
-        f.flag(f.MACHINE, "Number format; auto: float32 on a CPU, bfloat16 on a GPU."),
+        f.flag(f.MACHINE, "Number format; auto: float32, bfloat16 on a GPU."),
     ]
     offload: Annotated[
         Literal["auto", "none", "once", "model", "group"] | None,
@@ -441,7 +441,8 @@ class Machine:
         Literal["none", "blocks", "graphs"] | None,
         f.flag(
             f.MACHINE,
-            "Compile the model's blocks: minutes, once.",
+            "Compile the model's blocks: minutes, nothing faster before the third clip, and frames "
+            "round otherwise.",
         ),
     ]
     attention: Annotated[
