@@ -173,7 +173,7 @@ def test_code(name: str, target: str) -> None:
     assert code.shared_bytes <= 8192
 
 
-DOCS = Path(__file__).parents[3] / "docs" / "kernels.md"
+DOCS = Path(__file__).parents[3] / "docs" / "engine.md"
 
 
 def code_table() -> str:
