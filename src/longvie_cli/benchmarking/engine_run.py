@@ -44,7 +44,7 @@ class Engine:
     Args:
         name: As it is typed.
         fused: Whether what the evaluations of a clip share is computed once, by fused kernels;
-            else everything is computed each time, in the plain order of operations.
+            else it is a plain diffusers loop, which computes everything each time.
         changed: Fields of `Sampling` that it sets.
     """
 

@@ -22,8 +22,8 @@ class Benchmark:
         str | None,
         f.flag(
             f.MODEL,
-            "Engines to compare, with commas: reference, the plain order of operations; fused; "
-            "bf16, fused in bfloat16; fp8 and int8, fused, products in 8 bits. Default "
+            "Engines to compare, with commas: reference, a plain diffusers loop of the same model; "
+            "fused; bf16, fused in bfloat16; fp8 and int8, fused, products in 8 bits. Default "
             "reference,fused.",
             metavar="LIST",
             values=("reference,fused", "reference,fused,bf16,fp8"),

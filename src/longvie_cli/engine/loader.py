@@ -61,7 +61,8 @@ def load_pipeline(
         text_encoder: False leaves it out; then every clip needs `prompt_embeds`.
         from_random: Random weights in place of those of files, without text encoder, to time what
             is not here.
-        engine: `reference` computes everything every time, to compare with.
+        engine: `reference` is a plain loop over the model and diffusers' autoencoder, to compare
+            with: everything is computed every time.
         warn: Told what of a LoRA could not be applied.
         fell_back: Told what would be used, but cannot be on this machine.
         chosen: Fields of `Sampling` in place of those of `sampling`: `device`, `dtype`, ...
@@ -94,7 +95,7 @@ def load_pipeline(
     loras = [(lora.path, lora.scale) for lora in sampling.loras]
     for notice in add_loras(pipeline, loras):
         warn(notice)
-    if torch.device(device).type == "cpu":
+    if engine == "fused" and torch.device(device).type == "cpu":
         suit_cpu(pipeline.vae, dtype)
     quantize_transformer(pipeline, sampling)
     use_attention(pipeline, sampling, warn=fell_back)

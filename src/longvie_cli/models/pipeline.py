@@ -51,7 +51,7 @@ from longvie_cli.settings.sampling import Fast
 logger = logging.getLogger(__name__)
 
 Engine = Literal["fused", "reference"]
-"""How a clip is denoised; `reference` evaluates the whole transformer every time."""
+"""How a clip is made; `reference` evaluates the whole transformer every time, as a plain loop."""
 
 
 @dataclass
