@@ -18,7 +18,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from longvie_cli.kernels.quantized_linear import QuantizedLinear, plain_linears, quantize_rows
+from longvie_cli.kernels.quantized_linear import (
+    QUANTIZED_TYPES,
+    QuantizedLinear,
+    plain_linears,
+    quantize_rows,
+)
 
 # What the 8-bit products of CUDA need: sizes of whole 16-byte accesses, and more than 16 rows.
 _SIZE_STEP = 16
@@ -36,14 +41,18 @@ class QuantizedRows(NamedTuple):
     """float32 [..., 1]: codes times scales are the activations."""
 
     @classmethod
-    def of(cls, rows: Tensor, dtype: torch.dtype) -> QuantizedRows:
-        """Return activations [..., D] of any floating-point type in an 8-bit type."""
-        kind = "int8" if dtype is torch.int8 else "fp8"
+    def of(cls, rows: Tensor, kind: str) -> QuantizedRows:
+        """Return activations [..., D] of any floating-point type in 8 bits.
+
+        Args:
+            rows: The activations.
+            kind: A key of `QUANTIZED_TYPES`.
+        """
         flat = rows.reshape(-1, rows.shape[-1])
         if len(flat) <= _ROWS_AT_ONCE:
             return cls(*quantize_rows(rows.float(), kind))
         # Some at a time: in float32 all rows of a feed-forward layer would be a gigabyte, twice.
-        codes = flat.new_empty(flat.shape, dtype=dtype)
+        codes = flat.new_empty(flat.shape, dtype=QUANTIZED_TYPES[kind])
         scales = flat.new_empty((len(flat), 1), dtype=torch.float32)
         for start in range(0, len(flat), _ROWS_AT_ONCE):
             part = slice(start, start + _ROWS_AT_ONCE)
@@ -57,9 +66,14 @@ class EightBitLinear(QuantizedLinear):
     Takes activations as they are, and quantizes them, or the codes and scales of a fused kernel.
     """
 
+    @property
+    def kind(self) -> str:
+        """The key of its type in `QUANTIZED_TYPES`."""
+        return "int8" if self.weight.dtype is torch.int8 else "fp8"
+
     def forward(self, input: Tensor | QuantizedRows) -> Tensor:
         if isinstance(input, Tensor):
-            input = QuantizedRows.of(input, self.weight.dtype)
+            input = QuantizedRows.of(input, self.kind)
         codes, scales = input.codes.reshape(-1, self.in_features), input.scales.reshape(-1, 1)
         multiply = self._multiply_fp8
         if len(codes) < _FEWEST_ROWS:
@@ -90,6 +104,12 @@ class EightBitLinear(QuantizedLinear):
 
     def _multiply_few(self, codes: Tensor, scales: Tensor) -> Tensor:
         return super().forward((codes.float() * scales).to(self.scale.dtype))
+
+
+def shared_kind(*layers: nn.Module) -> str | None:
+    """Return the 8 bits that all of these layers multiply in; None where one of them does not."""
+    kinds = {layer.kind if type(layer) is EightBitLinear else None for layer in layers}
+    return kinds.pop() if len(kinds) == 1 else None
 
 
 def is_multiplied(linear: nn.Linear) -> bool:

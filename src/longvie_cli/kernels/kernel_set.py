@@ -19,6 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from longvie_cli.kernels.eight_bit_linear import QuantizedRows
+
 logger = logging.getLogger(__name__)
 
 RotaryTables = tuple[Tensor, Tensor]
@@ -53,7 +55,8 @@ class KernelSet:
         one_plus: bool = True,
         addend: Tensor | None = None,
         addend_start: int = 0,
-    ) -> tuple[Tensor, Tensor]:
+        kind: str | None = None,
+    ) -> tuple[Tensor, Tensor | QuantizedRows]:
         """Return the residual stream after an addition, and that normalised for what reads it.
 
             x_out = x + gate * y, then + addend on the rows from addend_start on
@@ -73,6 +76,8 @@ class KernelSet:
             one_plus: False multiplies by `scale` itself: an affine LayerNorm.
             addend: [B, N - addend_start, D].
             addend_start: Row of the first token that `addend` is added to, behind the history.
+            kind: A key of `QUANTIZED_TYPES`: `h` in 8 bits, one scale a row, which a set may make
+                of what it has in float32.
         """
         x_out = x
         if y is not None:
@@ -97,7 +102,8 @@ class KernelSet:
             h = F.layer_norm(x_out.float(), width, weight.flatten(), bias.flatten(), eps)
         else:
             h = torch.addcmul(bias, F.layer_norm(x_out.float(), width, eps=eps), weight)
-        return x_out, h.to(x.dtype)
+        h = h.to(x.dtype)
+        return x_out, h if kind is None else QuantizedRows.of(h, kind)
 
     def query_key(
         self,
@@ -132,6 +138,17 @@ class KernelSet:
     def gelu(self, x: Tensor) -> Tensor:
         """Return GELU in its tanh form, x / 2 * (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))."""
         return F.gelu(x, approximate="tanh")
+
+    def gelu_quantized(self, x: Tensor, kind: str) -> QuantizedRows:
+        """Return `gelu` [..., D] in 8 bits, as `residual_norm` does.
+
+        Args:
+            x: [..., D].
+            kind: A key of `QUANTIZED_TYPES`.
+        """
+        # The same name, so that what was given is gone before there are codes.
+        x = self.gelu(x)
+        return QuantizedRows.of(x, kind)
 
     def linear_gelu(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Return `gelu` of a linear layer [.., out], for sets that bend it where it is made.

@@ -16,7 +16,7 @@ from diffusers.models.attention_dispatch import AttentionBackendName, dispatch_a
 from diffusers.models.transformers.transformer_wan import WanAttention
 from torch import Tensor, nn
 
-from longvie_cli.kernels.eight_bit_linear import EightBitLinear, QuantizedRows
+from longvie_cli.kernels.eight_bit_linear import QuantizedRows
 from longvie_cli.kernels.kernel_set import KernelSet, RotaryTables
 from longvie_cli.models.clip_context import ClipContext
 from longvie_cli.parallel.ulysses import TokenShares
@@ -81,7 +81,7 @@ class LongVieAttnProcessor:
     def __call__(
         self,
         attn: WanAttention,
-        hidden_states: Tensor,
+        hidden_states: Tensor | QuantizedRows,
         encoder_hidden_states: CrossContext | CrossKeys | None = None,
         attention_mask: Tensor | None = None,
         rotary_emb: RotaryTables | None = None,
@@ -97,7 +97,7 @@ class LongVieAttnProcessor:
 
         Args:
             attn: The layer.
-            hidden_states: [B, N, D].
+            hidden_states: [B, N, D]; codes where what reads them multiplies in 8 bits.
             encoder_hidden_states: What is attended, or what this layer made of it; None for
                 self-attention.
             attention_mask: As PyTorch's own attention takes it; of text or self-attention.
@@ -135,7 +135,7 @@ class LongVieAttnProcessor:
     def _cross(
         self,
         attn: WanAttention,
-        hidden_states: Tensor,
+        hidden_states: Tensor | QuantizedRows,
         context: CrossContext | CrossKeys,
         mask: Tensor | None,
         clip: ClipContext | None,
@@ -251,25 +251,26 @@ def _joined(attn: WanAttention) -> tuple[Tensor, Tensor]:
 
 
 def _query_key_value(
-    attn: WanAttention, hidden_states: Tensor, packed: PackedProjections | None, *, as_one: bool
+    attn: WanAttention,
+    hidden_states: Tensor | QuantizedRows,
+    packed: PackedProjections | None,
+    *,
+    as_one: bool,
 ) -> Tensor:
     """Return queries, keys and values [B, N, 3 * D] side by side.
 
     Args:
         attn: The layer.
-        hidden_states: [B, N, D].
+        hidden_states: [B, N, D]; codes where all three multiply in 8 bits.
         packed: Its weights in one memory, if they are.
         as_one: Whether they may be one matrix product; rounding is another then, wherever the
             weights lie.
     """
     if as_one and PackedProjections.are_plain(attn):
+        assert isinstance(hidden_states, Tensor), "plain layers take no codes"
         weight, bias = _joined(attn) if packed is None else packed.of(attn)
         return F.linear(hidden_states, weight, bias)
-    rows: Tensor | QuantizedRows = hidden_states
-    if all(type(linear) is EightBitLinear for linear in _linears(attn)):
-        # Each would quantize the same rows.
-        rows = QuantizedRows.of(hidden_states, attn.to_q.weight.dtype)
-    return torch.cat([linear(rows) for linear in _linears(attn)], dim=-1)
+    return torch.cat([linear(hidden_states) for linear in _linears(attn)], dim=-1)
 
 
 def _key_value(

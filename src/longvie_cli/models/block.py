@@ -14,6 +14,7 @@ from diffusers.models.attention import FeedForward
 from diffusers.models.transformers.transformer_wan import WanTransformerBlock
 from torch import Tensor, nn
 
+from longvie_cli.kernels.eight_bit_linear import QuantizedRows, shared_kind
 from longvie_cli.kernels.kernel_set import KernelSet, RotaryTables
 from longvie_cli.models.attention import CrossContext, CrossKeys, PackedProjections
 from longvie_cli.models.clip_context import ClipContext
@@ -31,11 +32,19 @@ class LongVieFeedForward(FeedForward):
         ours.net = stock.net
         return ours.train(stock.training)
 
-    def forward(self, hidden_states: Tensor, kernels: KernelSet) -> Tensor:
+    @property
+    def kind(self) -> str | None:
+        """The 8 bits that it takes its input in, where it does."""
+        return shared_kind(self.net[0].proj)
+
+    def forward(self, hidden_states: Tensor | QuantizedRows, kernels: KernelSet) -> Tensor:
         """Return [B, N, D] from [B, N, D]."""
         activation, _, narrow = self.net
         widen = activation.proj
+        if (kind := shared_kind(narrow)) is not None:
+            return narrow(kernels.gelu_quantized(widen(hidden_states), kind))
         if type(widen) is nn.Linear:
+            assert isinstance(hidden_states, Tensor), "plain layers take no codes"
             return narrow(kernels.linear_gelu(hidden_states, widen.weight, widen.bias))
         # An adapter around the layer, or 8 bits.
         return narrow(kernels.gelu(widen(hidden_states)))
@@ -137,11 +146,17 @@ class LongVieBlock(WanTransformerBlock):
             shift=getattr(self.norm2, "bias", None),
             eps=self.norm1.eps,
             one_plus=False,
+            kind=shared_kind(self.attn2.to_q),
         )
         update = self.attn2(normed, encoder_hidden_states, clip=clip)
 
         tokens, normed = self.kernels.residual_norm(
-            tokens, update, scale=ffn_scale, shift=ffn_shift, eps=self.norm3.eps
+            tokens,
+            update,
+            scale=ffn_scale,
+            shift=ffn_shift,
+            eps=self.norm3.eps,
+            kind=self.ffn.kind,
         )
         update = self.ffn(normed, self.kernels)
         tokens, _ = self.kernels.residual_norm(
@@ -173,6 +188,7 @@ class LongVieBlock(WanTransformerBlock):
             eps=self.norm1.eps,
             addend=addend,
             addend_start=addend_start,
+            kind=shared_kind(self.attn1.to_q, self.attn1.to_k, self.attn1.to_v),
         )
         update = self.attn1(
             normed,

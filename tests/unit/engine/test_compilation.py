@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from longvie_cli.engine.compilation import check_compile, compile_blocks
 from longvie_cli.engine.memory import plans_of_preset
 from longvie_cli.errors import MissingResourceError, UsageError
+from longvie_cli.kernels.eight_bit_linear import multiply_in_8_bits
 from longvie_cli.kernels.kernel_set import KernelSet, kernel_set_for
 from longvie_cli.kernels.quantized_linear import quantize_linears
 from longvie_cli.models.clip_context import ClipContext
@@ -76,6 +77,11 @@ def largest_difference(ours: list[Tensor], expected: list[Tensor]) -> float:
     return max((one - other).abs().max().item() for one, other in pairs)
 
 
+def multiply_all(transformer: LongVieTransformer3DModel) -> None:
+    errors = {f"blocks.{name}": 0.0 for name, _ in transformer.blocks.named_modules()}
+    multiply_in_8_bits(transformer, "int8", within=("blocks",), errors=errors, limit=0.0)
+
+
 def test_graphs_of_the_clips_of_a_run() -> None:
     transformer = transformer_of(num_control_layers=1)
     expected = [clip_of(transformer, frames) for frames in (0, 2)]
@@ -102,9 +108,10 @@ def test_graphs_of_the_clips_of_a_run() -> None:
         ({}, lambda transformer: None),
         ({}, lambda transformer: transformer.use_kernels(KernelSet())),
         ({}, lambda transformer: quantize_linears(transformer, "int8", within=("blocks",))),
+        ({"attention_head_dim": 16, "added_kv_proj_dim": 32}, multiply_all),
         ({"image_dim": 16, "added_kv_proj_dim": None}, lambda transformer: None),
     ],
-    ids=["as it is", "plain kernels", "quantized", "image read as text"],
+    ids=["as it is", "plain kernels", "quantized", "products in 8 bits", "image read as text"],
 )
 def test_compiled_is_equal(changes: dict[str, Any], prepare: Any) -> None:
     transformer = transformer_of(5, **changes)

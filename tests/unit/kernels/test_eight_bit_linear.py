@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,9 @@ from longvie_cli.kernels.eight_bit_linear import (
     QuantizedRows,
     linear_errors,
     multiply_in_8_bits,
+    shared_kind,
 )
+from longvie_cli.kernels.kernel_set import KernelSet
 from longvie_cli.kernels.quantized_linear import QUANTIZED_TYPES
 from longvie_cli.models.longvie import LongVieTransformer3DModel
 from small_models import small_transformer
@@ -35,7 +38,7 @@ def test_multiplies_what_is_stored(kind: str, dtype: torch.dtype, shape: tuple[i
     layer = EightBitLinear.of(linear, kind)
     # Rows of very different sizes: each has a scale of its own.
     tokens = torch.randn(shape) * 10.0 ** torch.randn(*shape[:-1], 1)
-    rows = QuantizedRows.of(tokens.to(dtype), QUANTIZED_TYPES[kind])
+    rows = QuantizedRows.of(tokens.to(dtype), kind)
     assert rows.codes.dtype == QUANTIZED_TYPES[kind] and rows.scales.shape == (*shape[:-1], 1)
     stored = rows.codes.double() * rows.scales
     exact = stored @ (layer.weight.double() * layer.scale).t() + linear.bias.double()
@@ -50,9 +53,9 @@ def test_multiplies_what_is_stored(kind: str, dtype: torch.dtype, shape: tuple[i
 @pytest.mark.parametrize("kind", KINDS)
 def test_many_rows_are_quantized_some_at_a_time(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     tokens = torch.randn(3, 9, 32, dtype=torch.bfloat16)
-    whole = QuantizedRows.of(tokens, QUANTIZED_TYPES[kind])
+    whole = QuantizedRows.of(tokens, kind)
     monkeypatch.setattr(eight_bit_linear, "_ROWS_AT_ONCE", 10)
-    parts = QuantizedRows.of(tokens, QUANTIZED_TYPES[kind])
+    parts = QuantizedRows.of(tokens, kind)
     for ours, theirs in zip(parts, whole, strict=True):
         assert ours.shape == theirs.shape and ours.dtype == theirs.dtype
         assert torch.equal(ours.float(), theirs.float())
@@ -122,6 +125,59 @@ def test_layers_that_do_not_stand_it_are_left_out(
     for outside in (chosen.proj_out, chosen.dense_blocks[0].attn1.to_q, chosen.control_proj_out[0]):
         assert type(outside) is nn.Linear
     assert relative(velocity(chosen), exact) < 0.6 * relative(velocity(every), exact)
+
+
+class Whole(KernelSet):
+    """Gives activations, whatever is asked for, and notes what that is."""
+
+    def __init__(self) -> None:
+        self.asked: list[str | None] = []
+
+    def residual_norm(
+        self, *rows: Any, kind: str | None = None, **further: Any
+    ) -> tuple[Tensor, Tensor | QuantizedRows]:
+        self.asked.append(kind)
+        return super().residual_norm(*rows, **further)
+
+    def gelu_quantized(self, x: Tensor, kind: str) -> Any:
+        self.asked.append(kind)
+        return self.gelu(x)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
+def test_rows_are_brought_to_8_bits_once_by_what_makes_them(
+    transformer: LongVieTransformer3DModel, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [f"blocks.{name}" for name, _ in transformer.blocks.named_modules()]
+    errors = dict.fromkeys(paths, 0.0)
+    multiply_in_8_bits(transformer, kind, within=("blocks",), errors=errors, limit=0.0)
+    calls: list[int] = []
+    quantize = QuantizedRows.of
+
+    def counted(rows: Tensor, kind: str) -> QuantizedRows:
+        calls.append(1)
+        return quantize(rows, kind)
+
+    monkeypatch.setattr(QuantizedRows, "of", counted)
+    by_kernels, num_by_kernels = velocity(transformer), len(calls)
+    whole = Whole()
+    transformer.use_kernels(whole)
+    assert torch.equal(velocity(transformer), by_kernels)
+    # A block: self-attention, cross-attention, feed-forward and its GELU, then the sum alone.
+    in_8_bits = [kind, kind, kind, kind, None]
+    assert [kind for kind in whole.asked if kind] == [kind] * 4 * len(transformer.blocks)
+    assert whole.asked[:5] == in_8_bits
+    # Queries, keys and values would each do it, the others once either way.
+    assert len(calls) - num_by_kernels == num_by_kernels + 2 * len(transformer.blocks)
+
+
+def test_layers_of_another_kind_are_given_activations() -> None:
+    layers = {kind: EightBitLinear.of(nn.Linear(16, 16), kind) for kind in KINDS}
+    assert shared_kind(layers["int8"], layers["int8"]) == "int8"
+    assert shared_kind(layers["fp8"]) == "fp8"
+    assert shared_kind(layers["int8"], layers["fp8"]) is None
+    assert shared_kind(layers["int8"], nn.Linear(16, 16)) is None
 
 
 def test_what_was_not_measured_stays(transformer: LongVieTransformer3DModel) -> None:

@@ -14,10 +14,15 @@ from torch import Tensor
 
 require_triton()
 
-from longvie_cli.kernels.eight_bit_linear import EightBitLinear, QuantizedRows  # noqa: E402
+from longvie_cli.kernels.eight_bit_linear import (  # noqa: E402
+    EightBitLinear,
+    QuantizedRows,
+    multiply_in_8_bits,
+)
 from longvie_cli.kernels.fused import gelu, guide_step, query_key, residual_norm  # noqa: E402
 from longvie_cli.kernels.fused.triton_kernel_set import TritonKernelSet  # noqa: E402
 from longvie_cli.kernels.kernel_set import KernelSet  # noqa: E402
+from small_models import small_transformer  # noqa: E402
 
 EAGER, FUSED = KernelSet(), TritonKernelSet()
 EPS = 1e-6
@@ -257,14 +262,31 @@ def test_a_linear_takes_the_codes_of_a_kernel(kind: str) -> None:
     x, scale, shift = drawn(2, 20, 64, seed=0), drawn(64, seed=1), drawn(64, seed=2)
     linear = torch.nn.Linear(64, 32).requires_grad_(False)
     layer = EightBitLinear.of(linear, kind)
-    _, *rows = residual_norm.residual_norm(x, None, None, scale, shift, EPS, True, None, 0, kind)
-    _, normed = FUSED.residual_norm(x, scale=scale, shift=shift, eps=EPS)
-    # The same codes but for a tie here and there, which is one step in one of 64 products.
-    torch.testing.assert_close(layer(QuantizedRows(*rows)), layer(normed), atol=0.02, rtol=0)
-    codes = gelu.gelu_quantized(x, kind)
-    torch.testing.assert_close(
-        layer(QuantizedRows(*codes)), layer(FUSED.gelu(x)), atol=0.02, rtol=0
-    )
+    for kernels in (FUSED, EAGER):
+        x_out, rows = kernels.residual_norm(x, scale=scale, shift=shift, eps=EPS, kind=kind)
+        _, normed = FUSED.residual_norm(x, scale=scale, shift=shift, eps=EPS)
+        assert x_out is x and isinstance(rows, QuantizedRows)
+        # The same codes but for a tie here and there, which is one step in one of 64 products.
+        torch.testing.assert_close(layer(rows), layer(normed), atol=0.02, rtol=0)
+        codes = kernels.gelu_quantized(x, kind)
+        torch.testing.assert_close(layer(codes), layer(FUSED.gelu(x)), atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@interpreted
+@torch.no_grad()
+def test_a_model_in_8_bits_is_given_their_codes(kind: str) -> None:
+    wide = {"attention_head_dim": 16, "ffn_dim": 64, "added_kv_proj_dim": 32}
+    transformer = small_transformer(**wide, control_ffn_dim=32)
+    errors = {f"blocks.{name}": 0.0 for name, _ in transformer.blocks.named_modules()}
+    multiply_in_8_bits(transformer, kind, within=("blocks",), errors=errors, limit=0.0)
+    given = drawn(1, 16, 2, 2, 4, seed=0), torch.tensor([500.0]), drawn(1, 20, 16, seed=1)
+    velocities = []
+    for kernels in (EAGER, FUSED):
+        transformer.use_kernels(kernels)
+        velocities.append(transformer(*given, drawn(1, 5, 16, seed=2)).sample)
+    # A code here and there is its neighbour: far less than 8 bits are off by.
+    assert 0 < error(velocities[1], velocities[0]) < 2e-3
 
 
 @interpreted

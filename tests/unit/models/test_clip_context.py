@@ -16,11 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from longvie_cli.kernels.eight_bit_linear import EightBitLinear, QuantizedRows
 from longvie_cli.kernels.quantized_linear import quantize_linears
 from longvie_cli.models.attention import (
     PackedProjections,
-    _query_key_value,
     padding_as_few_tokens,
 )
 from longvie_cli.models.clip_context import ClipContext
@@ -186,22 +184,6 @@ def test_sharing_the_first_self_attention_changes_no_bit() -> None:
     for step in range(3):
         for index in range(2):
             assert torch.equal(shared[2 * step + index], alone[index][step])
-
-
-@torch.no_grad()
-def test_rows_are_brought_to_8_bits_once_for_queries_keys_and_values(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    attn = transformer_with_controls().blocks[0].attn1
-    for name in ("to_q", "to_k", "to_v"):
-        setattr(attn, name, EightBitLinear.of(getattr(attn, name), "int8"))
-    tokens = drawn(1, 30, 24, seed=1)
-    apart = torch.cat([linear(tokens) for linear in (attn.to_q, attn.to_k, attn.to_v)], dim=-1)
-    calls = []
-    quantize = QuantizedRows.of
-    monkeypatch.setattr(QuantizedRows, "of", lambda *given: calls.append(given) or quantize(*given))
-    assert torch.equal(_query_key_value(attn, tokens, None, as_one=True), apart)
-    assert len(calls) == 1
 
 
 def test_keeping_changes_no_bit_from_step_to_step() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from longvie_cli.kernels.eight_bit_linear import QuantizedRows
 from longvie_cli.kernels.fused import gelu, guide_step, query_key, residual_norm
 from longvie_cli.kernels.kernel_set import KernelSet, RotaryTables
 
@@ -28,14 +29,17 @@ class TritonKernelSet(KernelSet):
         one_plus: bool = True,
         addend: Tensor | None = None,
         addend_start: int = 0,
-    ) -> tuple[Tensor, Tensor]:
+        kind: str | None = None,
+    ) -> tuple[Tensor, Tensor | QuantizedRows]:
         if y is None and addend is None and scale is None:
             return x, x
-        x_out, h, _ = residual_norm.residual_norm(
-            x, y, gate, scale, shift, eps, one_plus, addend, addend_start
+        x_out, h, h_scale = residual_norm.residual_norm(
+            x, y, gate, scale, shift, eps, one_plus, addend, addend_start, kind
         )
         x_out = x if y is None and addend is None else x_out
-        return x_out, x_out if scale is None else h
+        if scale is None:
+            return x_out, x_out
+        return x_out, h if kind is None else QuantizedRows(h, h_scale)
 
     def query_key(
         self,
@@ -50,6 +54,9 @@ class TritonKernelSet(KernelSet):
 
     def gelu(self, x: Tensor) -> Tensor:
         return gelu.gelu(x)
+
+    def gelu_quantized(self, x: Tensor, kind: str) -> QuantizedRows:
+        return QuantizedRows(*gelu.gelu_quantized(x, kind))
 
     def guide_step(
         self,
