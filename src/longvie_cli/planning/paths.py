@@ -7,8 +7,6 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from pydantic import BaseModel
-
 from longvie_cli.disk.documents import briefly
 from longvie_cli.disk.durable import part_path
 from longvie_cli.errors import MediaError, OutputConflictError, UsageError
@@ -38,11 +36,6 @@ def check_places(request: GenerateRequest | ExtendRequest) -> None:
     check_name(request.run_dir)
     check_inputs_stay(inputs, RunFolder.of(request.output, request.run_dir))
     _check_live(request, request.output, [path for _, path in inputs])
-
-
-def input_files(request: BaseModel) -> list[Path]:
-    """Return everything a request reads."""
-    return [path for _, path in files_of(request_json(request))]
 
 
 def check_inputs_stay(inputs: Iterable[Input], folder: RunFolder) -> None:
