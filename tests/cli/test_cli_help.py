@@ -14,6 +14,7 @@ import typer
 
 import longvie_cli
 from longvie_cli.cli import (
+    evaluate,
     extend,
     extract_controls,
     generate,
@@ -34,6 +35,7 @@ COMMANDS = (
     "stitch",
     *RUNS,
     "extract-controls",
+    "evaluate",
     "prepare",
     "train",
     "bench",
@@ -171,7 +173,7 @@ def test_what_most_people_need_stands_first(longvie) -> None:
 
 WHOLE = (
     *(generate.generate, extend.extend, extract_controls.extract_controls, stitch.stitch),
-    *(prepare.prepare, runs.redo, runs.resume, models.pull, models.convert),
+    *(prepare.prepare, evaluate.evaluate, runs.redo, runs.resume, models.pull, models.convert),
 )
 
 

@@ -94,6 +94,7 @@ _FLAGS: Mapping[str, Mapping[str, Any]] = {
     "extract-controls": {"output": Path("out"), "video": Path("in.mp4")},
     "prepare": {"output": Path("out"), "inputs": [Path("in.mp4")]},
     "bench": {},
+    "evaluate": {"video": Path("in.mp4")},
     "redo": {"run": Path("run"), "clip": 0},
     "run": {"run": Path("run")},
     "models": {"names": ["tiny"]},

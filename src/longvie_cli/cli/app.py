@@ -11,6 +11,7 @@ import typer
 from longvie_cli.cli import (
     bench,
     doctor,
+    evaluate,
     extend,
     extract_controls,
     generate,
@@ -65,6 +66,7 @@ for _name, _command in {
     "resume": runs.resume,
     "status": runs.status,
     "extract-controls": extract_controls.extract_controls,
+    "evaluate": evaluate.evaluate,
     "prepare": prepare.prepare,
     "train": train.train,
     "bench": bench.bench,

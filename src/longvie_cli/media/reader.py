@@ -207,6 +207,52 @@ def read_small_frames(
         _check_decoded(source, process, fps, needed=needed)
 
 
+def read_every(
+    source: SourceVideo,
+    *,
+    step: int = 1,
+    fps: int | None = None,
+    height: int,
+    width: int,
+    num_frames: int | None = None,
+) -> Iterator[Frame]:
+    """Yield every `step`-th frame of a video, from the first on, stretched to a size by ffmpeg.
+
+    Upright, in 8-bit RGB, transparency over black. What is not chosen is decoded and stays within
+    ffmpeg; a smaller picture is averaged there. Holds one frame.
+
+    Args:
+        source: The video.
+        step: 1 for every frame.
+        fps: As for `read_frames`.
+        height: Rows of the result.
+        width: Columns of the result.
+        num_frames: Stop after so many frames that were chosen; None for all.
+
+    Raises:
+        DamagedVideoError: A frame is damaged; says which can be read.
+        MediaError: The file cannot be read.
+    """
+    pixels = pixel_filters(source, height, width)
+    chosen = [f"select=not(mod(n\\,{step}))"] if step > 1 else []
+    if fps is None:
+        filters = choosing_filters(source, None, 0, None, [*chosen, *pixels])
+    else:
+        # The frames of another rate are counted once they are made.
+        filters = [*choosing_filters(source, fps, 0, None, pixels), *chosen]
+    num_bytes = height * width * 3
+    num_read = 0
+    arguments = [*decoding_arguments(source, filters), "-f", "rawvideo", "pipe:1"]
+    with running_ffmpeg(arguments) as process:
+        while num_frames is None or num_read < num_frames:
+            data = process.stdout.read(num_bytes)
+            if len(data) < num_bytes:
+                _check_decoded(source, process, fps)
+                return
+            num_read += 1
+            yield np.frombuffer(data, np.uint8).reshape(height, width, 3)
+
+
 def read_grey_frames(
     source: SourceVideo,
     *,

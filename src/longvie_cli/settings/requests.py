@@ -366,6 +366,26 @@ class BenchRequest(Request, SamplingSettings):
         return self
 
 
+class EvaluateRequest(Request):
+    """What `evaluate` was asked: a video, and what it is compared with.
+
+    Args:
+        video: The video, or the folder of a run.
+        reference: What it should look like.
+        controls: What it was to follow; None for the controls of its run.
+        run: Its run folder; None for the one that is found beside it.
+        compare: Other videos, measured in the same way.
+    """
+
+    exclusive_groups = ()
+
+    video: Path
+    reference: Path | None = None
+    controls: Path | None = None
+    run: Path | None = None
+    compare: tuple[Path, ...] = ()
+
+
 class RedoRequest(Request):
     """What `redo` was asked: a run, the first clip to make again, and what is new about it."""
 

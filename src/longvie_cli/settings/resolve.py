@@ -32,6 +32,7 @@ from longvie_cli.settings.requests import (
     DEPTH_MODELS,
     BenchRequest,
     ConvertModelsRequest,
+    EvaluateRequest,
     ExtendRequest,
     ExtractControlsRequest,
     GenerateRequest,
@@ -54,6 +55,7 @@ COMMANDS: dict[str, type[Request]] = {
     "stitch": StitchRequest,
     "prepare": PrepareRequest,
     "bench": BenchRequest,
+    "evaluate": EvaluateRequest,
     "redo": RedoRequest,
     "run": RunRequest,
     "models": ModelsRequest,
@@ -65,15 +67,18 @@ ENVIRONMENT_PREFIX = "LONGVIE_"
 # These name the job itself and are always given on the command line.
 _ONLY_ON_THE_COMMAND_LINE = {
     *("output", "previous", "inputs", "prompts", "names"),
-    *("run", "clip", "new_prompt", "new_seed", "from_clip"),
+    *("run", "clip", "new_prompt", "new_seed", "from_clip", "reference", "compare"),
 }
-_ARGUMENTS = {"extract-controls": frozenset({"video"})}
+_ARGUMENTS = {
+    "extract-controls": frozenset({"video"}),
+    "evaluate": frozenset({"video"}),
+}
 # Read by the command line itself, before any request exists.
 _CONSOLE_VARIABLES = {"json", "quiet", "verbose", "debug", "config"}
 _PATH_KEYS = {
     *("video", "controls", "image", "first_frame_model", "weights", "run_dir", "live"),
     *("prompt_file", "captions", "captioner", "depth", "output", "previous", "inputs", "run"),
-    "picture",
+    *("picture", "reference", "compare"),
 }
 # A request's name of what a command calls by a plainer one.
 _FLAGS = {"new_prompt": "prompt", "new_seed": "seed"}
@@ -226,7 +231,7 @@ def _merge(
 
 def _located(key: str, value: Any, layer: Layer) -> Any:
     """Return a value whose paths are found from the folder it is written in, `~` from home."""
-    if isinstance(value, list | tuple) and key in ("lora", "inputs"):
+    if isinstance(value, list | tuple) and key in ("lora", "inputs", "compare"):
         return [_located(key, item, layer) for item in value]
     if key == "lora" and isinstance(value, dict) and isinstance(value.get("path"), str):
         return value | {"path": _placed(value["path"], layer)}

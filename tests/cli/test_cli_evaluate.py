@@ -1,0 +1,237 @@
+"""`longvie evaluate`: any video, ours with its clips and controls; what cannot be read is said."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from delivered import QUICK, frames_of
+from longvie_cli.media.writer import VideoWriter
+from made_frames import sliding, write
+from sounds import run_ffmpeg
+
+VBENCH = {
+    *("aesthetic_quality", "imaging_quality", "dynamic_degree"),
+    *("subject_consistency", "background_consistency"),
+}
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            yield from _numbers(item)
+    elif isinstance(value, float):
+        yield value
+
+
+@pytest.fixture
+def ours(longvie, tmp_path: Path) -> Path:
+    """A video of ours: four clips of nine frames that share one, its run folder beside it."""
+    made = longvie(*("generate", "-p", "hills", "--seconds", "2", *QUICK), "-o", "ours.mp4")
+    assert made.code == 0, made.err
+    return tmp_path / "ours.mp4"
+
+
+def test_a_file_of_ours_is_read_with_its_clips_and_controls(longvie, ours: Path) -> None:
+    outcome = longvie("evaluate", "ours.mp4", "--json")
+    assert outcome.code == 0, outcome.err
+    fields = outcome.fields
+    assert (fields["schema_version"], fields["status"]) == (1, "done")
+    assert (fields["video"], fields["frames"], fields["seconds"]) == ("ours.mp4", 32, 2.0)
+    assert [clip["first_frame"] for clip in fields["clips"]] == [0, 9, 17, 25]
+    assert [clip["prompt"] for clip in fields["clips"]] == ["hills"] * 4
+    metrics = fields["metrics"]
+    assert [seam["frame"] for seam in metrics["seams"]] == [9, 17, 25]
+    assert set(metrics["drift"]) >= {
+        *("luma", "contrast", "saturation", "sharpness", "noise", "color"),
+    }
+    for drift in metrics["drift"].values():
+        assert {"start", "end", "change", "slope_per_minute"} <= set(drift)
+    assert set(metrics["motion"]) >= {"mean", "last_over_first", "freezes"}
+    assert {"depth_l1", "depth_correlation"} <= set(metrics["control"])
+    assert 0 <= metrics["control"]["depth_l1"] <= 1
+    assert metrics["consistency"]["gaps"][0]["similarity"] <= 1
+    # Of an untrained model's noise no point can be followed.
+    assert set(fields["skipped"]) == {"reference", "control.track_error", *VBENCH}
+    assert all(math.isfinite(number) for number in _numbers(fields))
+    depth = fields["methods"]["control.depth"]
+    assert depth["model"].startswith("depth_anything-") and depth["frames"] == 32
+
+
+def test_without_its_folder_its_tag_says_where_clips_begin(longvie, ours: Path) -> None:
+    (ours.parent / "elsewhere").mkdir()
+    moved = ours.rename(ours.parent / "elsewhere" / "moved.mp4")
+    found = longvie("evaluate", moved, "--json").fields
+    assert [seam["frame"] for seam in found["metrics"]["seams"]] == [9, 17, 25]
+    assert "--run RUN" in found["skipped"]["control"]
+    named = longvie("evaluate", moved, "--run", "ours.longvie", "--json").fields
+    assert "control" in named["metrics"] and "control" not in named["skipped"]
+
+
+def test_what_another_program_did_to_it_is_measured_at_its_clips(longvie, ours: Path) -> None:
+    frames = frames_of(ours).astype(np.int16)
+    frames[17:] += 40
+    frames = np.concatenate([frames, np.repeat(frames[-1:], 10, axis=0)])
+    write(ours, frames.clip(0, 255).astype(np.uint8))
+    found = longvie("evaluate", "ours.mp4", "--json").fields
+    seams = {seam["frame"]: seam["score"] for seam in found["metrics"]["seams"]}
+    assert max(seams, key=seams.__getitem__) == 17
+    assert any("10 frames more than the run ours.longvie made (32)" in w for w in found["warnings"])
+    (freeze,) = found["metrics"]["motion"]["freezes"]
+    assert freeze == {"first_frame": 31, "frames": 11, "start": pytest.approx(31 / 16, abs=1e-4)}
+
+
+def test_a_run_that_is_not_finished_is_measured_so_far(longvie, ours: Path) -> None:
+    folder = ours.with_suffix(".longvie")
+    ours.unlink()
+    (folder / "delivery.json").unlink()
+    (folder / "clips" / "0002.json").unlink()
+    for named in ("ours.longvie", "ours.mp4"):
+        found = longvie("evaluate", named, "--json").fields
+        assert found["frames"] == 17
+        assert [seam["frame"] for seam in found["metrics"]["seams"]] == [9]
+        assert "depth_correlation" in found["metrics"]["control"]
+        assert any("2 of 4 clips are finished" in warning for warning in found["warnings"])
+    (folder / "clips" / "0000.json").unlink()
+    nothing = longvie("evaluate", "ours.longvie", "--json")
+    assert nothing.code == 5
+    assert "no clip of this run is finished" in nothing.fields["error"]["message"]
+
+
+def test_controls_the_other_way_round_are_told(longvie, tmp_path: Path, reference_video) -> None:
+    assert longvie("extract-controls", reference_video, "-o", "controls").code == 0
+    right = longvie("evaluate", reference_video, "--controls", "controls", "--json").fields
+    assert right["metrics"]["control"]["depth_correlation"] > 0.9
+    assert right["metrics"]["control"]["depth_l1"] < 0.08
+    assert right["metrics"]["control"]["depth_reliable"] is False
+    assert right["metrics"]["control"]["track_error"] < 2.5
+    assert any("knows landscapes only" in warning for warning in right["warnings"])
+    (tmp_path / "swapped").mkdir()
+    shutil.copy(tmp_path / "controls" / "cond.json", tmp_path / "swapped")
+    for path in (tmp_path / "controls").glob("*.mp4"):
+        turned = ("-vf", "negate") if path.name.startswith("depth") else ()
+        run_ffmpeg("-i", path, *turned, "-crf", "4", tmp_path / "swapped" / path.name)
+    swapped = longvie("evaluate", reference_video, "--controls", "swapped", "--json").fields
+    assert swapped["metrics"]["control"]["depth_correlation"] < -0.9
+    assert swapped["metrics"]["control"]["depth_l1"] > 2 * right["metrics"]["control"]["depth_l1"]
+
+
+def test_a_foreign_video_is_one_clip(longvie, tmp_path: Path) -> None:
+    write(tmp_path / "any.mp4", sliding(40))
+    outcome = longvie("evaluate", "any.mp4", "--json")
+    assert outcome.code == 0
+    found = outcome.fields
+    assert [(clip["first_frame"], clip["frames"]) for clip in found["clips"]] == [(0, 40)]
+    assert "seams" not in found["metrics"] and "--run RUN" in found["skipped"]["seams"]
+    shown = longvie("evaluate", "any.mp4")
+    assert "luma" in shown.out and "Not measured:" in shown.out
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("odd.mkv", ("-vf", "scale=101:57", "-c:v", "ffv1", "-pix_fmt", "bgr0")),
+        ("alpha.webm", ("-vf", "format=yuva420p", "-c:v", "libvpx-vp9", "-cpu-used", "8")),
+        ("slow.gif", ("-r", "7")),
+        ("wide.mp4", ("-vf", "setsar=2/1")),
+        ("tiny.mp4", ("-vf", "scale=18:10", "-pix_fmt", "yuv444p")),
+        ("field.mp4", ("-vf", "scale=96:64,interlace", "-flags", "+ilme+ildct")),
+    ],
+)
+def test_whatever_ffmpeg_reads_is_measured(
+    longvie, tmp_path: Path, name: str, options: tuple[str, ...]
+) -> None:
+    run_ffmpeg("-f", "lavfi", "-i", "testsrc2=s=96x64:r=16:d=1.5", *options, tmp_path / name)
+    outcome = longvie("evaluate", name, "--reference", name, "--json")
+    assert outcome.code == 0, outcome.err
+    found = outcome.fields
+    assert found["metrics"]["drift"]["luma"]["start"] > 20
+    assert found["metrics"]["reference"]["identical"] is True
+    assert all(math.isfinite(number) for number in _numbers(found))
+
+
+def test_a_late_copy_is_compared_as_it_is_and_the_offset_is_said(longvie, tmp_path: Path) -> None:
+    frames = sliding(40, height=112, width=192)
+    write(tmp_path / "right.mp4", frames)
+    write(tmp_path / "late.mp4", np.concatenate([frames[:1], frames[:39]]))
+    write(tmp_path / "short.mp4", frames[:30])
+    outcome = longvie(
+        *("evaluate", "late.mp4", "--compare", "short.mp4"), "--reference", "right.mp4", "--json"
+    )
+    assert outcome.code == 0, outcome.err
+    found = outcome.fields
+    (short,) = found["compared"]
+    assert found["metrics"]["reference"]["psnr"] < short["metrics"]["reference"]["psnr"] - 5
+    assert any("1 frame earlier" in w and "is late" in w for w in found["warnings"])
+    assert any("first 1.88 s (30 frames)" in w for w in found["warnings"])
+    table = longvie("evaluate", "late.mp4", "--compare", "short.mp4").out
+    assert "late.mp4 (40 frames" in table and "short.mp4 (30 frames" in table
+
+
+def test_what_cannot_be_read_is_told_and_the_rest_is_measured(longvie, tmp_path: Path) -> None:
+    write(tmp_path / "a.mp4", sliding(20))
+    run_ffmpeg("-f", "lavfi", "-i", "sine=d=1", tmp_path / "sound.wav")
+    sound = longvie("evaluate", "sound.wav", "--json")
+    assert (sound.code, sound.fields["error"]["code"]) == (5, 5)
+    against = longvie("evaluate", "a.mp4", "--reference", "sound.wav", "--json")
+    assert (against.code, against.fields["status"]) == (5, "incomplete")
+    assert "sound, not a video" in against.fields["error"]["message"]
+    assert "drift" in against.fields["metrics"]
+    assert "sound, not a video" in against.fields["skipped"]["reference"]
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "cond.json").write_text(json.dumps([{"text": "", "depth": "no.mp4"}]))
+    controls = longvie("evaluate", "a.mp4", "--controls", "broken", "--json")
+    assert controls.code == 5 and 'it has no "track"' in controls.fields["skipped"]["control"]
+    assert "motion" in controls.fields["metrics"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "words"),
+    [
+        (("no.mp4",), 5, "no.mp4: there is no such file"),
+        (("a.mp4", "--reference", "no.mp4"), 5, "no.mp4: there is no such file"),
+        (("a.mp4", "--controls", "no"), 5, "--controls no: there is no such file or folder"),
+        (("a.mp4", "--run", "no"), 5, "no: there is no run here"),
+        (("a.mp4", "--compare", "no.mp4"), 5, "no.mp4: there is no such file"),
+        ((), 2, "VIDEO"),
+    ],
+)
+def test_a_slip_costs_no_time(
+    longvie, tmp_path: Path, flags: tuple[str, ...], code: int, words: str
+) -> None:
+    write(tmp_path / "a.mp4", sliding(10))
+    outcome = longvie("evaluate", *flags)
+    assert outcome.code == code
+    assert words in outcome.err and "frames:" not in outcome.err
+
+
+def test_a_damaged_run_beside_it_does_not_hinder(longvie, tmp_path: Path) -> None:
+    write(tmp_path / "a.mp4", sliding(10))
+    (tmp_path / "a.longvie").mkdir()
+    (tmp_path / "a.longvie" / "run.json").write_text("{")
+    outcome = longvie("evaluate", "a.mp4", "--json")
+    assert outcome.code == 0
+    assert any("The run of a.mp4 is not used" in warning for warning in outcome.fields["warnings"])
+    assert longvie("evaluate", "a.mp4", "--run", "a.longvie").code == 4
+
+
+def test_one_frame_and_one_colour_are_videos_too(longvie, tmp_path: Path) -> None:
+    with VideoWriter(tmp_path / "flat.mp4", height=64, width=96, fps=16) as writer:
+        for _ in range(20):
+            writer.write(np.zeros((64, 96, 3), np.uint8))
+    found = longvie("evaluate", "flat.mp4", "--reference", "flat.mp4", "--json").fields
+    assert found["metrics"]["drift"]["luma"]["change"] is None
+    assert [freeze["frames"] for freeze in found["metrics"]["motion"]["freezes"]] == [20]
+    assert all(math.isfinite(number) for number in _numbers(found))
+    run_ffmpeg("-i", tmp_path / "flat.mp4", "-frames:v", "1", tmp_path / "one.mp4")
+    one = longvie("evaluate", "one.mp4", "--json").fields
+    assert {"drift", "motion", "consistency", "seams"} <= set(one["skipped"])
