@@ -53,12 +53,23 @@ class Evaluating:
             f.INPUT, "Another video, measured in the same way; may be repeated.", metavar="VIDEO"
         ),
     ]
+    report: Annotated[
+        Path | None,
+        f.flag(
+            f.OUTPUT,
+            "Write a report here: one page with player, curves, pictures and settings.",
+            metavar="R.html",
+        ),
+    ]
+    overwrite: Annotated[
+        bool | None, f.flag(f.OUTPUT, "Replace the report if it is there.", "--overwrite")
+    ]
 
 
 @command(
     Evaluating,
     examples=(
-        "longvie evaluate out.mp4",
+        "longvie evaluate out.mp4 --report out.html",
         "longvie evaluate out.mp4 --reference ref.mp4 --json",
         "longvie evaluate any.mp4 --controls out/controls",
         "longvie evaluate snow.mp4 --compare dunes.mp4 --compare hills.mp4",

@@ -50,7 +50,7 @@ def as_json(found: Evaluation) -> dict[str, Any]:
 def table(found: Sequence[Evaluation]) -> list[str]:
     """Return the lines that say what was found, the videos side by side."""
     rows = [("", *(_title(one) for one in found))]
-    columns = [_shown(one) for one in found]
+    columns = [shown_values(one) for one in found]
     names = list(dict.fromkeys(name for column in columns for name in column))
     rows += [(name, *(column.get(name, "-") for column in columns)) for name in names]
     lines = aligned(rows)
@@ -212,7 +212,7 @@ def _title(found: Evaluation) -> str:
     )
 
 
-def _shown(found: Evaluation) -> dict[str, str]:
+def shown_values(found: Evaluation) -> dict[str, str]:
     """Return the lines of a video, by what they are of."""
     return _shown_drift(found) | _shown_steps(found) | _shown_against(found)
 

@@ -49,6 +49,7 @@ class Subject:
         run: Its run, where one was found.
         preset: The preset it was made with, where that is known.
         earlier_frames: Frames before the first clip of its run.
+        is_temporary: The file that is read is there for the measuring only.
     """
 
     path: Path
@@ -58,6 +59,7 @@ class Subject:
     run: Run | None = None
     preset: Preset | None = None
     earlier_frames: int = 0
+    is_temporary: bool = False
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,15 @@ def subject_of_clips(path: Path, joined: Path, unfinished: UnfinishedRun) -> Sub
     clips = _clips(run, video.num_frames, 0)
     # What the run goes on from is not in the file.
     continues = -1 if run.manifest.command == "extend" else 0
-    return Subject(path, video, clips, "", run, _preset_of(run), earlier_frames=continues)
+    return Subject(
+        path,
+        video,
+        clips,
+        run=run,
+        preset=_preset_of(run),
+        earlier_frames=continues,
+        is_temporary=True,
+    )
 
 
 def run_controls(subject: Subject, progress: Progress) -> PlacedControls | str:

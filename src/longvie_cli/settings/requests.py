@@ -367,7 +367,7 @@ class BenchRequest(Request, SamplingSettings):
 
 
 class EvaluateRequest(Request):
-    """What `evaluate` was asked: a video, and what it is compared with.
+    """What `evaluate` was asked: a video, what it is compared with, and where the report goes.
 
     Args:
         video: The video, or the folder of a run.
@@ -375,6 +375,8 @@ class EvaluateRequest(Request):
         controls: What it was to follow; None for the controls of its run.
         run: Its run folder; None for the one that is found beside it.
         compare: Other videos, measured in the same way.
+        report: HTML file for the report.
+        overwrite: Replace the report.
     """
 
     exclusive_groups = ()
@@ -384,6 +386,8 @@ class EvaluateRequest(Request):
     controls: Path | None = None
     run: Path | None = None
     compare: tuple[Path, ...] = ()
+    report: Path | None = None
+    overwrite: bool = False
 
 
 class RedoRequest(Request):

@@ -67,7 +67,8 @@ ENVIRONMENT_PREFIX = "LONGVIE_"
 # These name the job itself and are always given on the command line.
 _ONLY_ON_THE_COMMAND_LINE = {
     *("output", "previous", "inputs", "prompts", "names"),
-    *("run", "clip", "new_prompt", "new_seed", "from_clip", "reference", "compare"),
+    *("run", "clip", "new_prompt", "new_seed", "from_clip"),
+    *("reference", "compare", "report"),
 }
 _ARGUMENTS = {
     "extract-controls": frozenset({"video"}),
@@ -78,7 +79,7 @@ _CONSOLE_VARIABLES = {"json", "quiet", "verbose", "debug", "config"}
 _PATH_KEYS = {
     *("video", "controls", "image", "first_frame_model", "weights", "run_dir", "live"),
     *("prompt_file", "captions", "captioner", "depth", "output", "previous", "inputs", "run"),
-    *("picture", "reference", "compare"),
+    *("picture", "reference", "compare", "report"),
 }
 # A request's name of what a command calls by a plainer one.
 _FLAGS = {"new_prompt": "prompt", "new_seed": "seed"}

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from longvie_cli.errors import ControlError, LongVieError, MediaError
+from longvie_cli.disk.durable import make_folder, storage_error, write_atomic
+from longvie_cli.errors import (
+    ControlError,
+    LongVieError,
+    MediaError,
+    OutputConflictError,
+    UsageError,
+)
 from longvie_cli.evaluation.controllability import PlacedControls
 from longvie_cli.evaluation.evaluation import Evaluation, Inputs, evaluate_video
+from longvie_cli.evaluation.findings import findings
+from longvie_cli.evaluation.report import Reported, write_report_html
 from longvie_cli.evaluation.results import as_json, table
 from longvie_cli.media.ffmpeg import check_readable
 from longvie_cli.media.join import join_clips
 from longvie_cli.media.probe import SourceVideo, probe_video
+from longvie_cli.planning.disk import unwritable
 from longvie_cli.planning.evaluate import (
     Subject,
     depth_choice,
@@ -28,8 +41,10 @@ from longvie_cli.planning.evaluate import (
 )
 from longvie_cli.progress import Progress, SilentProgress
 from longvie_cli.result import ReportResult
+from longvie_cli.run_folder.manifest import read_record
 from longvie_cli.settings.presets import DEFAULT_PRESET, load_preset
 from longvie_cli.settings.requests import EvaluateRequest
+from longvie_cli.version import __version__
 
 _NO_REFERENCE = "no --reference was passed."
 
@@ -67,19 +82,37 @@ def evaluate(request: EvaluateRequest, progress: Progress | None = None) -> Repo
         except MediaError as error:
             brought.reference = error.message
             brought.troubles.append(error)
-    found = []
+    heard = _Heard(progress)
     with ExitStack() as joined:
-        subjects = [joined.enter_context(_subject(request.video, request.run, progress))]
-        subjects += [
-            joined.enter_context(_subject(path, None, progress)) for path in request.compare
-        ]
-        for subject in subjects:
-            found.append(_evaluated(subject, request, brought, progress))
-    return _result(found, brought.troubles, progress)
+        subjects = [joined.enter_context(_subject(request.video, request.run, heard))]
+        subjects += [joined.enter_context(_subject(path, None, heard)) for path in request.compare]
+        found = [_evaluated(subject, request, brought, heard) for subject in subjects]
+        result = _result(found, brought.troubles, heard)
+        if request.report is not None:
+            _write_report(request.report, subjects, found, heard)
+            paths = [str(request.report)]
+            fields = {**result.fields, "report": str(request.report)}
+            result = ReportResult(paths, fields, exit_code=result.exit_code, paths=True)
+    return result
 
 
 def _check_named(request: EvaluateRequest) -> None:
-    """Do nothing if every file that was named is there: a slip costs no minutes."""
+    """Do nothing if every file that was named is there: a slip costs no minutes.
+
+    Raises:
+        MediaError, ControlError: One is not there.
+        UsageError: The report is no HTML file.
+        OutputConflictError: The report is there, or cannot be written.
+    """
+    if (report := request.report) is not None:
+        if report.suffix.lower() not in (".html", ".htm"):
+            raise UsageError(f"--report {report}: the report is a page; name it NAME.html.")
+        if report.exists() and not request.overwrite:
+            raise OutputConflictError(
+                f"{report}: exists.", hint="Pass another --report, or --overwrite."
+            )
+        if (error := unwritable(report.absolute().parent)) is not None:
+            raise error
     if request.reference is not None:
         check_readable(request.reference)
     if request.controls is not None and not request.controls.exists():
@@ -145,6 +178,80 @@ def _controls(
     except (ControlError, MediaError) as error:
         brought.troubles.append(error)
         return error.message
+
+
+class _Heard:
+    """Hands everything on, and keeps what the report repeats."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self.warnings: list[str] = []
+
+    def message(self, text: str) -> None:
+        self._progress.message(text)
+
+    def note(self, text: str) -> None:
+        self.warnings.append(text)
+        self._progress.note(text)
+
+    def warning(self, text: str) -> None:
+        self.warnings.append(text)
+        self._progress.warning(text)
+
+    def start(self, stage: str, total: int, *, done: int = 0) -> None:
+        self._progress.start(stage, total, done=done)
+
+    def advance(self, stage: str, amount: int = 1, *, detail: str = "") -> None:
+        self._progress.advance(stage, amount, detail=detail)
+
+    def finish(self, stage: str) -> None:
+        self._progress.finish(stage)
+
+
+def _write_report(
+    report: Path, subjects: Sequence[Subject], found: Sequence[Evaluation], heard: _Heard
+) -> None:
+    """Write the page, and say in a few lines what is in it."""
+    page = write_report_html(
+        [
+            Reported(one, _url(subject, report), *_about(subject))
+            for subject, one in zip(subjects, found, strict=True)
+        ],
+        made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
+        version=__version__,
+        warnings=heard.warnings,
+    )
+    try:
+        make_folder(report.absolute().parent)
+    except OSError as reason:
+        raise storage_error(report.absolute().parent, reason) from reason
+    write_atomic(report, page)
+    for one in found:
+        for finding in findings(one):
+            heard.message(f"{one.inputs.name}: {finding.text}")
+
+
+def _url(subject: Subject, report: Path) -> str:
+    """Return where the file of a video is from its report on, empty where it is not on disk."""
+    video = subject.video.path
+    if subject.is_temporary:
+        return ""
+    relative = os.path.relpath(video.resolve(), report.resolve().parent)
+    return quote(relative.replace(os.sep, "/").encode("utf-8", "surrogateescape"))
+
+
+def _about(subject: Subject) -> tuple[dict[str, Any], dict[int, float]]:
+    """Return the settings of a video's run, and how long each of its clips took."""
+    run = subject.run
+    if run is None:
+        return {}, {}
+    seconds = {}
+    for spec in run.manifest.plan:
+        with suppress(LongVieError, OSError):
+            seconds[spec.index] = read_record(run.folder.clip_record(spec.index)).seconds
+    settings = {"command": run.manifest.command, **run.manifest.settings}
+    settings |= {"longvie": run.manifest.versions.get("longvie"), "began": run.manifest.created}
+    return settings, seconds
 
 
 def _result(
