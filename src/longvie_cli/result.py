@@ -40,6 +40,7 @@ class JobResult:
         seconds: Length of the output, in seconds of video.
         seed: Seed of the run.
         plan: What a dry run found out, as JSON values.
+        report: The page that was written of it, where one was asked for.
     """
 
     status: Literal["done", "skipped", "planned", "helped"]
@@ -49,6 +50,7 @@ class JobResult:
     seconds: float | None = None
     seed: int | None = None
     plan: Mapping[str, Any] | None = None
+    report: Path | None = None
 
     @property
     def exit_code(self) -> int:
@@ -77,6 +79,8 @@ class JobResult:
         }
         if self.plan is not None:
             facts["plan"] = dict(self.plan)
+        if self.report is not None:
+            facts["report"] = str(self.report)
         return facts
 
 

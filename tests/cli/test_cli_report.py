@@ -107,6 +107,37 @@ def test_a_report_of_ours_has_its_controls_settings_and_times(longvie, tmp_path:
     ]
 
 
+def test_generate_writes_the_report_of_what_it_made(longvie, tmp_path: Path) -> None:
+    command = ("generate", "-p", "hills", "--seconds", "0.5", *QUICK, "-o", "ours.mp4")
+    made = longvie(*command, "--report", "r.html", "--json")
+    assert made.code == 0, made.err
+    assert (made.fields["output"], made.fields["report"]) == ("ours.mp4", "r.html")
+    first = (tmp_path / "r.html").read_text()
+    assert "<dt>preset</dt><dd>tiny</dd>" in first
+    again = longvie(*command, "--report", "r.html")
+    assert (again.code, again.out) == (0, "ours.mp4\n"), "the same command again renews it"
+    (tmp_path / "mine.html").write_text("<p>mine")
+    for report, code in (
+        ("mine.html", 4),
+        ("ours.mp4", 2),
+        ("ours.longvie/controls/r.html", 2),
+        ("r.txt", 2),
+    ):
+        refused = longvie(*command, "--report", report)
+        assert refused.code == code and "--report" in refused.err + report, refused.err
+        assert longvie(*command, "--report", report, "--dry-run").code == code
+    assert (tmp_path / "mine.html").read_text() == "<p>mine"
+
+
+def test_no_input_and_no_run_is_replaced_by_a_report(longvie, tmp_path: Path) -> None:
+    write(tmp_path / "a.mp4", sliding(10))
+    (tmp_path / "page.html").symlink_to("a.mp4")
+    before = (tmp_path / "a.mp4").read_bytes()
+    assert longvie("evaluate", "a.mp4", "--report", "page.html", "--overwrite").code == 2
+    assert longvie("evaluate", "a.mp4", "--report", "a.longvie/clips/r.html").code == 2
+    assert (tmp_path / "a.mp4").read_bytes() == before
+
+
 @contextmanager
 def _served(folder: Path) -> Iterator[tuple[str, list[Any]]]:
     """Serve a folder with byte ranges; what the page posts ends up in the list."""

@@ -28,9 +28,21 @@ class FirstFrame:
     ]
 
 
+class Report:
+    """What is made beside the video."""
+
+    report: Annotated[
+        Path | None,
+        f.flag(
+            f.OUTPUT,
+            "Report of `longvie evaluate`, written at the end.",
+            metavar="R.html",
+        ),
+    ]
+
+
 @command(
-    *o.MAKING,
-    FirstFrame,
+    *(*o.MAKING, FirstFrame, Report),
     examples=(
         'longvie generate --video ref.mp4 -p "snowy mountains at dawn" --seconds 10 -o out.mp4',
         'longvie generate --video ref.mp4 --first-frame prompt -p "red desert dunes" -o out.mp4',
@@ -40,7 +52,9 @@ class FirstFrame:
     ),
     together=True,
 )
-def generate(request: GenerateRequest, console: Console, dry_run: bool) -> JobResult:
+def generate(
+    request: GenerateRequest, console: Console, dry_run: bool, report: Path | None
+) -> JobResult:
     """Make a video from a prompt, following the geometry and motion of a source.
 
     The source is a video (--video), controls made before (--controls), a camera path (--camera)
@@ -50,4 +64,6 @@ def generate(request: GenerateRequest, console: Console, dry_run: bool) -> JobRe
     """
     from longvie_cli.workflows import generate as workflow
 
-    return workflow.plan(request, console) if dry_run else workflow.generate(request, console)
+    if dry_run:
+        return workflow.plan(request, console, report=report)
+    return workflow.generate(request, console, report=report)

@@ -137,7 +137,7 @@ class Delivery:
         Path | None,
         f.flag(
             f.OUTPUT,
-            "Also keep what is finished in this file, without sound, to watch it.",
+            "Keep what is finished in this file, soundless.",
             metavar="FILE.mp4",
         ),
     ]

@@ -18,8 +18,6 @@ from longvie_cli.errors import (
     ControlError,
     LongVieError,
     MediaError,
-    OutputConflictError,
-    UsageError,
 )
 from longvie_cli.evaluation.controllability import PlacedControls
 from longvie_cli.evaluation.evaluation import Evaluation, Inputs, evaluate_video
@@ -29,7 +27,6 @@ from longvie_cli.evaluation.results import as_json, table
 from longvie_cli.media.ffmpeg import check_readable
 from longvie_cli.media.join import join_clips
 from longvie_cli.media.probe import SourceVideo, probe_video
-from longvie_cli.planning.disk import unwritable
 from longvie_cli.planning.evaluate import (
     Subject,
     depth_choice,
@@ -39,8 +36,10 @@ from longvie_cli.planning.evaluate import (
     subject_of_clips,
     unfinished_run,
 )
+from longvie_cli.planning.report_place import check_report_place
 from longvie_cli.progress import Progress, SilentProgress
 from longvie_cli.result import ReportResult
+from longvie_cli.run_folder.layout import RunFolder
 from longvie_cli.run_folder.manifest import read_record
 from longvie_cli.settings.presets import DEFAULT_PRESET, load_preset
 from longvie_cli.settings.requests import EvaluateRequest
@@ -101,18 +100,17 @@ def _check_named(request: EvaluateRequest) -> None:
 
     Raises:
         MediaError, ControlError: One is not there.
-        UsageError: The report is no HTML file.
-        OutputConflictError: The report is there, or cannot be written.
+        UsageError, OutputConflictError: As `check_report_place`.
     """
-    if (report := request.report) is not None:
-        if report.suffix.lower() not in (".html", ".htm"):
-            raise UsageError(f"--report {report}: the report is a page; name it NAME.html.")
-        if report.exists() and not request.overwrite:
-            raise OutputConflictError(
-                f"{report}: exists.", hint="Pass another --report, or --overwrite."
-            )
-        if (error := unwritable(report.absolute().parent)) is not None:
-            raise error
+    if request.report is not None:
+        named = (request.reference, request.controls, request.run)
+        inputs = [request.video, *request.compare, *(path for path in named if path is not None)]
+        check_report_place(
+            request.report,
+            inputs,
+            overwrite=request.overwrite,
+            run=RunFolder.of(request.video, request.run),
+        )
     if request.reference is not None:
         check_readable(request.reference)
     if request.controls is not None and not request.controls.exists():
