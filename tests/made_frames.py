@@ -27,7 +27,7 @@ def texture(height: int, width: int, seed: int = 0) -> NDArray[np.float32]:
 
 
 def sliding(
-    num_frames: int, *, height: int = 96, width: int = 160, pixels: int = 2, seed: int = 0
+    num_frames: int, *, height: int = 64, width: int = 96, pixels: int = 2, seed: int = 0
 ) -> Frames:
     """Return frames [frames, height, width, 3] of a texture that slides so far a frame."""
     whole = texture(height, width + pixels * num_frames, seed)
@@ -35,7 +35,7 @@ def sliding(
     return np.stack(frames).round().astype(np.uint8)
 
 
-def turning(num_frames: int, *, height: int = 96, width: int = 160) -> Frames:
+def turning(num_frames: int, *, height: int = 64, width: int = 96) -> Frames:
     """Return frames that slide by a pixel and come in again on the other side: their mean stays."""
     (still,) = sliding(1, height=height, width=width)
     return np.stack([np.roll(still, index, axis=1) for index in range(num_frames)])

@@ -24,7 +24,7 @@ from longvie_cli.evaluation.evaluation import Evaluation, Inputs, evaluate_video
 from longvie_cli.evaluation.findings import findings
 from longvie_cli.evaluation.report import Reported, write_report_html
 from longvie_cli.evaluation.results import as_json, table
-from longvie_cli.media.ffmpeg import check_readable
+from longvie_cli.media.ffmpeg import DamagedVideoError, check_readable
 from longvie_cli.media.join import join_clips
 from longvie_cli.media.probe import SourceVideo, probe_video
 from longvie_cli.planning.evaluate import (
@@ -144,19 +144,23 @@ def _evaluated(
         preset = subject.preset or load_preset(DEFAULT_PRESET)
         choice, fits = depth_choice(subject, preset, progress)
         estimator = partial(choice.estimator, preset, device="cpu", progress=progress)
-    found = evaluate_video(
-        Inputs(
-            name=str(subject.path),
-            video=subject.video,
-            clips=subject.clips,
-            clips_unknown=subject.clips_unknown,
-            controls=controls,
-            estimator=estimator,
-            estimator_fits=fits,
-            reference=brought.reference,
-        ),
-        progress,
+    inputs = Inputs(
+        name=str(subject.path),
+        video=subject.video,
+        clips=subject.clips,
+        clips_unknown=subject.clips_unknown,
+        controls=controls,
+        estimator=estimator,
+        estimator_fits=fits,
+        reference=brought.reference,
     )
+    try:
+        found = evaluate_video(inputs, progress)
+    except DamagedVideoError as error:
+        # Its own hint is for commands that can be told where to stop.
+        raise DamagedVideoError(
+            error.message, hint="Encode it again with a player or editor that repairs it."
+        ) from error
     brought.troubles += found.troubles
     return found
 

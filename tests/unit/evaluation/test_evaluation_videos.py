@@ -159,7 +159,7 @@ def test_consistency_agrees_with_pairs_decoded_one_by_one(tmp_path: Path) -> Non
     path = write(tmp_path / "a.mp4", sliding(64))
     found = _evaluate(path)
     video = probe_video(path)
-    small = list(read_frames(video, fps=None, height=96, width=160, fit="native"))
+    small = list(read_frames(video, fps=None, height=64, width=96, fit="native"))
     described = [
         describe_picture(cv2.cvtColor(frame / np.float32(255), cv2.COLOR_RGB2Lab))
         for frame in small[::4]
@@ -292,12 +292,12 @@ def test_a_long_reference_is_sampled_evenly(tmp_path: Path) -> None:
 
 def test_every_nth_frame_is_the_one_that_is_meant(tmp_path: Path) -> None:
     video = probe_video(write(tmp_path / "a.mp4", sliding(23)))
-    every = list(read_frames(video, fps=None, height=96, width=160, fit="native"))
-    chosen = list(read_every(video, step=5, height=96, width=160))
+    every = list(read_frames(video, fps=None, height=64, width=96, fit="native"))
+    chosen = list(read_every(video, step=5, height=64, width=96))
     assert len(chosen) == 5
     for index, frame in enumerate(chosen):
         assert np.array_equal(frame, every[5 * index])
-    at_rate = list(read_every(video, step=3, fps=8, height=96, width=160, num_frames=3))
+    at_rate = list(read_every(video, step=3, fps=8, height=64, width=96, num_frames=3))
     assert [
         min(range(23), key=lambda k: int(np.abs(every[k].astype(int) - frame).sum()))
         for frame in at_rate
