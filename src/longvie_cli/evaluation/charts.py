@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from longvie_cli.timeline import timecode
 
 _WIDTH, _HEIGHT = 480, 170
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 12, 28
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 22, 12, 28
 # Of more values the means of so many equal stretches are drawn.
 _MOST_POINTS = 360
 _NICE = (1, 2, 2.5, 5, 10)

@@ -15,7 +15,7 @@ from longvie_cli.evaluation.evaluation import Evaluation
 from longvie_cli.evaluation.findings import Finding, findings
 from longvie_cli.evaluation.results import as_json, clip_values, shown_values
 from longvie_cli.evaluation.seams import VISIBLE_SCORE
-from longvie_cli.evaluation.strips import Moment, moments_of
+from longvie_cli.evaluation.strips import Moment, ShownSource, moments_of
 from longvie_cli.progress import printable
 from longvie_cli.timeline import timecode
 
@@ -49,12 +49,14 @@ class Reported:
         url: Where its file is, from the report on; empty where there is none to play.
         settings: What its run was made with, by name.
         clip_seconds: How long each clip took to make, by its index.
+        source: What it was made from; None where that is not known, or was no video.
     """
 
     found: Evaluation
     url: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
     clip_seconds: Mapping[int, float] = field(default_factory=dict)
+    source: ShownSource | None = None
 
 
 def plays_in_browsers(path: Path, codec: str) -> bool:
@@ -131,7 +133,7 @@ def _video(video: Reported) -> dict[str, Any]:
         "findings": [_finding(found, finding) for finding in findings(found)],
         "columns": [name for key, name in _CLIP_COLUMNS.items() if _has(found, key)],
         "clips": _clips(video),
-        "moments": _moments(found, moments_of(found)),
+        "moments": _moments(found, moments_of(found, video.source)),
         "settings": {name: printable(str(value)) for name, value in _settings(video).items()},
         "methods": values["methods"],
         "skipped": values["skipped"],

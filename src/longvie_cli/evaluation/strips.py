@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from longvie_cli.controls.files import ControlClips
@@ -34,10 +34,31 @@ class Moment:
     pictures: dict[str, str]
 
 
-def moments_of(found: Evaluation) -> list[Moment]:
+@dataclass(frozen=True)
+class ShownSource:
+    """The video that another one was made from.
+
+    Args:
+        video: The file.
+        fps: Rate at which it was read.
+        first_frame: Its frame, at this rate, that belongs to `first_video_frame`.
+        first_video_frame: Frames of the video before it were not made from it.
+    """
+
+    video: SourceVideo
+    fps: int
+    first_frame: int
+    first_video_frame: int
+
+
+def moments_of(found: Evaluation, source: ShownSource | None = None) -> list[Moment]:
     """Return evenly spaced moments of a video: its picture, and what it was to follow there.
 
     Memory holds the pictures of some moments, each at most 224 pixels long.
+
+    Args:
+        found: What was measured.
+        source: What it was made from; None where that is not known.
 
     Raises:
         MediaError: A file cannot be read.
@@ -48,6 +69,10 @@ def moments_of(found: Evaluation) -> list[Moment]:
     rows: dict[str, dict[int, str]] = {}
     if isinstance(found.inputs.reference, SourceVideo) and found.alignment is not None:
         rows["reference"] = _of_reference(found, frames)
+    if source is not None:
+        shift = source.first_frame - source.first_video_frame
+        wanted = {frame + shift: frame for frame in frames if frame >= source.first_video_frame}
+        rows["source"] = _picked(source.video, source.fps, wanted)
     if isinstance(found.inputs.controls, PlacedControls):
         rows |= _of_controls(found.inputs.controls, frames)
     shown = read_every(video, step=step, **_size(video.height, video.width), num_frames=len(frames))
@@ -67,10 +92,16 @@ def _of_reference(found: Evaluation, frames: Sequence[int]) -> dict[int, str]:
     alignment = found.alignment
     assert alignment is not None, "asked before"
     wanted = {round(found.seconds_at(frame) * alignment.rate): frame for frame in frames}
+    return _picked(alignment.reference, alignment.fps, wanted)
+
+
+def _picked(video: SourceVideo, fps: int | None, wanted: Mapping[int, int]) -> dict[int, str]:
+    """Return some pictures of a video: keys are its frames at a rate, values what they go by."""
     pictures: dict[int, str] = {}
-    size = _size(alignment.reference.height, alignment.reference.width)
-    count = max(wanted) + 1
-    every = read_every(alignment.reference, fps=alignment.fps, num_frames=count, **size)
+    if not wanted:
+        return pictures
+    size = _size(video.height, video.width)
+    every = read_every(video, fps=fps, num_frames=max(wanted) + 1, **size)
     for index, picture in enumerate(every):
         if index in wanted:
             pictures[wanted[index]] = _uri(picture)

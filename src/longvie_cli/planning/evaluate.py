@@ -61,6 +61,15 @@ class Subject:
     earlier_frames: int = 0
     is_temporary: bool = False
 
+    @property
+    def first_controlled_frame(self) -> int:
+        """The frame of the video with which the controls of its run begin.
+
+        What extends a video begins on the last frame that was there.
+        """
+        extends = self.run is not None and self.run.manifest.command == "extend"
+        return self.earlier_frames - (1 if extends and self.earlier_frames > 0 else 0)
+
 
 @dataclass(frozen=True)
 class UnfinishedRun:
@@ -172,13 +181,10 @@ def run_controls(subject: Subject, progress: Progress) -> PlacedControls | str:
     # A run makes controls from its first frame on, unless any frame may be shown again.
     begins = int(settings.get("first_source_frame") or 0) if brought or pingpong else 0
     grid = parse_track_grid(settings.get("track_grid") or preset.track_grid.label)
-    base = subject.earlier_frames
-    if run.manifest.command == "extend" and base > 0:
-        base -= 1  # its clip 0 begins on the last frame that was there
     return PlacedControls(
         controls,
         first_frame=begins,
-        first_video_frame=base,
+        first_video_frame=subject.first_controlled_frame,
         pingpong=pingpong,
         fit="stretch",
         grid=_recorded_grid(folder) or (grid.columns, grid.rows),

@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 from longvie_cli.disk.durable import make_folder, storage_error, write_atomic
+from longvie_cli.disk.hashing import hash_file
 from longvie_cli.errors import (
     ControlError,
     LongVieError,
@@ -24,6 +25,7 @@ from longvie_cli.evaluation.evaluation import Evaluation, Inputs, evaluate_video
 from longvie_cli.evaluation.findings import findings
 from longvie_cli.evaluation.report import Reported, write_report_html
 from longvie_cli.evaluation.results import as_json, table
+from longvie_cli.evaluation.strips import ShownSource
 from longvie_cli.media.ffmpeg import DamagedVideoError, check_readable
 from longvie_cli.media.join import join_clips
 from longvie_cli.media.probe import SourceVideo, probe_video
@@ -216,7 +218,7 @@ def _write_report(
     """Write the page, and say in a few lines what is in it."""
     page = write_report_html(
         [
-            Reported(one, _url(subject, report), *_about(subject))
+            Reported(one, _url(subject, report), *_about(subject), _source(subject, heard))
             for subject, one in zip(subjects, found, strict=True)
         ],
         made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
@@ -254,6 +256,26 @@ def _about(subject: Subject) -> tuple[dict[str, Any], dict[int, float]]:
     settings = {"command": run.manifest.command, **run.manifest.settings}
     settings |= {"longvie": run.manifest.versions.get("longvie"), "began": run.manifest.created}
     return settings, seconds
+
+
+def _source(subject: Subject, progress: Progress) -> ShownSource | None:
+    """Return the video that a run was made from; None where there is none, or it is not the same
+    any more."""
+    run, preset = subject.run, subject.preset
+    if run is None or preset is None or run.manifest.inputs.source_kind != "video":
+        return None
+    settings, stored = run.manifest.settings, run.manifest.inputs.source
+    if stored is None or settings.get("pingpong"):
+        return None
+    try:
+        if not Path(stored).is_file() or hash_file(Path(stored)) != settings.get("video_hash"):
+            progress.message(f"{Path(stored).name}: gone or changed; the report does not show it.")
+            return None
+        first = int(settings.get("first_source_frame") or 0)
+        begins = subject.first_controlled_frame
+        return ShownSource(probe_video(Path(stored)), preset.fps, first, begins)
+    except (MediaError, OSError):
+        return None
 
 
 def _result(
