@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from delivered import frames_of
+from delivered import QUICK, frames_of
 from longvie_cli.media.writer import VideoWriter
 from made_frames import sliding, write
 from sounds import run_ffmpeg
@@ -119,6 +119,20 @@ def test_a_run_that_is_not_finished_is_measured_so_far(longvie, ours: Path) -> N
     nothing = longvie("evaluate", "ours.longvie", "--json")
     assert nothing.code == 5
     assert "no clip of this run is finished" in nothing.fields["error"]["message"]
+
+
+@pytest.mark.slow
+def test_an_extended_video_has_the_clips_of_its_run_after_what_was_there(
+    longvie, ours: Path
+) -> None:
+    made = longvie("extend", "ours.mp4", "--seconds", "1", *QUICK, "-o", "more.mp4")
+    assert made.code == 0, made.err
+    found = longvie("evaluate", "more.mp4", "--json").fields
+    assert [(clip["index"], clip["first_frame"]) for clip in found["clips"]] == [
+        *((-1, 0), (0, 32), (1, 40)),
+    ]
+    assert [seam["frame"] for seam in found["metrics"]["seams"]] == [32, 40]
+    assert found["methods"]["control.depth"]["frames"] == 17, "the last frame there and 16 more"
 
 
 def test_controls_the_other_way_round_are_told(longvie, tmp_path: Path, reference_video) -> None:

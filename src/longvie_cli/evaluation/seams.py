@@ -86,7 +86,11 @@ def find_jumps(scan: VideoScan, borders: Collection[int], fps: float) -> tuple[S
         fps: Frames a second.
     """
     measures = _measures(scan)
-    candidates = np.flatnonzero(measures[:, 0] - _FLOORS[0] >= _JUMP_LEVELS)
+    changes = measures[:, 0] - _FLOORS[0]
+    padded = np.pad(np.nan_to_num(changes), 1)
+    # A jump is more than the steps beside it; that spares most frames of a lively video.
+    peaks = (padded[1:-1] >= padded[:-2]) & (padded[1:-1] >= padded[2:])
+    candidates = np.flatnonzero(peaks & (changes >= _JUMP_LEVELS))
     known = set(borders)
     found = []
     for frame in candidates.tolist():
