@@ -159,7 +159,7 @@ def subject_of_clips(path: Path, joined: Path, unfinished: UnfinishedRun) -> Sub
     )
 
 
-def run_controls(subject: Subject, progress: Progress) -> PlacedControls | str:
+def run_controls(subject: Subject) -> PlacedControls | str:
     """Return the controls that the run of a video was made with, or why there are none.
 
     Raises:
@@ -176,7 +176,7 @@ def run_controls(subject: Subject, progress: Progress) -> PlacedControls | str:
         return "the run was made without controls."
     brought = inputs.source_kind == "controls" and inputs.source is not None
     folder = Path(str(inputs.source)) if brought else run.folder.controls_dir
-    controls = load_control_clips(folder, preset.geometry, progress=progress)
+    controls = load_control_clips(folder, preset.geometry)
     pingpong = bool(settings.get("pingpong"))
     # A run makes controls from its first frame on, unless any frame may be shown again.
     begins = int(settings.get("first_source_frame") or 0) if brought or pingpong else 0
@@ -203,7 +203,7 @@ def named_controls(
         ControlError: Something is missing, or does not fit.
         MediaError: A file cannot be read.
     """
-    controls = load_control_clips(folder, preset.geometry, progress=progress)
+    controls = load_control_clips(folder, preset.geometry)
     fps = controls.videos[controls.clips[0].depth].fps
     ratio = fps / video.fps
     if abs(ratio - 1) < _SAME_RATE or abs(controls.num_frames - video.num_frames) <= 1:
@@ -227,7 +227,7 @@ def named_controls(
     )
 
 
-def depth_choice(subject: Subject, preset: Preset, progress: Progress) -> tuple[DepthChoice, bool]:
+def depth_choice(subject: Subject, preset: Preset) -> tuple[DepthChoice, bool]:
     """Return the estimator for the depth of a video, and whether it knows pictures of its kind.
 
     It is the one that made the controls, where that is here, or else Depth Anything V2 Small where

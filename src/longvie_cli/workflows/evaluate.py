@@ -144,7 +144,7 @@ def _evaluated(
     estimator, fits = None, True
     if isinstance(controls, PlacedControls):
         preset = subject.preset or load_preset(DEFAULT_PRESET)
-        choice, fits = depth_choice(subject, preset, progress)
+        choice, fits = depth_choice(subject, preset)
         estimator = partial(choice.estimator, preset, device="cpu", progress=progress)
     inputs = Inputs(
         name=str(subject.path),
@@ -173,7 +173,7 @@ def _controls(
     preset = subject.preset or load_preset(DEFAULT_PRESET)
     if request.controls is None:
         try:
-            return run_controls(subject, progress)
+            return run_controls(subject)
         except (ControlError, MediaError) as error:
             progress.warning(f"The controls of the run are not used: {error.message}")
             return error.message
