@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from longvie_cli.controls.files import load_control_clips
+from longvie_cli.media.probe import probe_video
 from longvie_cli.media.reader import count_frames, read_frames
 from longvie_cli.settings.presets import load_preset
 
@@ -26,8 +27,9 @@ GAP = 4
 def picked_frames(video: Path, moments: list[int]) -> list[NDArray[np.uint8]]:
     """Return the frames at some moments, at the preset's size and rate."""
     preset = load_preset("tiny")
+    source = probe_video(video)
     frames = read_frames(
-        video, fps=preset.fps, height=preset.height, width=preset.width, fit="crop"
+        source, fps=preset.fps, height=preset.height, width=preset.width, fit="crop"
     )
     return [frame for index, frame in enumerate(frames) if index in moments]
 
@@ -41,7 +43,7 @@ def main() -> None:
     parser.add_argument("--to", type=Path, required=True)
     arguments = parser.parse_args()
     preset = load_preset("tiny")
-    total = min(count_frames(path, fps=preset.fps) for path in arguments.outputs)
+    total = min(count_frames(probe_video(path), fps=preset.fps) for path in arguments.outputs)
     moments = np.linspace(0, total - 1, COLUMNS).astype(int).tolist()
     controls = load_control_clips(arguments.controls, preset.geometry)
     shown = [

@@ -14,6 +14,7 @@ from transformers import (
 
 from longvie_cli.models.longvie import LongVieTransformer3DModel
 from longvie_cli.models.pipeline import LongViePipeline
+from longvie_cli.models.sketcher import Sketcher
 
 # Of a transformer whose heads two and four processes can share.
 EVEN_HEADS = {
@@ -77,7 +78,13 @@ def small_vae(z_dim: int = 6) -> AutoencoderKLWan:
     return vae.eval()
 
 
-def small_pipeline() -> LongViePipeline:
+def small_sketcher() -> Sketcher:
+    torch.manual_seed(3)
+    sizes = {"word_classes": (3, 2), "widths": (8, 16), "blocks": (1, 1), "asked_dim": 16}
+    return Sketcher(text_dim=16, **sizes).eval()
+
+
+def small_pipeline(sketcher: Sketcher | None = None) -> LongViePipeline:
     transformer = small_transformer()
     let_controls_act(transformer)
     torch.manual_seed(2)
@@ -104,6 +111,7 @@ def small_pipeline() -> LongViePipeline:
         vae=small_vae(),
         transformer=transformer,
         scheduler=FlowMatchEulerDiscreteScheduler(shift=5.0),
+        sketcher=sketcher,
     )
 
 

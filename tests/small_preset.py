@@ -19,7 +19,7 @@ import pytest
 import longvie_cli
 from longvie_cli.settings import presets
 from longvie_cli.settings.presets import Preset, load_preset
-from small_models import small_pipeline
+from small_models import small_pipeline, small_sketcher
 
 # What differs from the preset that is shipped: few pixels, but as many as --size may ask for, and
 # clips that are short, but longer than the half second that most tests make.
@@ -49,7 +49,7 @@ def build_package(root: Path, changes: Mapping[str, Any] = CHANGES) -> None:
             (package / entry.name).symlink_to(entry)
     (package / "assets" / "longvie2").symlink_to(real / "assets" / "longvie2")
     tiny = package / "assets" / "tiny"
-    small_pipeline().save_pretrained(tiny)
+    small_pipeline(small_sketcher()).save_pretrained(tiny)
     shutil.copytree(real / "assets" / "tiny" / "depth", tiny / "depth")
     preset = json.loads((real / "assets" / "tiny" / "preset.json").read_bytes())
     (tiny / "preset.json").write_text(json.dumps(preset | changes))

@@ -33,8 +33,9 @@ COMMAND = (
     *("--steps", "1", "--guidance", "1", "-o", "out.mp4"),
 )
 # A look at the source, its first picture, the pass for scenes, the pass for depth; the depth of the
-# clips read back, the hash of the last pictures, the join.
-ONCE_A_RUN = 7
+# clips read back, the hash of the last pictures, the first clip's depth as what the video looks
+# like, the join.
+ONCE_A_RUN = 8
 # A clip's depth and tracks are written, both are read as decoded, the clip itself is written.
 ONCE_A_CLIP = 4
 

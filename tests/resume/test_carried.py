@@ -16,20 +16,13 @@ from longvie_cli.progress import SilentProgress
 
 @pytest.fixture(scope="module")
 def carried_weights(small_package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The small preset with a carried condition."""
+    """The small preset, whose condition is carried, with a number of its own."""
     (shipped,) = small_package.rglob("assets/tiny")
     folder = tmp_path_factory.mktemp("weights") / "tiny"
     shutil.copytree(shipped, folder)
-    grid = json.loads((folder / "preset.json").read_text())["track_grid"]
-    for name, changes in (
-        ("preset.json", {"image_condition": "carried"}),
-        (
-            "model_index.json",
-            {"image_condition": "carried", "track_grid": [grid["columns"], grid["rows"]]},
-        ),
-    ):
-        told = json.loads((folder / name).read_text())
-        (folder / name).write_text(json.dumps(told | changes))
+    told = json.loads((folder / "preset.json").read_text())
+    assert told["image_condition"] == "carried"
+    (folder / "preset.json").write_text(json.dumps(told | {"flow_shift": 4.0}))
     return folder
 
 
@@ -72,7 +65,7 @@ def test_clips_made_again_look_back_at_the_same_first_frame(
     said = _Said()
     generate(_request(tmp_path / "whole.mp4", carried_weights), said)
     # The weights say themselves what they were trained with.
-    assert f"By {carried_weights}/preset.json: image_condition carried." in said.warnings
+    assert f"By {carried_weights}/preset.json: flow_shift 4.0." in said.warnings
     (first, none), (_, look), (_, same) = looks
     assert (first, none) == (0, None)
     assert look == same is not None

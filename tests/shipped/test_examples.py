@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from longvie_cli.media.probe import probe_video
 
@@ -32,6 +33,11 @@ def test_two_looks_of_one_reference(tmp_path: Path, environment: dict[str, str])
     snow, lava = (tmp_path / "looks" / name for name in ("snow.mp4", "lava.mp4"))
     assert probe_video(snow).num_frames == probe_video(lava).num_frames == 16
     assert snow.read_bytes() != lava.read_bytes()
+    made = ("looks/controls", "looks/snow.mp4", "looks/lava.mp4", "--to", "sheet.png")
+    command = [sys.executable, EXAMPLES / "contact_sheet.py", EXAMPLES / "reference.mp4", *made]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.size == (6 * 196 - 4, 5 * 116 - 4)
 
 
 @pytest.mark.slow

@@ -82,8 +82,6 @@ def test_the_wheel_holds_what_the_package_holds(wheel: Path) -> None:
         for path in package.rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    # Parts of a model that no preset loads yet.
-    ours = {name for name in ours if not name.startswith("longvie_cli/assets/next/")}
     with zipfile.ZipFile(wheel) as file:
         names = set(file.namelist())
     packed = {name for name in names if name.startswith("longvie_cli/")}

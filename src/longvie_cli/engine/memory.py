@@ -30,7 +30,9 @@ from longvie_cli.kernels.eight_bit_linear import is_multiplied, multiply_in_8_bi
 from longvie_cli.kernels.quantized_linear import plain_linears, quantize_linears
 from longvie_cli.models.autoencoders import VideoAutoencoder, empty_autoencoder
 from longvie_cli.models.clip_context import ClipContext
+from longvie_cli.models.depth_colours import DEPTH_MAPS
 from longvie_cli.models.longvie import LongVieTransformer3DModel
+from longvie_cli.models.sketcher import Sketcher
 from longvie_cli.models.weights.sources import is_converted
 from longvie_cli.models.whole_video import decode_videos, encode_videos, suit_cpu
 from longvie_cli.settings.presets import Preset, preset_folder
@@ -133,12 +135,14 @@ class Models:
     image_encoder: CLIPVisionModel
     transformer: LongVieTransformer3DModel
     vae: VideoAutoencoder
+    sketcher: Sketcher | None = None
 
     def components(self) -> tuple[Component, ...]:
         """Return what each weighs."""
         return tuple(
             Component(name, sum(p.numel() for p in model.parameters()), weight_bytes(model))
             for name, model in vars(self).items()
+            if model is not None
         )
 
 
@@ -158,7 +162,8 @@ def models_of_folder(folder: Path) -> Models:
     Raises:
         OSError: A config is missing or unreadable.
     """
-    for name in Models.__dataclass_fields__:
+    sketches = (folder / "sketcher" / "config.json").is_file()
+    for name in ("text_encoder", "image_encoder", "transformer", "vae"):
         # Asked for a folder that is not there, transformers would ask the hub.
         if not (folder / name / "config.json").is_file():
             raise FileNotFoundError(f"{folder / name / 'config.json'}: no such file")
@@ -172,6 +177,9 @@ def models_of_folder(folder: Path) -> Models:
                 LongVieTransformer3DModel.load_config(folder / "transformer")
             ),
             vae=empty_autoencoder(folder / "vae"),
+            sketcher=Sketcher.from_config(Sketcher.load_config(folder / "sketcher"))
+            if sketches
+            else None,
         )
 
 
@@ -228,9 +236,14 @@ def _trace_around(models: Models, preset: Preset) -> Activations:
         latents = _latents(models, preset, models.vae.config.z_dim, preset.num_frames)
         return decode_videos(models.vae, latents.to(models.vae.dtype))
 
+    encoded = max(peak_bytes(models.vae, encode), peak_bytes(models.image_encoder, image))
+    if (sketcher := models.sketcher) is not None:
+        maps = torch.empty((1, DEPTH_MAPS, preset.height, preset.width), device="meta")
+        shares = torch.empty((1, sum(sketcher.config.word_classes)), device="meta")
+        encoded = max(encoded, peak_bytes(sketcher, lambda: sketcher(maps, shares)))
     return Activations(
         text=peak_bytes(models.text_encoder, text),
-        encode=max(peak_bytes(models.vae, encode), peak_bytes(models.image_encoder, image)),
+        encode=encoded,
         denoise=0,
         decode=peak_bytes(models.vae, decode),
     )
@@ -307,6 +320,9 @@ def plan_memory(
     on_cpu, offload = sampling.on_cpu, sampling.offload
     text_encoder = weight_bytes(models.text_encoder)
     image_encoder = weight_bytes(models.image_encoder)
+    if models.sketcher is not None:
+        # Used in the same phase, and where it is as long.
+        image_encoder += weight_bytes(models.sketcher)
     transformer, vae = weight_bytes(models.transformer), weight_bytes(models.vae)
     kept = text_encoder if keeps_text_encoder else 0
     rest = image_encoder + transformer + vae + kept

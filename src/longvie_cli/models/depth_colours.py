@@ -183,12 +183,43 @@ def fill_by_depth(
     return filled
 
 
+DEPTH_MAPS = 10
+
+
+def depth_maps(depth: Tensor) -> Tensor:
+    """Return what each pixel's surroundings say of its place, [T, DEPTH_MAPS, H, W].
+
+    Numbers of the size of 1: distance, its logarithm, place in the picture, slopes, standing out,
+    height.
+
+    Args:
+        depth: uint8 [T, H, W], near is black.
+    """
+    near = 1 - depth[:, None].float() / 255
+    y = torch.linspace(-1, 1, near.shape[2]).view(1, 1, -1, 1).expand_as(near)
+    x = torch.linspace(-1, 1, near.shape[3]).view(1, 1, 1, -1).expand_as(near)
+    # Distance, and the place in the picture: sky and haze hang on these. Left and right matter
+    # less than up and down.
+    maps = [near, (near + _FLOOR / 2).log(), y, 0.3 * x]
+    # Slopes, near and far alike: light falls on them.
+    for reach in (1, 3):
+        smooth = _mean_around(near, reach)
+        for slope in _slopes(smooth, reach):
+            maps.append(torch.asinh(40 * slope / (smooth + _FLOOR)))
+    # What stands out before what is behind it.
+    around = _mean_around(near, 5)
+    maps.append(torch.asinh(8 * (near - around) / (around + _FLOOR)))
+    # Height above a level ground: rows below the horizon over disparity.
+    maps.append(torch.asinh(0.3 * (y + 0.3) / (near + _FLOOR)))
+    return torch.cat(maps, dim=1)
+
+
 class DepthFeatures:
     """What a pixel's surroundings in a depth picture say of its place, as numbers of like size."""
 
     def __init__(self, depth: Tensor) -> None:
         """Take the scale of the features from the depth [1, H, W] of the clip's first frame."""
-        raw = self._raw(depth).flatten(0, 2)
+        raw = _last(depth_maps(depth)).flatten(0, 2)
         # A constant feature (flat depth) has no deviation to be divided by.
         self.mean, self.deviation = raw.mean(dim=0), raw.std(dim=0) + 0.05
         few = ((raw - self.mean) / self.deviation)[:: max(1, len(raw) // 16_384)]
@@ -196,27 +227,8 @@ class DepthFeatures:
 
     def __call__(self, depth: Tensor) -> Tensor:
         """Return the features [T, H, W, K] of depth uint8 [T, H, W]."""
-        scaled = (self._raw(depth) - self.mean) / self.deviation
+        scaled = (_last(depth_maps(depth)) - self.mean) / self.deviation
         return torch.minimum(torch.maximum(scaled, self.low), self.high)
-
-    def _raw(self, depth: Tensor) -> Tensor:
-        near = 1 - depth[:, None].float() / 255
-        y = torch.linspace(-1, 1, near.shape[2]).view(1, 1, -1, 1).expand_as(near)
-        x = torch.linspace(-1, 1, near.shape[3]).view(1, 1, 1, -1).expand_as(near)
-        # Distance, and the place in the picture: sky and haze hang on these. Left and right matter
-        # less than up and down.
-        maps = [near, (near + _FLOOR / 2).log(), y, 0.3 * x]
-        # Slopes, near and far alike: light falls on them.
-        for reach in (1, 3):
-            smooth = _mean_around(near, reach)
-            for slope in _slopes(smooth, reach):
-                maps.append(torch.asinh(40 * slope / (smooth + _FLOOR)))
-        # What stands out before what is behind it.
-        around = _mean_around(near, 5)
-        maps.append(torch.asinh(8 * (near - around) / (around + _FLOOR)))
-        # Height above a level ground: rows below the horizon over disparity.
-        maps.append(torch.asinh(0.3 * (y + 0.3) / (near + _FLOOR)))
-        return torch.cat(maps, dim=1).permute(0, 2, 3, 1)
 
 
 class _Known:
@@ -294,6 +306,10 @@ def _spread(values: Tensor, weight: Tensor) -> Tensor:
         coarse = torch.zeros_like(values)
     share = (2 * known).clamp(0, 1)
     return share * values + (1 - share) * coarse
+
+
+def _last(maps: Tensor) -> Tensor:
+    return maps.permute(0, 2, 3, 1)
 
 
 def _mean_around(picture: Tensor, reach: int) -> Tensor:

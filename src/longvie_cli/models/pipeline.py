@@ -27,13 +27,22 @@ from transformers import CLIPVisionModel, PreTrainedTokenizerBase, UMT5EncoderMo
 from longvie_cli.errors import InputError
 from longvie_cli.media.frames import frames_from_pixels, pixels_from_frames
 from longvie_cli.models.autoencoders import VideoAutoencoder
-from longvie_cli.models.carrying import Carrying, carried_trust, carry, confidence_mask
+from longvie_cli.models.carrying import (
+    CarriedFrames,
+    Carrying,
+    carried_trust,
+    carry,
+    confidence_mask,
+    likely,
+    no_tracks,
+)
 from longvie_cli.models.clip_shape import shared_shape
 from longvie_cli.models.conditioning import (
     Conditioning,
     control_input,
     first_frame_mask,
 )
+from longvie_cli.models.continued_motion import continued_tracks
 from longvie_cli.models.denoising import DenoisingTask, StepCallback, denoise_clip
 from longvie_cli.models.depth_colours import depth_bytes
 from longvie_cli.models.flow_matching import controlled_steps
@@ -43,12 +52,16 @@ from longvie_cli.models.longvie import LongVieTransformer3DModel
 from longvie_cli.models.lora import LongVieLoraMixin
 from longvie_cli.models.prompt_embeds import encode_prompts
 from longvie_cli.models.prompt_tokens import clean_prompt, cut_by
+from longvie_cli.models.sketcher import Sketcher
 from longvie_cli.models.track_pictures import read_tracks
 from longvie_cli.models.whole_video import decode_videos, encode_videos
 from longvie_cli.parallel.clip_parallel import ClipParallel
 from longvie_cli.settings.sampling import Fast
 
 logger = logging.getLogger(__name__)
+
+# Depth byte of a clip without depth, whose places all move alike.
+_NO_DEPTH = 128
 
 Engine = Literal["fused", "reference"]
 """How a clip is made; `reference` evaluates the whole transformer every time, as a plain loop."""
@@ -75,6 +88,7 @@ class LongViePipeline(DiffusionPipeline, LongVieLoraMixin):
         vae: Causal video VAE; sizes and normalisation come from its config.
         transformer: The denoiser.
         scheduler: Euler flow matching; its `shift` is the flow shift.
+        sketcher: Draws the first frame of a prompt alone; None where the transformer does so.
         timestep_dtype: The model reads timesteps rounded to this type: `bfloat16` as LongVie 2
             was trained and released (937.5 becomes 936), or `float32`.
         image_condition: What the transformer sees beside the noise: `first_frame`, then grey, as
@@ -92,7 +106,7 @@ class LongViePipeline(DiffusionPipeline, LongVieLoraMixin):
     parallel: ClipParallel | None = None
     announce: Callable[[DenoisingTask], None] | None = None
 
-    _optional_components: ClassVar[list[str]] = ["tokenizer", "text_encoder"]
+    _optional_components: ClassVar[list[str]] = ["tokenizer", "text_encoder", "sketcher"]
     model_cpu_offload_seq = "text_encoder->image_encoder->transformer->vae"
 
     def __init__(
@@ -103,6 +117,7 @@ class LongViePipeline(DiffusionPipeline, LongVieLoraMixin):
         vae: VideoAutoencoder,
         transformer: LongVieTransformer3DModel,
         scheduler: FlowMatchEulerDiscreteScheduler,
+        sketcher: Sketcher | None = None,
         timestep_dtype: str = "float32",
         image_condition: str = "first_frame",
         track_grid: Sequence[int] = (50, 50),
@@ -119,6 +134,7 @@ class LongViePipeline(DiffusionPipeline, LongVieLoraMixin):
             vae=vae,
             transformer=transformer,
             scheduler=scheduler,
+            sketcher=sketcher,
         )
         self.register_to_config(
             timestep_dtype=timestep_dtype,
@@ -309,8 +325,8 @@ class LongViePipeline(DiffusionPipeline, LongVieLoraMixin):
         """Return what the transformer is given for a clip of `shape` (frames, height, width).
 
         Arguments as in `__call__`; `negative_prompt` None leaves the negative embeds out unless
-        they are given. A `carried` condition takes image, depth and tracks; where one of them is
-        missing, it is that of `first_frame`, and grey without an image.
+        they are given. A `carried` condition takes an image, and controls as far as there are some;
+        without an image it is grey, but for a first frame that is sketched.
         """
         if prompt_embeds is None:
             if prompt is None:
@@ -324,15 +340,10 @@ class LongViePipeline(DiffusionPipeline, LongVieLoraMixin):
         # All videos of the clip's length, and after how many frames each of them is grey.
         grey = torch.zeros(3, *shape)
         carried = None
-        if self.config.image_condition == "carried" and not (
-            image is None or dense is None or sparse is None
-        ):
-            columns, rows = self.config.track_grid
+        if self.config.image_condition == "carried":
             known = carrying or Carrying()
-            tracks = read_tracks(
-                sparse, columns=columns, rows=rows, tracked_frames=known.tracked_frames
-            )
-            carried = carry(image, depth_bytes(dense), tracks, known.look)
+            carried = self._carried(shape, image, dense, sparse, history, known, prompt_embeds)
+        if carried is not None:
             videos = [pixels_from_frames(carried.frames)]
         else:
             videos = [grey if image is None else _first_frame_then_grey(image, grey)]
@@ -366,6 +377,40 @@ class LongViePipeline(DiffusionPipeline, LongVieLoraMixin):
             if history is None
             else self.encode_video(pixels_from_frames(history)[None]),
         )
+
+    def _carried(
+        self,
+        shape: tuple[int, int, int],
+        image: np.ndarray | None,
+        dense: np.ndarray | None,
+        sparse: np.ndarray | None,
+        history: np.ndarray | None,
+        known: Carrying,
+        words: Tensor,
+    ) -> CarriedFrames | None:
+        """Return what is known of the frames; None where nothing is.
+
+        Of an image: it, carried along the controls; without tracks coloured by depth alone, and
+        without controls moved on as the history moved. Of a single frame without image: what depth
+        and words make likely.
+        """
+        depth = None if dense is None else depth_bytes(dense)
+        if image is None:
+            if self.sketcher is None or depth is None or len(depth) > 1:
+                return None
+            return likely(self.sketcher.sketch(depth[0], words))
+        columns, rows = self.config.track_grid
+        if sparse is not None:
+            frames = known.tracked_frames
+            tracks = read_tracks(sparse, columns=columns, rows=rows, tracked_frames=frames)
+        elif depth is not None:
+            tracks = no_tracks(len(depth))
+        else:
+            seen = image[None] if history is None else history
+            tracks = continued_tracks(seen, shape[0], columns, rows)
+        if depth is None:
+            depth = np.full(shape, _NO_DEPTH, np.uint8)
+        return carry(image, depth, tracks, known.look)
 
     def prepare_noise(self, seed: int, num_frames: int, height: int, width: int) -> Tensor:
         """Return the noise [1, channels, frames, height, width] of a seed, float32 on the CPU.

@@ -11,7 +11,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -20,15 +19,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-import longvie_cli
 from longvie_cli.engine.loader import load_pipeline
 from longvie_cli.media.frames import frames_from_pixels
 from longvie_cli.models.conditioning import Conditioning
 from longvie_cli.models.pipeline import Engine, LongViePipeline
-from longvie_cli.settings.presets import Preset, read_preset
+from longvie_cli.settings.presets import Preset, load_preset
 
-ASSETS = Path(longvie_cli.__file__).parent / "assets"
-FOLDERS = [name for name in ("tiny", "next") if (ASSETS / name / "preset.json").is_file()]
 ENGINES: tuple[Engine, ...] = ("reference", "fused")
 TURNS = 3
 
@@ -66,9 +62,8 @@ def timed(work: Callable[[], Value]) -> tuple[Value, float]:
 
 @dataclass
 class Pair:
-    """One preset under both engines, and the name of its folder."""
+    """The embedded preset under both engines."""
 
-    name: str
     preset: Preset
     pipelines: dict[Engine, LongViePipeline]
 
@@ -86,15 +81,10 @@ class Pair:
         return frames_from_pixels(self.pipelines["fused"].decode_latents(latents)[0])
 
 
-@pytest.fixture(scope="module", params=FOLDERS)
-def pair(request: pytest.FixtureRequest) -> Pair:
-    folder = ASSETS / request.param
-    preset = read_preset(folder / "preset.json", request.param)
-    return Pair(
-        request.param,
-        preset,
-        {engine: load_pipeline(preset, weights=folder, engine=engine) for engine in ENGINES},
-    )
+@pytest.fixture(scope="module")
+def pair() -> Pair:
+    preset = load_preset("tiny")
+    return Pair(preset, {engine: load_pipeline(preset, engine=engine) for engine in ENGINES})
 
 
 @pytest.mark.slow
@@ -122,7 +112,7 @@ def test_the_fused_engine_makes_the_same_frames_sooner(pair: Pair) -> None:
     _, decoding = timed(lambda: pair.frames(made["fused", "later"]))
     slow, fast = (min(seconds[engine]) for engine in ENGINES)
     print(
-        f"\n| {pair.name} | {preset.num_inference_steps} steps, guidance "
+        f"\n| {preset.num_inference_steps} steps, guidance "
         f"{preset.guidance_scale:g} | {slow:.2f} s | {fast:.2f} s | {slow / fast:.2f} | "
         f"{encoding:.2f} s | {decoding:.2f} s |"
     )

@@ -16,13 +16,15 @@ from longvie_cli.models.carrying import (
     carried_trust,
     carry,
     confidence_mask,
+    no_tracks,
 )
 from longvie_cli.models.conditioning import first_frame_mask
+from longvie_cli.models.continued_motion import continued_tracks
 from longvie_cli.models.depth_colours import Look
 from longvie_cli.models.pipeline import LongViePipeline
 from longvie_cli.models.track_pictures import read_tracks
 from longvie_cli.worlds import Flight
-from small_models import small_pipeline
+from small_models import small_pipeline, small_sketcher
 
 HEIGHT, WIDTH, FRAMES = 96, 128, 9
 GRID = {"columns": 10, "rows": 8}
@@ -152,6 +154,10 @@ def small(condition: str) -> LongViePipeline:
     return pipeline
 
 
+def pixels(frames: NDArray[np.uint8]) -> torch.Tensor:
+    return torch.from_numpy(frames).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
+
+
 def controls() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     tracks = moving((-2, 0))
     dense = slope()[..., None].repeat(3, axis=-1)
@@ -170,9 +176,8 @@ def test_a_carried_condition_shows_the_carried_frames_and_their_confidence() -> 
     rows, columns = HEIGHT // 8, WIDTH // 8
     expected = confidence_mask(torch.from_numpy(carried.confidence), 4, rows, columns)
     assert torch.equal(condition[:, :4], expected)
-    pixels = torch.from_numpy(carried.frames).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
     with torch.no_grad():
-        latents = pipeline.encode_video(pixels)
+        latents = pipeline.encode_video(pixels(carried.frames))
     assert torch.allclose(condition[:, 4:], latents, atol=1e-4)
     quick: dict[str, Any] = {"num_inference_steps": 2, "guidance_scale": 1.0}
     frames = pipeline("a hill", picture(), dense, sparse, **quick).frames
@@ -196,20 +201,83 @@ def test_the_look_of_a_video_reaches_what_a_clip_has_to_guess() -> None:
     assert not torch.allclose(shown[:, :, 1:], looked.image_condition[:, 4:, 1:], atol=0.01)
 
 
-@pytest.mark.parametrize("left_out", ["image", "dense", "sparse"])
-def test_what_cannot_be_carried_is_conditioned_as_ever(left_out: str) -> None:
-    dense, sparse = controls()
-    given: dict[str, Any] = {"image": picture(), "dense": dense, "sparse": sparse} | {
-        left_out: None
-    }
+def test_a_first_frame_is_made_from_what_the_sketcher_draws() -> None:
+    dense, _ = controls()
+    pipeline = small("carried")
+    pipeline.register_modules(sketcher=small_sketcher())
+    assert pipeline.sketcher is not None
+    words = pipeline.encode_prompt(["a hill"])
+    made = pipeline.prepare_conditioning((1, HEIGHT, WIDTH), prompt="a hill", dense=dense[:1])
+    drawn = pipeline.sketcher.sketch(slope()[0], words)
+    with torch.no_grad():
+        latents = pipeline.encode_video(pixels(drawn[None]))
+    assert torch.allclose(made.image_condition[:, 4:], latents, atol=1e-4)
+    # In part it is kept, in part the transformer has its say, which hangs on the noise.
+    assert made.trust is not None
+    assert 0 < float(made.trust.min()) == float(made.trust.max()) < 1
+    quick: dict[str, Any] = {"num_inference_steps": 2, "guidance_scale": 1.0}
+    first, again, other = (
+        pipeline("a hill", None, dense[:1], seed=seed, **quick).frames for seed in (1, 1, 2)
+    )
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+    # Without depth there is nothing to draw from, and with a picture no need to.
+    given: dict[str, Any]
+    for given in ({}, {"dense": dense[:1], "image": picture()}):
+        with_it, without = (
+            each.prepare_conditioning((1, HEIGHT, WIDTH), prompt="a hill", **given)
+            for each in (pipeline, small("carried"))
+        )
+        assert torch.equal(with_it.image_condition, without.image_condition)
+
+
+def conditioned(kind: str, **given: Any) -> torch.Tensor:
     shape = (FRAMES, HEIGHT, WIDTH)
+    return small(kind).prepare_conditioning(shape, prompt="a hill", **given).image_condition
+
+
+def expected_condition(frames: NDArray[np.uint8], confidence: NDArray[np.float32]) -> torch.Tensor:
+    mask = confidence_mask(torch.from_numpy(confidence), 4, HEIGHT // 8, WIDTH // 8)
+    with torch.no_grad():
+        return torch.cat((mask, small("carried").encode_video(pixels(frames))), dim=1)
+
+
+def test_without_a_picture_nothing_is_carried() -> None:
+    dense, sparse = controls()
     carried, plain = (
-        small(kind).prepare_conditioning(shape, prompt="a hill", **given).image_condition
-        for kind in ("carried", "first_frame")
+        conditioned(kind, dense=dense, sparse=sparse) for kind in ("carried", "first_frame")
     )
     assert torch.equal(carried, plain)
-    mask = first_frame_mask(plain[:, 4:], has_image=left_out != "image")
+    mask = first_frame_mask(plain[:, 4:], has_image=False)
     assert torch.equal(plain[:, :4], mask)
+
+
+def test_without_tracks_the_depth_gives_colours() -> None:
+    dense, _ = controls()
+    found = conditioned("carried", image=picture(), dense=dense)
+    carried = carry(picture(), slope(), no_tracks(FRAMES))
+    assert carried.confidence[1:].max() == 0
+    assert torch.allclose(found, expected_condition(carried.frames, carried.confidence), atol=1e-4)
+
+
+def test_without_depth_the_tracks_move_the_picture() -> None:
+    _, sparse = controls()
+    found = conditioned("carried", image=picture(), sparse=sparse)
+    carried = carry(picture(), np.full_like(flat(), 128), read_tracks(sparse, **GRID))
+    assert carried.confidence[4].mean() > 0.3
+    assert torch.allclose(found, expected_condition(carried.frames, carried.confidence), atol=1e-4)
+
+
+def test_without_controls_a_clip_goes_on_as_its_history_moved() -> None:
+    """The picture pans by two pixels a frame; the clip has to go on with it."""
+    wide = np.pad(picture(), ((0, 0), (0, 40), (0, 0)), mode="wrap")
+    history = np.stack([wide[:, 2 * index : 2 * index + WIDTH] for index in range(5)])
+    found = conditioned("carried", image=history[-1], history=history)
+    tracks = continued_tracks(history, FRAMES, **GRID)
+    carried = carry(history[-1], np.full_like(flat(), 128), tracks)
+    assert torch.allclose(found, expected_condition(carried.frames, carried.confidence), atol=1e-4)
+    moved = wide[:, 8 + 16 : 8 + 16 + WIDTH - 20]
+    assert np.abs(carried.frames[8, :, : WIDTH - 20].astype(int) - moved).mean() < 4
 
 
 def test_what_is_carried_for_sure_is_kept_and_the_rest_is_made() -> None:
@@ -223,18 +291,17 @@ def test_what_is_carried_for_sure_is_kept_and_the_rest_is_made() -> None:
     known = carried_trust(confidence_mask(torch.from_numpy(still.confidence), 4, 12, 16))
     assert 0.9 < known.mean() <= 1
     made = pipeline("a hill", picture(), dense, sparse, output_type="latent", **quick).frames
-    pixels = torch.from_numpy(still.frames).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
     with torch.no_grad():
-        latents = pipeline.encode_video(pixels)
+        latents = pipeline.encode_video(pixels(still.frames))
     sure = (known == 1).expand_as(latents)
     assert torch.allclose(made[sure], latents[sure], atol=1e-4)
-    # Without tracks nothing is carried, and nothing but what the transformer makes is kept.
-    other = pipeline("a hill", picture(), dense, None, output_type="latent", **quick).frames
+    # Without a picture nothing is carried, and nothing but what the transformer makes is kept.
+    other = pipeline("a hill", None, dense, None, output_type="latent", **quick).frames
     assert (other - latents)[:, :, 1:].abs().mean() > 0.1
 
 
 @pytest.mark.parametrize(
-    ("confidence", "trust"), [(0.0, 0.0), (0.1, 0.0), (0.25, 0.5), (0.4, 1.0), (1.0, 1.0)]
+    ("confidence", "trust"), [(0.0, 0.6), (0.1, 0.6), (0.25, 0.8), (0.4, 1.0), (1.0, 1.0)]
 )
 def test_trust_grows_with_confidence(confidence: float, trust: float) -> None:
     mask = torch.full((1, 4, 3, 2, 2), confidence)
@@ -260,14 +327,13 @@ def test_without_an_image_the_first_frame_is_made_alone_and_then_carried() -> No
     assert not np.array_equal(plain("a hill", None, dense, sparse, seed=5, **quick).frames, told)
 
 
-def test_a_strength_of_zero_carries_nothing() -> None:
+def test_a_strength_of_zero_is_a_control_less() -> None:
     dense, sparse = controls()
-    quick: dict[str, Any] = {"num_inference_steps": 1, "guidance_scale": 1.0, "track_strength": 0}
-    carried, plain = (
-        small(kind)("a hill", picture(), dense, sparse, **quick).frames
-        for kind in ("carried", "first_frame")
-    )
-    assert np.array_equal(carried, plain)
+    quick: dict[str, Any] = {"num_inference_steps": 1, "guidance_scale": 1.0}
+    pipeline = small("carried")
+    off = pipeline("a hill", picture(), dense, sparse, track_strength=0, **quick).frames
+    without = pipeline("a hill", picture(), dense, None, **quick).frames
+    assert np.array_equal(off, without)
 
 
 def test_how_a_pipeline_is_conditioned_is_saved_with_it(tmp_path: Any) -> None:

@@ -248,7 +248,7 @@ def test_the_gate_is_a_command(
 @pytest.mark.slow
 def test_the_next_autoencoder_is_let_through() -> None:
     """What the coming embedded model is made of, kept until a transformer is trained on it."""
-    autoencoder = load_for_gate(preset_folder("tiny").parent / "next" / "vae")
+    autoencoder = load_for_gate(preset_folder("tiny") / "vae")
     clips = {1_000_000_101: judged_clips(TinyTraining(), 1_000_000_101, 5)}
     readings = read_passes(autoencoder, clips, passes=(1, 10), kinds=("colour",))
     assert len(readings) == 4 and gate_is_open(readings)

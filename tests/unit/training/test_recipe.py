@@ -26,6 +26,7 @@ from longvie_cli.training.tiny.autoencoder import (
 from longvie_cli.training.tiny.config import TinyTraining
 from longvie_cli.training.tiny.depth import train_depth_estimator
 from longvie_cli.training.tiny.export import export_preset
+from longvie_cli.training.tiny.extracted import extract_library
 from longvie_cli.training.tiny.flights import (
     FlightLibrary,
     depth_picture,
@@ -41,7 +42,12 @@ from longvie_cli.training.tiny.prompts import (
     paraphrase,
 )
 from longvie_cli.training.tiny.scenes import render_scenes
-from longvie_cli.training.tiny.text import build_text_encoder, train_text_encoder
+from longvie_cli.training.tiny.sketches import load_sketcher, train_sketcher, write_library
+from longvie_cli.training.tiny.text import (
+    build_text_encoder,
+    load_text_encoder,
+    train_text_encoder,
+)
 from longvie_cli.training.tiny.transformer import (
     TransformerTraining,
     build_transformer,
@@ -222,6 +228,10 @@ CARRIED = TOY.model_copy(
         "clip_steps": 30,
         "clip_batch": 2,
         "transformer_learning_rate": 3e-3,
+        "sketch_frames": 2,
+        "sketch_steps": 40,
+        "sketch_batch": 4,
+        "sketch_learning_rate": 3e-3,
     }
 )
 
@@ -241,6 +251,17 @@ def test_training_on_carried_conditions_learns_and_resumes_bit_for_bit(tmp_path:
     render_library(CARRIED, tmp_path, worker=0, num_workers=1)
     fit_autoencoder_code(CARRIED, tmp_path)
     load_autoencoder(CARRIED, tmp_path)
+    train_depth_estimator(CARRIED.model_copy(update={"scene_share": 0.0}), tmp_path)
+    extract_library(CARRIED, tmp_path, worker=0, num_workers=1)
+    assert 0 < len(list((tmp_path / "extracted").iterdir())) < CARRIED.num_flights
+    write_library(CARRIED, tmp_path, worker=0, num_workers=1)
+    train_text_encoder(CARRIED, tmp_path)
+    train_sketcher(CARRIED, tmp_path, load_text_encoder(CARRIED, tmp_path))
+    losses = [
+        json.loads(line)["loss"]
+        for line in (tmp_path / "sketch" / "losses.jsonl").read_text().splitlines()
+    ]
+    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
     encode_library(CARRIED, tmp_path, worker=0, num_workers=1)
     library = LatentLibrary.load(tmp_path / "latents")
     assert library.looks["carried"].shape == library.looks["video"].shape
@@ -283,12 +304,21 @@ def test_training_on_carried_conditions_learns_and_resumes_bit_for_bit(tmp_path:
     train_transformer(CARRIED, trained, whole, stage="clip")
     assert error(trained) < 0.97 * before
 
+    (whole / "sketch").symlink_to(tmp_path / "sketch")
     export_preset(CARRIED, whole, tmp_path / "tiny")
     preset = Preset.model_validate_json((tmp_path / "tiny" / "preset.json").read_bytes())
     assert (preset.image_condition, preset.num_inference_steps) == ("carried", 4)
     pipeline = load_pipeline(preset, weights=tmp_path / "tiny", device="cpu", dtype="float32")
     assert pipeline.config.image_condition == "carried"
     assert list(pipeline.config.track_grid) == [4, 4]
+    trained, shipped = load_sketcher(CARRIED, tmp_path), pipeline.sketcher
+    assert shipped is not None
+    for name, value in trained.state_dict().items():
+        assert torch.equal(value.bfloat16().float(), shipped.state_dict()[name]), name
+    adopt_preset(CARRIED, tmp_path / "tiny", tmp_path / "again", ("code", "sketch"))
+    assert adopted_stages(tmp_path / "again") == ("code", "sketch")
+    for name, value in load_sketcher(CARRIED, tmp_path / "again").state_dict().items():
+        assert torch.equal(value, shipped.state_dict()[name])
 
 
 def test_latents_without_carried_frames_are_refused() -> None:

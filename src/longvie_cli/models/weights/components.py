@@ -24,6 +24,7 @@ from transformers import (
 from longvie_cli.errors import MissingResourceError
 from longvie_cli.models.autoencoders import empty_autoencoder
 from longvie_cli.models.longvie import LongVieTransformer3DModel
+from longvie_cli.models.sketcher import Sketcher
 from longvie_cli.models.weights.files import FETCH_HINT, TensorFiles, find_shards
 from longvie_cli.models.weights.names import (
     CONTROL_NAMES,
@@ -42,6 +43,8 @@ from longvie_cli.models.weights.sources import (
     COMPONENTS,
     ReleasedFiles,
     base_files,
+    component_files,
+    components_of,
     find_weights,
 )
 from longvie_cli.progress import Progress, SilentProgress
@@ -71,16 +74,14 @@ class Components:
         return lambda _name: receiver.advance(stage)
 
 
-def plan_components(
-    source: ReleasedFiles | Path, parts: Sequence[str] = tuple(COMPONENTS)
-) -> Components:
-    """Return some components of published files or of a folder in our layout, planned.
+def plan_components(source: ReleasedFiles | Path, parts: Sequence[str] | None = None) -> Components:
+    """Return components of published files or of a folder in our layout, planned; all where None.
 
     Raises:
         MissingResourceError: a file is missing, damaged or of another model.
     """
     configs = source.configs if isinstance(source, ReleasedFiles) else source
-    modules = empty_modules(configs, parts)
+    modules = empty_modules(configs, parts or components_of(source))
     if isinstance(source, ReleasedFiles):
         plans, tokenizer = _plan_released(source, modules)
     else:
@@ -95,7 +96,7 @@ def plan_components(
     )
 
 
-def empty_modules(configs: Path, parts: Sequence[str] = tuple(COMPONENTS)) -> dict[str, nn.Module]:
+def empty_modules(configs: Path, parts: Sequence[str] | None = None) -> dict[str, nn.Module]:
     """Return components that have weights, without memory for them, as `configs` says."""
     makers: dict[str, Callable[[], nn.Module]] = {
         "text_encoder": lambda: UMT5EncoderModel(
@@ -106,9 +107,12 @@ def empty_modules(configs: Path, parts: Sequence[str] = tuple(COMPONENTS)) -> di
         ),
         "vae": lambda: empty_autoencoder(configs / "vae"),
         "transformer": lambda: empty_transformer(configs),
+        "sketcher": lambda: Sketcher.from_config(
+            Sketcher.load_config(configs / "sketcher", local_files_only=True)
+        ),
     }
     with config_errors(configs), without_weights():
-        return {name: makers[name]() for name in parts}
+        return {name: makers[name]() for name in parts or components_of(configs)}
 
 
 def empty_transformer(configs: Path) -> LongVieTransformer3DModel:
@@ -169,9 +173,9 @@ def _plan_released(
 
 def plan_converted(folder: Path, name: str, module: nn.Module) -> list[WeightPlan]:
     """Return how a component's own folder fills it."""
-    paths, absent = find_shards(folder / name, COMPONENTS[name].stem)
+    paths, absent = find_shards(folder / name, component_files(name).stem)
     if absent or not paths:
-        missing = absent or [folder / name / f"{COMPONENTS[name].stem}.safetensors"]
+        missing = absent or [folder / name / f"{component_files(name).stem}.safetensors"]
         raise MissingResourceError(
             f"{folder}: missing {'; '.join(str(path.relative_to(folder)) for path in missing)}.",
             hint=FETCH_HINT,
@@ -189,7 +193,9 @@ def plan_component(
     """Return how a file of the base fills the VAE or one of the encoders."""
     shapes = shapes_of(module)
     names: NameMap
-    if name == "vae":
+    if name == "sketcher":
+        names = SameNames(shapes)
+    elif name == "vae":
         config: Any = module.config
         names = SameNames(shapes)
         if is_original:
@@ -198,7 +204,7 @@ def plan_component(
         names = TEXT_ENCODER_NAMES if is_original else transformers_text_encoder_names(shapes)
     else:
         names = IMAGE_ENCODER_NAMES if is_original else transformers_image_encoder_names(shapes)
-    return plan_weights(tensors, names, shapes, COMPONENTS[name].what)
+    return plan_weights(tensors, names, shapes, component_files(name).what)
 
 
 def plan_transformer(

@@ -23,7 +23,7 @@ from longvie_cli.models.weights.components import (
 from longvie_cli.models.weights.files import tensor_info, write_safetensors
 from longvie_cli.models.weights.names import CONTROL_NAMES, DIT_NAMES
 from longvie_cli.models.weights.plan import WeightPlan, parameter_dtype
-from longvie_cli.models.weights.sources import COMPONENTS, ReleasedFiles, base_files
+from longvie_cli.models.weights.sources import ReleasedFiles, base_files, component_files
 from longvie_cli.progress import Progress
 
 _DEFAULT_SHARD_BYTES = 5_000_000_000
@@ -63,7 +63,7 @@ def convert_released(
     components = plan_components(files)
     step = components.steps(progress, "convert")
     for name, module in components.modules.items():
-        stem, plans = COMPONENTS[name].stem, components.plans[name]
+        stem, plans = component_files(name).stem, components.plans[name]
         target = dtype if name in ("transformer", "text_encoder") else None
         _write_module(out / name, stem, module, plans, target, max_shard_bytes, step)
         _copy_config(files.configs / name / "config.json", out / name / "config.json")

@@ -27,7 +27,7 @@ from longvie_cli.models.weights.components import (
 )
 from longvie_cli.models.weights.names import CONTROL_NAMES
 from longvie_cli.models.weights.plan import RandomPlan, fill_module, parameter_dtype
-from longvie_cli.models.weights.sources import COMPONENTS, ReleasedFiles
+from longvie_cli.models.weights.sources import ReleasedFiles, components_of
 from longvie_cli.progress import Progress
 
 # Settings of the pipeline itself, saved in its model_index.json.
@@ -59,7 +59,7 @@ def load_weights(
     Raises:
         MissingResourceError: a file is missing, damaged or of another model.
     """
-    parts = [name for name in COMPONENTS if text_encoder or name != "text_encoder"]
+    parts = [name for name in components_of(source) if text_encoder or name != "text_encoder"]
     components = plan_components(source, parts)
     if isinstance(source, ReleasedFiles) and source.control is None:
         _zero_branches(components.modules["transformer"], dtype, device)
@@ -83,7 +83,9 @@ def random_weights(
     Raises:
         MissingResourceError: a config is missing or damaged.
     """
-    modules = empty_modules(configs, [name for name in COMPONENTS if name != "text_encoder"])
+    modules = empty_modules(
+        configs, [name for name in components_of(configs) if name != "text_encoder"]
+    )
     for name, module in modules.items():
         plan = RandomPlan(module, device, seed)
         fill_module(module, [plan], dtype=_stored_dtype(name, dtype), device=device)
@@ -189,6 +191,6 @@ def _fill(
 
 def _stored_dtype(name: str, dtype: torch.dtype) -> torch.dtype:
     """Return the type of a model's weights where transformer and text encoder have `dtype`."""
-    # VAE and image encoder take little time on a GPU, and the VAE's rounding would be handed from
-    # clip to clip; for the CPU see `suit_cpu`.
-    return torch.float32 if name in ("vae", "image_encoder") else dtype
+    # All but these two take little time on a GPU, and the VAE's rounding would be handed from clip
+    # to clip; for the CPU see `suit_cpu`.
+    return dtype if name in ("transformer", "text_encoder") else torch.float32

@@ -50,7 +50,14 @@ COMPONENTS = {
     "vae": ComponentFiles(_DIFFUSERS_STEM, "Wan2.1_VAE.pth", "VAE weights"),
     "transformer": ComponentFiles(_DIFFUSERS_STEM, None, "base transformer weights"),
 }
-"""The components of a pipeline that have weights, in the order in which they are loaded."""
+"""The components that every pipeline has weights of, in the order in which they are loaded."""
+
+_OPTIONAL = {"sketcher": ComponentFiles(_DIFFUSERS_STEM, None, "sketcher weights")}
+
+
+def component_files(name: str) -> ComponentFiles:
+    """Return what the files of a component are called."""
+    return (COMPONENTS | _OPTIONAL)[name]
 
 
 def _longvie2_configs() -> Path:
@@ -73,6 +80,17 @@ class ReleasedFiles:
     control: Path | None
     attention: Path | None
     configs: Path = field(default_factory=_longvie2_configs)
+
+
+def components_of(source: ReleasedFiles | Path) -> list[str]:
+    """Return the components with weights that a source has, in the order in which they are loaded.
+
+    Published files have those that every pipeline has; a folder in our layout may have more.
+    """
+    if isinstance(source, ReleasedFiles):
+        return list(COMPONENTS)
+    there = [name for name in _OPTIONAL if (source / name / "config.json").is_file()]
+    return [*COMPONENTS, *there]
 
 
 class BaseFiles(NamedTuple):

@@ -1,9 +1,10 @@
 """Makes the embedded model: `python -m longvie_cli.training.tiny WORK_FOLDER --stage all`.
 
 Stages, in order: `render` (flights to disk), `scenes` (rooms, streets and other pictures with
-depth), `code` (the autoencoder's, which decides what latents
-mean), `text`, `latents`, `still`, `clip`, `decoder` (the autoencoder's, at any time after `code`),
-`depth`, `export` (write the preset folder). Each goes on from what it finds in WORK_FOLDER, so the
+depth), `code` (the autoencoder's, which decides what latents mean), `text`, `depth`, `controls`
+(what the tool extracts from a share of the flights), `frames` (a few of each flight for the
+sketcher), `sketch`, `latents`, `still`, `clip`, `decoder` (the autoencoder's, at any time after
+`code`), `export` (write the preset folder). Each goes on from what it finds in WORK_FOLDER, so the
 same command continues after a kill. With `--adopt PRESET` a new work folder starts from the weights
 of a preset instead of nothing.
 """
@@ -31,15 +32,17 @@ from longvie_cli.training.tiny.autoencoder import (
 from longvie_cli.training.tiny.config import TinyTraining
 from longvie_cli.training.tiny.depth import train_depth_estimator
 from longvie_cli.training.tiny.export import export_preset
+from longvie_cli.training.tiny.extracted import extract_library
 from longvie_cli.training.tiny.flights import render_library
 from longvie_cli.training.tiny.latents import LatentLibrary, encode_library
 from longvie_cli.training.tiny.scenes import render_scenes
+from longvie_cli.training.tiny.sketches import train_sketcher, write_library
 from longvie_cli.training.tiny.text import load_text_encoder, train_text_encoder
 from longvie_cli.training.tiny.transformer import TransformerTraining, train_transformer
 
 STAGES = (
-    *("render", "scenes", "code", "text", "latents"),
-    *("still", "clip", "decoder", "depth", "export"),
+    *("render", "scenes", "code", "text", "depth", "controls", "frames", "sketch", "latents"),
+    *("still", "clip", "decoder", "export"),
 )
 
 
@@ -80,6 +83,9 @@ def _together(
     )
     if stage == "decoder":
         train_decoder(config, folder, stop_after_seconds=limit)
+    elif stage == "sketch":
+        text_encoder = load_text_encoder(config, folder)
+        train_sketcher(config, folder, text_encoder, stop_after_seconds=limit)
     else:
         training = TransformerTraining(
             config,
@@ -103,6 +109,10 @@ def _run(stage: str, config: TinyTraining, folder: Path, workers: int, limit: fl
         train_text_encoder(config, folder, stop_after_seconds=limit)
     elif stage == "latents":
         _on_all_cores(encode_library, config, folder, workers)
+    elif stage == "controls":
+        _on_all_cores(extract_library, config, folder, workers)
+    elif stage == "frames":
+        _on_all_cores(write_library, config, folder, workers)
     elif stage == "depth":
         train_depth_estimator(config, folder, stop_after_seconds=limit)
     else:
@@ -129,7 +139,7 @@ def main() -> None:
     parser.add_argument("--stop-after-seconds", type=float, help="end the stage early, resumable")
     parser.add_argument("--adopt", type=Path, help="preset folder to start from")
     parser.add_argument(
-        "--adopt-only", help="comma-separated stages to take over: code,text,still,depth"
+        "--adopt-only", help="comma-separated stages to take over: code,text,still,depth,sketch"
     )
     parser.add_argument(
         "--recipe", type=Path, help="JSON object of the settings that differ from the defaults"

@@ -26,6 +26,7 @@ from longvie_cli.training.tiny.autoencoder import (
 )
 from longvie_cli.training.tiny.config import TinyTraining
 from longvie_cli.training.tiny.depth import START_NAME, build_depth_estimator
+from longvie_cli.training.tiny.sketches import build_sketcher
 from longvie_cli.training.tiny.text import build_text_encoder
 from longvie_cli.training.tiny.transformer import build_image_encoder, build_transformer
 
@@ -47,7 +48,7 @@ def adopt_preset(
         config: Gives the sizes; the preset must have the same.
         preset: A preset folder in diffusers layout, as `export` writes it.
         folder: The work folder.
-        parts: Stages to take over (`code`, `text`, `still`, `depth`); all where None.
+        parts: Stages to take over (`code`, `text`, `still`, `depth`, `sketch`); all where None.
 
     Raises:
         RuntimeError: a model of the preset has other sizes than `config` says.
@@ -67,6 +68,8 @@ def adopt_preset(
         },
         "depth": {"depth": (build_depth_estimator(), "depth")},
     }
+    if (preset / "sketcher").exists():
+        stages["sketch"] = {"sketcher": (build_sketcher(config), "sketcher")}
     taken = [stage for stage in stages if parts is None or stage in parts]
     for stage in taken:
         modules = {}

@@ -34,6 +34,15 @@ class TinyTraining(BaseModel):
     num_flights: int = 600
     looks_per_flight: int = 4
 
+    # Share of the flights whose controls are those that the tool extracts from one of their looks.
+    extracted_share: float = 0.5
+
+    # Sketcher: frames a flight it learns from, and examples a step, quarters of frames.
+    sketch_frames: int = 6
+    sketch_steps: int = 1500
+    sketch_batch: int = 96
+    sketch_learning_rate: float = 1.5e-3
+
     # Autoencoder. `code_shares` are those of the kinds of pictures that the code is fitted to, in
     # their second moments: track boxes have so much more contrast that a hundredth counts.
     latent_channels: int = 48

@@ -128,11 +128,40 @@ def _examples(
         image = image + rng.normal(0, 0.02 * rng.random(), image.shape)
         pixels.append(np.ascontiguousarray(image.clip(0, 1), np.float32))
         targets.append(np.ascontiguousarray(disparity, np.float32))
-    images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
-    images = (images - torch.tensor(IMAGE_MEAN).view(3, 1, 1)) / torch.tensor(IMAGE_STD).view(
-        3, 1, 1
-    )
-    return images, torch.from_numpy(np.stack(targets))
+    return _normalized(np.stack(pixels)), torch.from_numpy(np.stack(targets))
+
+
+def _normalized(pixels: NDArray[np.floating]) -> Tensor:
+    """Return pictures [B, H, W, 3] in 0..1 as the network is shown them, [B, 3, H, W]."""
+    images = torch.from_numpy(pixels).float().permute(0, 3, 1, 2)
+    mean, std = torch.tensor(IMAGE_MEAN), torch.tensor(IMAGE_STD)
+    return (images - mean.view(3, 1, 1)) / std.view(3, 1, 1)
+
+
+def load_depth_estimator(folder: Path) -> DepthAnythingForDepthEstimation:
+    """Return the depth network as its stage left it, or as it was taken over.
+
+    Raises:
+        FileNotFoundError: neither has happened.
+    """
+    network = build_depth_estimator()
+    name = "depth" if stage_checkpoint(folder, "depth") else START_NAME
+    load_stage(folder, name, {"depth": network})
+    return network
+
+
+@torch.no_grad()
+def estimated_disparity(
+    network: DepthAnythingForDepthEstimation, frames: NDArray[np.uint8]
+) -> NDArray[np.float32]:
+    """Return the disparity [T, H, W] that the network sees in frames [T, H, W, 3]."""
+    found = []
+    for at in range(0, len(frames), 8):
+        images = _normalized(frames[at : at + 8] / np.float32(255))
+        predicted = network(images).predicted_depth.float()
+        found.append(F.interpolate(predicted[:, None], frames.shape[1:3], mode="bilinear")[:, 0])
+    disparity: NDArray[np.float32] = (torch.cat(found) / DISPARITY_SCALE).clamp(min=0).numpy()
+    return disparity
 
 
 def train_depth_estimator(

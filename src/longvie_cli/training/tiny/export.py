@@ -24,6 +24,7 @@ from longvie_cli.training.tiny.depth import (
     build_depth_estimator,
 )
 from longvie_cli.training.tiny.prompts import vocabulary
+from longvie_cli.training.tiny.sketches import build_sketcher
 from longvie_cli.training.tiny.stage import load_stage, stage_checkpoint, stage_losses
 from longvie_cli.training.tiny.text import build_text_encoder, build_tokenizer
 from longvie_cli.training.tiny.transformer import build_image_encoder, build_transformer
@@ -37,7 +38,7 @@ def export_preset(config: TinyTraining, folder: Path, out: Path) -> None:
     torch.manual_seed(config.seed)
     transformer, image_encoder = build_transformer(config), build_image_encoder(config)
     text_encoder, depth = build_text_encoder(config), build_depth_estimator()
-    autoencoder = build_autoencoder(config)
+    autoencoder, sketcher = build_autoencoder(config), build_sketcher(config)
     if (folder / CODE_NAME).exists():
         autoencoder = load_autoencoder(config, folder)
     # Of stages that make the same the first that ran counts.
@@ -45,6 +46,7 @@ def export_preset(config: TinyTraining, folder: Path, out: Path) -> None:
         (("text",), {"encoder": text_encoder}),
         (("clip", "still"), {"transformer": transformer, "image_encoder": image_encoder}),
         (("depth", START_NAME), {"depth": depth}),
+        (("sketch",), {"sketcher": sketcher}),
     ):
         ran = next((stage for stage in stages if stage_checkpoint(folder, stage)), None)
         if ran is not None:
@@ -57,6 +59,7 @@ def export_preset(config: TinyTraining, folder: Path, out: Path) -> None:
         vae=autoencoder,
         transformer=transformer.to(torch.bfloat16),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=config.flow_shift),
+        sketcher=sketcher.to(torch.bfloat16) if config.image_condition == "carried" else None,
         image_condition=config.image_condition,
         track_grid=(config.track_columns, config.track_rows),
     )
@@ -102,7 +105,9 @@ def export_preset(config: TinyTraining, folder: Path, out: Path) -> None:
             "settings": config.model_dump(),
             "stages": stage_losses(folder),
             "data": "procedural landscapes of longvie_cli.worlds; no other weights or pictures",
-            "flights": len(list((folder / "latents").glob("*.safetensors"))),
+            "flights": max(
+                len(list((folder / name).glob("*.safetensors"))) for name in ("frames", "latents")
+            ),
             "hardware": f"{platform.machine()} CPU, {torch.get_num_threads()} threads",
             "torch": torch.__version__,
             "adopted": earlier_record(folder),

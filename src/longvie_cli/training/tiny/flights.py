@@ -17,9 +17,13 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from longvie_cli.controls.rendering import render_track_clip, track_grid
+from longvie_cli.models.depth_colours import Look as VideoLook
 from longvie_cli.training.tiny.config import TinyTraining
 from longvie_cli.worlds import EVALUATION_SEED_START, Flight
 from longvie_cli.worlds.looks import PALETTES, TIMES_OF_DAY, WEATHERS, Look, caption_for
+
+# Beside the folder of the flights: controls extracted from some of them.
+EXTRACTED = "extracted"
 
 # A tiny model learns light and colour from clear pictures; thick weather is the rarer guest.
 TIME_SHARES = {"dawn": 0.22, "noon": 0.34, "sunset": 0.24, "night": 0.20}
@@ -29,6 +33,10 @@ WEATHER_SHARES = {
 
 # Flights begin anywhere in their first minutes, so that the model does not only see take-offs.
 LATEST_START_FRAME = 1600
+# The frame that a video began with lies at most so far before a clip of it, in frames; one example
+# in four is a video's first clip, which begins with that frame itself.
+_EARLIEST_LOOK = 400
+_FIRST_CLIPS = 0.25
 
 
 @dataclass(frozen=True)
@@ -40,12 +48,14 @@ class FlightExample:
         depth: Depth picture bytes of the same frames, uint8 [frames, height, width], near black.
         tracks: Track pictures of the clip, uint8 [num_frames, height, width, 3].
         caption: What the flight shows.
+        look: The frame that the video of the flight began with.
     """
 
     rgb: np.ndarray
     depth: np.ndarray
     tracks: np.ndarray
     caption: str
+    look: VideoLook
 
 
 def training_look(rng: np.random.Generator) -> Look:
@@ -76,10 +86,14 @@ def render_flight(config: TinyTraining, seed: int, path: Path) -> None:
         for which, frame in enumerate(first.frames_under(start + index, looks)):
             rgb[which, index] = frame.rgb
         depth[index] = frame.depth
+    clip_start = config.history_frames - 1
+    back = 0
+    if rng.random() >= _FIRST_CLIPS:
+        back = int(rng.integers(min(start + clip_start, _EARLIEST_LOOK) + 1))
+    began = list(first.frames_under(start + clip_start - back, looks))
     points = track_grid(
         config.height, config.width, columns=config.track_columns, rows=config.track_rows
     )
-    clip_start = config.history_frames - 1
     tracks, visible = first.tracks(
         start + clip_start, config.num_frames, points, depths=depth[clip_start:]
     )
@@ -88,12 +102,13 @@ def render_flight(config: TinyTraining, seed: int, path: Path) -> None:
         caption_for(look, first.geometry, motion=motion, seed=seed + which)
         for which, look in enumerate(looks)
     ]
-    disparity = np.where(np.isfinite(depth), 1 / np.maximum(depth, 1e-3), 0).astype(np.float32)
     part = path.with_suffix(".part")
     save_file(
         {
             "rgb": rgb,
-            "disparity": disparity,
+            "disparity": _disparity(depth),
+            "look_rgb": np.stack([frame.rgb for frame in began]),
+            "look_disparity": _disparity(began[0].depth),
             "tracks": tracks.astype(np.float32),
             "visible": visible,
         },
@@ -105,6 +120,10 @@ def render_flight(config: TinyTraining, seed: int, path: Path) -> None:
         },
     )
     os.replace(part, path)
+
+
+def _disparity(depth: np.ndarray) -> np.ndarray:
+    return np.where(np.isfinite(depth), 1 / np.maximum(depth, 1e-3), 0).astype(np.float32)
 
 
 def render_library(config: TinyTraining, folder: Path, *, worker: int, num_workers: int) -> None:
@@ -132,6 +151,28 @@ def depth_picture(disparity: np.ndarray, rng: np.random.Generator) -> np.ndarray
     return (255 * np.clip((high - disparity) / (high - low), 0, 1)).astype(np.uint8)
 
 
+def controls_of(path: Path) -> dict[str, np.ndarray]:
+    """Return disparity, that of the look, tracks and visibility that a flight is trained on with.
+
+    Extracted ones where there are any, else exact ones.
+    """
+    extracted = path.parent.parent / EXTRACTED / path.name
+    with safe_open(extracted if extracted.exists() else path, "numpy") as file:
+        return {
+            name: file.get_tensor(name)
+            for name in ("disparity", "look_disparity", "tracks", "visible")
+        }
+
+
+def depth_of_flight(
+    controls: dict[str, np.ndarray], rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return depth bytes of a flight [T, H, W] and of the frame its video began with [H, W]."""
+    both = np.concatenate((controls["disparity"], controls["look_disparity"][None]))
+    depth = depth_picture(both, rng)
+    return depth[:-1], depth[-1]
+
+
 class FlightLibrary:
     """Reads rendered flights by slices; sees files that appear while it is in use."""
 
@@ -153,14 +194,15 @@ class FlightLibrary:
 
     def example(self, path: Path, look: int, rng: np.random.Generator) -> FlightExample:
         """Return a whole flight under one of its looks."""
+        controls = controls_of(path)
+        depth, look_depth = depth_of_flight(controls, rng)
         with safe_open(path, "numpy") as file:
             captions = json.loads(file.metadata()["captions"])
             rgb = file.get_slice("rgb")[look]
-            depth = depth_picture(file.get_tensor("disparity"), rng)
-            tracks = file.get_tensor("tracks")
-            visible = file.get_tensor("visible")
+            began = VideoLook(file.get_slice("look_rgb")[look], look_depth)
         clip = depth[self.config.history_frames - 1 :]
-        return FlightExample(rgb, depth, render_track_clip(clip, tracks, visible), captions[look])
+        tracks = render_track_clip(clip, controls["tracks"], controls["visible"])
+        return FlightExample(rgb, depth, tracks, captions[look], began)
 
     def autoencoder_pixels(
         self, rng: np.random.Generator, num_frames: int, crop: int, *, kind: str | None = None

@@ -20,10 +20,11 @@ from safetensors.torch import load_file, save_file
 from longvie_cli.media.frames import pixels_from_frames
 from longvie_cli.models.block_autoencoder import BlockAutoencoder
 from longvie_cli.models.carrying import carry, confidence_mask
+from longvie_cli.models.depth_colours import Look as VideoLook
 from longvie_cli.models.track_pictures import read_tracks
 from longvie_cli.training.tiny.autoencoder import load_autoencoder
 from longvie_cli.training.tiny.config import TinyTraining
-from longvie_cli.training.tiny.flights import FlightLibrary
+from longvie_cli.training.tiny.flights import FlightExample, FlightLibrary
 from longvie_cli.worlds.looks import Look
 
 logger = logging.getLogger(__name__)
@@ -82,20 +83,7 @@ def encode_flight(
         "history": encode(autoencoder, history),
     }
     if config.image_condition == "carried":
-        depth = examples[0].depth[start:]
-        # Read from the pictures, as at inference: there nothing else is known of the tracks.
-        tracks = read_tracks(
-            examples[0].tracks, columns=config.track_columns, rows=config.track_rows
-        )
-        # All looks move alike.
-        carried = carry(np.concatenate([e.rgb[start] for e in examples], axis=-1), depth, tracks)
-        frames = np.split(carried.frames, looks, axis=-1)
-        tensors[CARRIED_LOOK_KEY] = encode(
-            autoencoder, torch.stack([pixels_from_frames(clip) for clip in frames])
-        )
-        sure = torch.from_numpy(carried.confidence)
-        temporal = autoencoder.config.scale_factor_temporal
-        tensors[CARRIED_FLIGHT_KEY] = confidence_mask(sure, temporal, *latents.shape[-2:])
+        tensors |= _carried_latents(config, autoencoder, examples)
     tensors = {key: value.half().contiguous() for key, value in tensors.items()}
     tensors["first_frame"] = torch.from_numpy(np.stack([e.rgb[start] for e in examples]))
     with safe_open(path, "numpy") as file:
@@ -105,6 +93,28 @@ def encode_flight(
         tensors, part, metadata={"captions": metadata["captions"], "looks": metadata["looks"]}
     )
     os.replace(part, out)
+
+
+def _carried_latents(
+    config: TinyTraining, autoencoder: BlockAutoencoder, examples: list[FlightExample]
+) -> dict[str, torch.Tensor]:
+    """Return the latents of a flight's carried frames, and the confidence."""
+    start, looks = config.history_frames - 1, len(examples)
+    # Read from the pictures, as at inference: there nothing else is known of the tracks.
+    tracks = read_tracks(examples[0].tracks, columns=config.track_columns, rows=config.track_rows)
+    # All looks move alike.
+    first = np.concatenate([e.rgb[start] for e in examples], axis=-1)
+    began = np.concatenate([e.look.picture for e in examples], axis=-1)
+    look = VideoLook(began, examples[0].look.depth)
+    carried = carry(first, examples[0].depth[start:], tracks, look)
+    frames = np.split(carried.frames, looks, axis=-1)
+    latents = encode(autoencoder, torch.stack([pixels_from_frames(clip) for clip in frames]))
+    sure = torch.from_numpy(carried.confidence)
+    temporal = autoencoder.config.scale_factor_temporal
+    return {
+        CARRIED_LOOK_KEY: latents,
+        CARRIED_FLIGHT_KEY: confidence_mask(sure, temporal, *latents.shape[-2:]),
+    }
 
 
 def encode_library(config: TinyTraining, folder: Path, *, worker: int, num_workers: int) -> None:
@@ -151,7 +161,8 @@ class LatentLibrary:
         if paths:
             with safe_open(paths[0], "pt") as file:
                 if CARRIED_LOOK_KEY in file.keys():  # noqa: SIM118 (no mapping)
-                    flights[CARRIED_FLIGHT_KEY], looks[CARRIED_LOOK_KEY] = [], []
+                    flights[CARRIED_FLIGHT_KEY] = []
+                    looks[CARRIED_LOOK_KEY] = []
         for number, path in enumerate(paths):
             tensors = load_file(path)
             with safe_open(path, "pt") as file:
