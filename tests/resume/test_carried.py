@@ -12,6 +12,7 @@ import pytest
 from longvie_cli import GenerateRequest, RunRequest, generate, resume
 from longvie_cli.engine.clip_generator import Clip, ClipGenerator
 from longvie_cli.progress import SilentProgress
+from longvie_cli.settings.prompts import read_prompt_file
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +39,15 @@ class _Said(SilentProgress):
 
 
 def _request(output: Path, weights: Path) -> GenerateRequest:
+    prompts = output.with_name("prompts.txt")
+    prompts.write_text("[clip 0] green hills\n[clip 1-2] snow at night\n")
     return GenerateRequest(
-        output=output, prompt="hills", clips=3, seed=5, num_inference_steps=2, weights=weights
+        output=output,
+        prompts=read_prompt_file(prompts),
+        clips=3,
+        seed=5,
+        num_inference_steps=2,
+        weights=weights,
     )
 
 
@@ -50,9 +58,11 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bytes | None]]:
     really = ClipGenerator.generate
 
     def noting(self: ClipGenerator, clip_index: int, *rest: Any, **options: Any) -> Clip:
-        look = options["carrying"].look
-        both = None if look is None else look.picture.tobytes() + look.depth.tobytes()
-        told.append((clip_index, both))
+        known = options["carrying"]
+        pictures = () if known.look is None else (known.look.picture, known.look.depth)
+        words = (known.look_words, known.words_before)
+        numbers = (*pictures, *(each.numpy() for each in words if each is not None))
+        told.append((clip_index, b"".join(each.tobytes() for each in numbers) or None))
         return really(self, clip_index, *rest, **options)
 
     monkeypatch.setattr(ClipGenerator, "generate", noting)
@@ -68,7 +78,10 @@ def test_clips_made_again_look_back_at_the_same_first_frame(
     assert f"By {carried_weights}/preset.json: flow_shift 4.0." in said.warnings
     (first, none), (_, look), (_, same) = looks
     assert (first, none) == (0, None)
-    assert look == same is not None
+    # Both look like the first frame; the second clip begins in colours of the third's prompt.
+    assert look is not None
+    assert same is not None
+    assert look != same
     looks.clear()
     whole = (tmp_path / "whole.mp4").read_bytes()
     clips = tmp_path / "whole.longvie" / "clips"
@@ -79,6 +92,6 @@ def test_clips_made_again_look_back_at_the_same_first_frame(
         for path in clips.glob(f"{stem}*"):
             path.unlink()
     resume(RunRequest(run=tmp_path / "whole.longvie"))
-    assert looks == [(1, look), (2, look)]
+    assert looks == [(1, look), (2, same)]
     assert {path.name: path.read_bytes() for path in clips.glob("*.mp4")} == made
     assert (tmp_path / "whole.mp4").read_bytes() == whole

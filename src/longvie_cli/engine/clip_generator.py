@@ -70,6 +70,9 @@ class ClipGenerator:
         prompt_embeds: Embeddings [1, text_tokens, text_dim] by text; other texts are encoded by the
             pipeline, if it has a text encoder.
         progress: Told of every denoising step, as stage `steps`, begun anew for each clip.
+
+    Attributes:
+        words: Returns the embeddings [1, text_tokens, text_dim] of a text.
     """
 
     def __init__(
@@ -93,7 +96,7 @@ class ClipGenerator:
         )
         self._known_embeds = dict(prompt_embeds or {})
         # Neighbouring clips mostly share a prompt, and all share the negative one.
-        self._prompt_embeds = lru_cache(maxsize=4)(self._encode_prompt)
+        self.words = lru_cache(maxsize=4)(self._encode_prompt)
 
     def generate(
         self,
@@ -209,10 +212,10 @@ class ClipGenerator:
                 width=self.preset.width,
                 **self.sampling.clip_arguments,
                 noise=noise,
-                prompt_embeds=self._prompt_embeds(prompt),
+                prompt_embeds=self.words(prompt),
                 negative_prompt_embeds=None
                 if self.sampling.guidance_scale == 1
-                else self._prompt_embeds(self.sampling.negative_prompt),
+                else self.words(self.sampling.negative_prompt),
                 callback_on_step_end=stepped,
                 return_dict=False,
             )

@@ -82,10 +82,15 @@ class Carrying:
             another control file. All where None.
         look: The frame that all clips of a video or scene shall look like; None for the first of
             them, which begins with it.
+        look_words: Embeddings [1, tokens, text_dim] of the prompt of that frame; None: it is still
+            the clip's.
+        words_before: Of the prompt before the clip, which its first frame is of; None likewise.
     """
 
     tracked_frames: int | None = None
     look: Look | None = None
+    look_words: Tensor | None = None
+    words_before: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -132,6 +132,9 @@ def _clips(
     negative_prompt = arguments.pop("negative_prompt", "")
     guided = arguments.get("guidance_scale") != 1
     look: Look | None = None
+    # Of the prompts of the look and of the clip before, where there are any.
+    look_words: Tensor | None = None
+    words_before: Tensor | None = None
     sizes = [arguments.get(name) for name in ("num_frames", "height", "width")]
     for index, clip in enumerate(inputs):
         dense, sparse = clip.controls
@@ -143,7 +146,11 @@ def _clips(
             dense=dense,
             sparse=sparse,
             history=history,
-            carrying=Carrying(look=look),
+            carrying=Carrying(
+                look=look,
+                look_words=look_words,
+                words_before=words_before,
+            ),
             noise=noise_of(clip.seed, *shape),
             prompt_embeds=embeds(clip.prompt),
             negative_prompt_embeds=embeds(negative_prompt) if guided else None,
@@ -153,8 +160,9 @@ def _clips(
         assert isinstance(frames, np.ndarray), "generate() hands on frames, not latents"
         if look is None and dense is not None:
             look = Look.of(frames[0] if image is None else image, dense[0])
+            look_words = embeds(clip.prompt) if words_before is None else words_before
         added = frames if history is None else frames[1:]
-        history = last_frames(history, added, history_frames)
+        history, words_before = last_frames(history, added, history_frames), embeds(clip.prompt)
         yield added
 
 

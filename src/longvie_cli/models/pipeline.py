@@ -27,41 +27,28 @@ from transformers import CLIPVisionModel, PreTrainedTokenizerBase, UMT5EncoderMo
 from longvie_cli.errors import InputError
 from longvie_cli.media.frames import frames_from_pixels, pixels_from_frames
 from longvie_cli.models.autoencoders import VideoAutoencoder
-from longvie_cli.models.carrying import (
-    CarriedFrames,
-    Carrying,
-    carried_trust,
-    carry,
-    confidence_mask,
-    likely,
-    no_tracks,
-)
+from longvie_cli.models.carrying import Carrying, carried_trust, confidence_mask
 from longvie_cli.models.clip_shape import shared_shape
 from longvie_cli.models.conditioning import (
     Conditioning,
     control_input,
     first_frame_mask,
 )
-from longvie_cli.models.continued_motion import continued_tracks
 from longvie_cli.models.denoising import DenoisingTask, StepCallback, denoise_clip
-from longvie_cli.models.depth_colours import depth_bytes
 from longvie_cli.models.flow_matching import controlled_steps
 from longvie_cli.models.image_embeds import encode_picture
+from longvie_cli.models.known_frames import GivenFrames, known_frames
 from longvie_cli.models.long_video import generate_clips
 from longvie_cli.models.longvie import LongVieTransformer3DModel
 from longvie_cli.models.lora import LongVieLoraMixin
 from longvie_cli.models.prompt_embeds import encode_prompts
 from longvie_cli.models.prompt_tokens import clean_prompt, cut_by
 from longvie_cli.models.sketcher import Sketcher
-from longvie_cli.models.track_pictures import read_tracks
 from longvie_cli.models.whole_video import decode_videos, encode_videos
 from longvie_cli.parallel.clip_parallel import ClipParallel
 from longvie_cli.settings.sampling import Fast
 
 logger = logging.getLogger(__name__)
-
-# Depth byte of a clip without depth, whose places all move alike.
-_NO_DEPTH = 128
 
 Engine = Literal["fused", "reference"]
 """How a clip is made; `reference` evaluates the whole transformer every time, as a plain loop."""
@@ -341,8 +328,15 @@ class LongViePipeline(DiffusionPipeline, LongVieLoraMixin):
         grey = torch.zeros(3, *shape)
         carried = None
         if self.config.image_condition == "carried":
-            known = carrying or Carrying()
-            carried = self._carried(shape, image, dense, sparse, history, known, prompt_embeds)
+            given = GivenFrames(image, dense, sparse, history)
+            carried = known_frames(
+                shape,
+                given,
+                prompt_embeds,
+                carrying or Carrying(),
+                track_grid=self.config.track_grid,
+                sketcher=self.sketcher,
+            )
         if carried is not None:
             videos = [pixels_from_frames(carried.frames)]
         else:
@@ -377,40 +371,6 @@ class LongViePipeline(DiffusionPipeline, LongVieLoraMixin):
             if history is None
             else self.encode_video(pixels_from_frames(history)[None]),
         )
-
-    def _carried(
-        self,
-        shape: tuple[int, int, int],
-        image: np.ndarray | None,
-        dense: np.ndarray | None,
-        sparse: np.ndarray | None,
-        history: np.ndarray | None,
-        known: Carrying,
-        words: Tensor,
-    ) -> CarriedFrames | None:
-        """Return what is known of the frames; None where nothing is.
-
-        Of an image: it, carried along the controls; without tracks coloured by depth alone, and
-        without controls moved on as the history moved. Of a single frame without image: what depth
-        and words make likely.
-        """
-        depth = None if dense is None else depth_bytes(dense)
-        if image is None:
-            if self.sketcher is None or depth is None or len(depth) > 1:
-                return None
-            return likely(self.sketcher.sketch(depth[0], words))
-        columns, rows = self.config.track_grid
-        if sparse is not None:
-            frames = known.tracked_frames
-            tracks = read_tracks(sparse, columns=columns, rows=rows, tracked_frames=frames)
-        elif depth is not None:
-            tracks = no_tracks(len(depth))
-        else:
-            seen = image[None] if history is None else history
-            tracks = continued_tracks(seen, shape[0], columns, rows)
-        if depth is None:
-            depth = np.full(shape, _NO_DEPTH, np.uint8)
-        return carry(image, depth, tracks, known.look)
 
     def prepare_noise(self, seed: int, num_frames: int, height: int, width: int) -> Tensor:
         """Return the noise [1, channels, frames, height, width] of a seed, float32 on the CPU.

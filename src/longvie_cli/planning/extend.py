@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -142,10 +143,11 @@ def _start(
     # With them: decoded frames are others than the lossless ones of a run folder that has gone.
     digest = hashlib.sha256(history.tobytes()).hexdigest()[:16]
     label = f"end of {earlier.name} {earlier.content_hash}, last frames {digest}"
+    start = Start(label, history=history, prompt=earlier.about.last_prompt or None)
     if asked.first_frame != "prompt":
-        return Start(label, history=history)
+        return start
     model = asked.first_frame_model
-    return Start(label, history=history, image_model=model, scenes_label=first_frame_label(model))
+    return replace(start, image_model=model, scenes_label=first_frame_label(model))
 
 
 def _history(earlier: Earlier, preset: Preset, fit: Fit, notes: list[str]) -> NDArray[np.uint8]:

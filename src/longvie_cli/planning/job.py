@@ -30,6 +30,7 @@ class Start:
         label: In words, for people and for the comparison of requests.
         image: First frame, [height, width, 3]; None if the model makes it from the prompt.
         history: Last frames of the earlier video, [n, height, width, 3]; None for a new video.
+        prompt: What those were made of; None for a new video or where nothing says it.
         image_model: Pipeline folder that makes the picture from prompt and depth; None lets the
             video model do it.
         scenes_label: What pictures of later scenes depend on that are made from their prompt; None
@@ -41,6 +42,7 @@ class Start:
     history: NDArray[np.uint8] | None = None
     image_model: Path | None = None
     scenes_label: str | None = None
+    prompt: str | None = None
 
     def is_made_for(self, spec: ClipSpec) -> bool:
         """Return whether a clip begins with a picture that has to be made from its prompt."""

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from longvie_cli.engine.clip_generator import ClipGenerator, ClipTimings
     from longvie_cli.engine.together import Leader
-    from longvie_cli.models.depth_colours import Look
+    from longvie_cli.models.carrying import Carrying
 
 
 # Clips of a process after which `--compile` compiles nothing more.
@@ -96,7 +96,7 @@ def _make(making: _Making, clips: Sequence[StoredClip], live: LiveVideo) -> None
     kept = sum(clip.record is not None for clip in clips)
     progress.start("clips", len(clips), done=kept)
     previous, made = "", 0
-    look_of = lru_cache(maxsize=1)(lambda first: _look(making, first, generator))
+    known_of = lru_cache(maxsize=1)(lambda first: _known(making, first, generator))
     first = clips[0].spec
     for clip in clips:
         spec, record = clip.spec, clip.record
@@ -111,8 +111,8 @@ def _make(making: _Making, clips: Sequence[StoredClip], live: LiveVideo) -> None
             )
             kept -= 1
             progress.start("clips", len(clips), done=kept)
-        look = None if spec is first else look_of(first)
-        record, timings = _make_clip(making, generator, spec, follows, look)
+        known = _told_before(making, spec, generator, None if spec is first else known_of(first))
+        record, timings = _make_clip(making, generator, spec, follows, known)
         made += 1
         # The first clips compile: graphs of a first clip, then those of one with history.
         is_usual = job.sampling.compile == "none" or made > _COMPILING_CLIPS
@@ -133,13 +133,11 @@ def _make(making: _Making, clips: Sequence[StoredClip], live: LiveVideo) -> None
 
 
 def _make_clip(
-    making: _Making, generator: ClipGenerator, spec: ClipSpec, follows: str, look: Look | None
+    making: _Making, generator: ClipGenerator, spec: ClipSpec, follows: str, known: Carrying
 ) -> tuple[ClipRecord, ClipTimings]:
     job, run, progress = making.job, making.run, making.progress
     folder = run.folder
     began = time.monotonic()
-    from longvie_cli.models.carrying import Carrying
-
     shown = None if making.controls is None else making.controls.read(spec)
     dense, sparse = (None, None) if shown is None else (shown.dense, shown.sparse)
     tail = None
@@ -160,7 +158,7 @@ def _make_clip(
             history=tail,
             dense=dense,
             sparse=sparse,
-            carrying=Carrying(None if shown is None else shown.tracked_frames, look),
+            carrying=replace(known, tracked_frames=None if shown is None else shown.tracked_frames),
             seed=seed,
         )
         added = clip.frames[stretch]
@@ -197,21 +195,35 @@ def _make_clip(
     return record, best.timings
 
 
-def _look(making: _Making, first: ClipSpec, generator: ClipGenerator) -> Look | None:
-    """Return what the clips after the first of a video or scene shall look like."""
+def _known(making: _Making, first: ClipSpec, generator: ClipGenerator) -> Carrying:
+    """Return what the clips after the first of a video or scene know of it."""
+    from longvie_cli.models.carrying import Carrying
     from longvie_cli.models.depth_colours import Look
 
     job, controls = making.job, making.controls
     if controls is None or generator.pipeline.config.image_condition != "carried":
-        return None
+        return Carrying()
     shown = controls.read(first)
     history = None if first.starts_scene else job.start.history
-    picture = (
-        _first_picture(making, first, generator, shown.dense, shown.sparse)
-        if history is None
-        else history[-1]
-    )
-    return Look.of(picture, shown.dense[0])
+    if history is None:
+        picture = _first_picture(making, first, generator, shown.dense, shown.sparse)
+        prompt = job.prompts[first.index]
+    else:
+        picture, prompt = history[-1], job.start.prompt or job.prompts[first.index]
+    return Carrying(look=Look.of(picture, shown.dense[0]), look_words=generator.words(prompt))
+
+
+def _told_before(
+    making: _Making, spec: ClipSpec, generator: ClipGenerator, known: Carrying | None
+) -> Carrying:
+    """Return what a clip knows, with the words that its first frame is of."""
+    from longvie_cli.models.carrying import Carrying
+
+    job, before = making.job, None
+    if not spec.starts_scene:
+        before = job.prompts[spec.index - 1] if spec.index else job.start.prompt
+    words = None if before is None else generator.words(before)
+    return replace(known or Carrying(), words_before=words)
 
 
 @dataclass(frozen=True)
@@ -308,12 +320,13 @@ def _load_generator(making: _Making) -> ClipGenerator:
 
     job, progress = making.job, making.progress
     sampling = replace(job.sampling, offload=making.offload)
+    before = [] if job.start.prompt is None else [job.start.prompt]
     negative = [] if sampling.guidance_scale == 1 else [sampling.negative_prompt]
     # Before the transformer is loaded: the two are never in memory together.
     embeds = prompt_embeds(
         job.folder,
         job.preset,
-        [*job.prompts, *negative],
+        [*job.prompts, *before, *negative],
         sampling,
         model_hashes=making.run.manifest.model_hashes,
     )

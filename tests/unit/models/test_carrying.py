@@ -21,6 +21,7 @@ from longvie_cli.models.carrying import (
 from longvie_cli.models.conditioning import first_frame_mask
 from longvie_cli.models.continued_motion import continued_tracks
 from longvie_cli.models.depth_colours import Look
+from longvie_cli.models.known_frames import GivenFrames, known_frames, recoloured
 from longvie_cli.models.pipeline import LongViePipeline
 from longvie_cli.models.track_pictures import read_tracks
 from longvie_cli.worlds import Flight
@@ -229,6 +230,42 @@ def test_a_first_frame_is_made_from_what_the_sketcher_draws() -> None:
             for each in (pipeline, small("carried"))
         )
         assert torch.equal(with_it.image_condition, without.image_condition)
+
+
+def test_colours_change_with_the_prompt_over_the_clip() -> None:
+    dense, sparse = controls()
+    sketcher, shape = small_sketcher(), (FRAMES, HEIGHT, WIDTH)
+    given = GivenFrames(picture(), dense, sparse, None)
+    before, now = 4 * torch.randn(2, 1, 5, 16, generator=torch.Generator().manual_seed(7))
+    look = Look.of(255 - picture(), dense[0])
+
+    def known(**told: Any) -> NDArray[np.uint8]:
+        carrying = Carrying(look=look, **told)
+        found = known_frames(shape, given, now, carrying, track_grid=[10, 8], sketcher=sketcher)
+        assert found is not None
+        return found.frames
+
+    same = known(words_before=now, look_words=now)
+    assert np.array_equal(same, known())
+    change = sketcher.sketch(slope()[0], now).astype(int) - sketcher.sketch(slope()[0], before)
+    assert np.abs(change).max() > 3
+    turned = known(words_before=before, look_words=before)
+    assert np.array_equal(turned[0], same[0])
+    for index, share in ((4, 0.5), (8, 1.0)):
+        expected = (same[index] + share * change).clip(0, 255)
+        assert np.abs(turned[index] - expected).max() <= 1
+    # In the clips after it only the look is still of the words before.
+    (recoloured_look,) = recoloured(look.picture[None], look.depth[None], sketcher, before, now)
+    later = known_frames(
+        shape,
+        given,
+        now,
+        Carrying(look=Look(recoloured_look, look.depth), look_words=now),
+        track_grid=[10, 8],
+        sketcher=sketcher,
+    )
+    assert later is not None
+    assert np.array_equal(known(look_words=before), later.frames)
 
 
 def conditioned(kind: str, **given: Any) -> torch.Tensor:
