@@ -22,7 +22,8 @@ def test_a_dry_run_says_what_memory_is_needed(longvie, tmp_path: Path) -> None:
     assert outcome.code == 0, outcome.err
     memory = outcome.fields["plan"]["memory"]
     assert memory["estimated"] and memory["fits"] and memory["offload"] == "none"
-    assert set(memory["weights"]) == {"text_encoder", "image_encoder", "transformer", "vae"}
+    models = {"text_encoder", "image_encoder", "transformer", "vae", "sketcher"}
+    assert set(memory["weights"]) == models
     assert memory["peak_host_bytes"] > sum(memory["weights"].values())
     assert "memory: needs about" in outcome.err and "(estimated)" in outcome.err
     assert list(tmp_path.iterdir()) == []

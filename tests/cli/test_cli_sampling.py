@@ -66,7 +66,8 @@ def test_a_lora_decides_the_frames_and_is_remembered_without_its_path(
         assert outcome.code == 0, outcome.err
     plain, half = tail_of(tmp_path, "plain"), tail_of(tmp_path, "half")
     assert np.array_equal(plain, tail_of(tmp_path, "nought"))
-    assert np.abs(plain.astype(int) - half.astype(int)).mean() > 0.5
+    # Little: most of a frame is carried.
+    assert np.abs(plain.astype(int) - half.astype(int)).mean() > 0.05
     # The same sum in another order: a grey level here and there.
     assert np.abs(tail_of(tmp_path, "twice").astype(int) - half.astype(int)).max() <= 1
 
