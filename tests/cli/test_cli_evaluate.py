@@ -263,3 +263,20 @@ def test_one_frame_and_one_colour_are_videos_too(longvie, tmp_path: Path) -> Non
     run_ffmpeg("-i", tmp_path / "flat.mp4", "-frames:v", "1", tmp_path / "one.mp4")
     one = longvie("evaluate", "one.mp4", "--json").fields
     assert {"drift", "motion", "consistency", "seams"} <= set(one["skipped"])
+
+
+def test_no_place_is_said_that_nobody_named(longvie, ours: Path, tmp_path: Path) -> None:
+    shutil.copytree(ours.with_suffix(".longvie") / "controls", tmp_path / "brought")
+    made = longvie(
+        *("generate", "--controls", "brought", "--prompt", "hills", *QUICK, "-o", "more.mp4")
+    )
+    assert made.code == 0, made.err
+    for file in ("cond.json", "depth_0001.mp4"):
+        (tmp_path / "brought" / file).write_bytes(b"")
+        for named in ((), ("--controls", "brought"), ("--controls", "brought/cond.json")):
+            outcome = longvie("evaluate", "more.mp4", *named, "--report", f"{file}.html", "--json")
+            assert outcome.fields["skipped"]["control"].startswith("brought/"), outcome.out
+            page = (tmp_path / f"{file}.html").read_text()
+            assert all(str(tmp_path) not in text for text in (outcome.out, outcome.err, page))
+            (tmp_path / f"{file}.html").unlink()
+        shutil.copy(ours.with_suffix(".longvie") / "controls" / file, tmp_path / "brought")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -87,6 +88,8 @@ def evaluate(request: EvaluateRequest, progress: Progress | None = None) -> Repo
     with ExitStack() as joined:
         subjects = [joined.enter_context(_subject(request.video, request.run, heard))]
         subjects += [joined.enter_context(_subject(path, None, heard)) for path in request.compare]
+        for subject in subjects:
+            _say_as_named(subject, request, heard)
         found = [_evaluated(subject, request, brought, heard) for subject in subjects]
         result = _result(found, brought.troubles, heard)
         if request.report is not None:
@@ -137,8 +140,24 @@ def _subject(path: Path, run: Path | None, progress: Progress) -> Iterator[Subje
         yield subject_of_clips(path, joined, unfinished)
 
 
+def _say_as_named(subject: Subject, request: EvaluateRequest, heard: _Heard) -> None:
+    """Have what is read beside a video called by the names it was brought with."""
+    if request.controls is not None:
+        folder = request.controls if request.controls.is_dir() else request.controls.parent
+        heard.call(folder, str(folder))
+    if subject.is_temporary:
+        heard.call(subject.video.path, str(subject.path))
+    if subject.run is not None:
+        root, stored = subject.run.folder.root, subject.run.manifest.inputs.source
+        heard.call(root, root.name)
+        if stored is not None:
+            source = Path(stored)
+            folder = source.parent if source.suffix == ".json" else source
+            heard.call(folder, folder.name)
+
+
 def _evaluated(
-    subject: Subject, request: EvaluateRequest, brought: _Brought, progress: Progress
+    subject: Subject, request: EvaluateRequest, brought: _Brought, progress: _Heard
 ) -> Evaluation:
     controls = _controls(subject, request, brought, progress)
     estimator, fits = None, True
@@ -163,6 +182,7 @@ def _evaluated(
         raise DamagedVideoError(
             error.message, hint="Encode it again with a player or editor that repairs it."
         ) from error
+    found.skipped = {name: progress.as_named(reason) for name, reason in found.skipped.items()}
     brought.troubles += found.troubles
     return found
 
@@ -185,20 +205,37 @@ def _controls(
 
 
 class _Heard:
-    """Hands everything on, and keeps what the report repeats."""
+    """Hands everything on, and keeps what the report repeats; no place is said that nobody named.
+
+    Reports and JSON go to others: where a run or its controls lie is no business of theirs.
+    """
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
+        self._names: dict[str, str] = {}
         self.warnings: list[str] = []
 
+    def call(self, place: Path, name: str) -> None:
+        """Have a file or folder, and what is in it, called by a name."""
+        self._names.setdefault(str(place.absolute()), name)
+
+    def as_named(self, text: str) -> str:
+        """Return a text in which every place has its name."""
+        for place, name in self._names.items():
+            literal = name.replace("\\", r"\\")
+            text = re.sub(re.escape(place) + r"(?=[/:\s]|$)", literal, text)
+        return text
+
     def message(self, text: str) -> None:
-        self._progress.message(text)
+        self._progress.message(self.as_named(text))
 
     def note(self, text: str) -> None:
+        text = self.as_named(text)
         self.warnings.append(text)
         self._progress.note(text)
 
     def warning(self, text: str) -> None:
+        text = self.as_named(text)
         self.warnings.append(text)
         self._progress.warning(text)
 
@@ -279,7 +316,7 @@ def _source(subject: Subject, progress: Progress) -> ShownSource | None:
 
 
 def _result(
-    found: list[Evaluation], troubles: list[LongVieError], progress: Progress
+    found: list[Evaluation], troubles: list[LongVieError], progress: _Heard
 ) -> ReportResult:
     fields = as_json(found[0])
     if len(found) > 1:
@@ -291,8 +328,8 @@ def _result(
     first = troubles[0]
     error: dict[str, Any] = {
         "code": first.exit_code,
-        "message": first.message,
-        "hint": first.hint,
+        "message": progress.as_named(first.message),
+        "hint": progress.as_named(first.hint),
     }
     fields |= {"status": "incomplete", "error": error}
     return ReportResult(table(found), fields, exit_code=first.exit_code)
