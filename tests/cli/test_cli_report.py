@@ -21,6 +21,7 @@ from delivered import QUICK
 from longvie_cli.run_folder.manifest import write_manifest
 from longvie_cli.timeline import ClipGeometry, plan_clips
 from made_frames import changed, sliding, write
+from sounds import run_ffmpeg
 from stored_runs import stored_manifest
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -265,3 +266,12 @@ def test_a_click_goes_to_the_right_frame(longvie, tmp_path: Path, width: int) ->
     assert frames[:3] == [0, 33, 65]
     assert abs(frames[3] - 40) <= 1
     assert frames[4:] == [frames[3] + 1, frames[3], 33, 65]
+
+
+def test_a_codec_that_browsers_do_not_play_gets_no_player(longvie, tmp_path: Path) -> None:
+    write(tmp_path / "a.mp4", sliding(10))
+    run_ffmpeg("-i", tmp_path / "a.mp4", "-c:v", "mpeg4", tmp_path / "old.mp4")
+    assert longvie("evaluate", "old.mp4", "--report", "r.html").code == 0
+    text = (tmp_path / "r.html").read_text()
+    assert _Page(text).all("video") == []
+    assert 'href="old.mp4"' in text

@@ -21,7 +21,7 @@ from longvie_cli.timeline import timecode
 
 _TEMPLATE = Path(__file__).with_name("report.html.j2")
 # What browsers play; other files are linked to, and have no player.
-_PLAYED = {".mp4": "video/mp4", ".m4v": "video/mp4", ".webm": "video/webm"}
+_PLAYED = {".mp4", ".m4v", ".webm"}
 _CODECS = {"h264", "vp8", "vp9", "av1"}
 # Colours of lines in the template; further videos share the last one.
 _COLOURS = 6
@@ -120,7 +120,7 @@ def _video(video: Reported) -> dict[str, Any]:
     values = as_json(found)
     return {
         "url": video.url,
-        "type": _PLAYED.get(found.inputs.video.path.suffix.lower(), ""),
+        "plays": plays_in_browsers(found.inputs.video.path, found.inputs.video.codec),
         "fps": found.inputs.video.fps,
         "frames": found.num_frames,
         "seconds": found.seconds,
