@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from delivered import QUICK, frames_of
+from longvie_cli.errors import MediaError
 from longvie_cli.media.writer import VideoWriter
 from made_frames import sliding, write
 from sounds import run_ffmpeg
@@ -257,7 +258,9 @@ def test_one_frame_and_one_colour_are_videos_too(longvie, tmp_path: Path) -> Non
         for _ in range(20):
             writer.write(np.zeros((64, 96, 3), np.uint8))
     found = longvie("evaluate", "flat.mp4", "--reference", "flat.mp4", "--json").fields
-    assert found["metrics"]["drift"]["luma"]["change"] is None
+    assert set(found["metrics"]["drift"]["luma"]) == {"start", "end", "slope_per_minute"}
+    assert "last_over_first" not in found["metrics"]["motion"]
+    assert {"drift.luma.change", "motion.last_over_first"} <= set(found["skipped"])
     assert [freeze["frames"] for freeze in found["metrics"]["motion"]["freezes"]] == [20]
     assert all(math.isfinite(number) for number in _numbers(found))
     run_ffmpeg("-i", tmp_path / "flat.mp4", "-frames:v", "1", tmp_path / "one.mp4")
@@ -280,3 +283,17 @@ def test_no_place_is_said_that_nobody_named(longvie, ours: Path, tmp_path: Path)
             assert all(str(tmp_path) not in text for text in (outcome.out, outcome.err, page))
             (tmp_path / f"{file}.html").unlink()
         shutil.copy(ours.with_suffix(".longvie") / "controls" / file, tmp_path / "brought")
+
+
+def test_broken_tracks_do_not_hinder_the_depth(
+    longvie, ours: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_args: Any, **_kwargs: Any) -> None:
+        raise MediaError("track_0000.mp4: gone.")
+
+    monkeypatch.setattr("longvie_cli.evaluation.controllability.measure_tracks", broken)
+    outcome = longvie("evaluate", "ours.mp4", "--json")
+    assert (outcome.code, outcome.fields["status"]) == (5, "incomplete")
+    assert "depth_correlation" in outcome.fields["metrics"]["control"]
+    assert outcome.fields["skipped"]["control.track_error"] == "track_0000.mp4: gone."
+    assert "control" not in outcome.fields["skipped"]

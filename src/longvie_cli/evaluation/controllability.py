@@ -31,6 +31,8 @@ DEPTH_PIXELS = 192 * 112
 _DEPTH_BATCH = 8
 # Where the picture's edge cuts a box its middle is not known.
 _EDGE_SHARE = 0.04
+# Rounding gives what is flat a deviation of such a size.
+_FLAT = 1e-9
 
 
 @dataclass(frozen=True)
@@ -83,16 +85,17 @@ class DepthFidelity:
     Args:
         frames: Which were looked at.
         l1: Mean absolute difference of the nearness, as a share of the whole range.
-        correlation: Pearson's, over all pixels of all pictures.
+        correlation: Pearson's, over all pixels of all pictures; None where the depth of the video
+            or of its control is the same everywhere.
         correlation_elsewhere: The same with the control of another time: what pictures of this
             kind agree by chance (bottom near, top far). None of fewer than four pictures.
-        correlations: Of each picture.
+        correlations: Of each picture; NaN where there is none.
         model: Name and hash of the estimator.
     """
 
     frames: NDArray[np.int64]
     l1: float
-    correlation: float
+    correlation: float | None
     correlation_elsewhere: float | None
     correlations: NDArray[np.float64]
     model: str
@@ -301,7 +304,7 @@ def _agreement(
         l1=float(error.mean()),
         correlation=_correlation(disparity, nearness),
         correlation_elsewhere=elsewhere,
-        correlations=np.array(each),
+        correlations=np.array(each, np.float64),
         model=model,
     )
 
@@ -315,12 +318,12 @@ def _fitted(disparity: NDArray[np.float32], nearness: NDArray[np.float32]) -> tu
     return float(scale), float(other.mean() - scale * one.mean())
 
 
-def _correlation(one: NDArray[np.floating], other: NDArray[np.floating]) -> float:
-    """Return Pearson's correlation, 0 where one of the two is flat."""
+def _correlation(one: NDArray[np.floating], other: NDArray[np.floating]) -> float | None:
+    """Return Pearson's correlation, None where one of the two is flat."""
     first, second = one.astype(np.float64).ravel(), other.astype(np.float64).ravel()
     first, second = first - first.mean(), second - second.mean()
     size = np.sqrt((first**2).sum() * (second**2).sum())
-    return float((first * second).sum() / size) if size > 0 else 0.0
+    return float((first * second).sum() / size) if size > _FLAT else None
 
 
 def _stretches(placed: PlacedControls, num_frames: int) -> list[int]:

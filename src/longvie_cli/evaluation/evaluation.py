@@ -166,14 +166,19 @@ def _drifts(found: Evaluation) -> None:
     }
     for name, (when, values) in series.items():
         drift = measure_drift(when, values, least=_LEAST[name])
-        if drift is not None:
-            found.drifts[name] = drift
+        if drift is None:
+            continue
+        found.drifts[name] = drift
+        if drift.change is None:
+            found.skipped[f"drift.{name}.change"] = (
+                f"it starts at {drift.start:.2g}: no change is relative to nothing."
+            )
     colour = measure_colour_drift(times, scan.lab)
     if colour is not None:
         found.drifts["color"], found.colour_distances = colour
     if not found.drifts:
         found.skipped["drift"] = (
-            f"the video has {scan.num_frames} frames; a change over time needs 8."
+            f"a change over time needs 8 frames; this video has {scan.num_frames}."
         )
     elif "blockiness" not in found.drifts:
         found.skipped["drift.blockiness"] = (
@@ -211,6 +216,10 @@ def _motion(found: Evaluation) -> None:
     found.motion = measure_motion(scan.flow, scan.freezes)
     if found.motion is None:
         found.skipped["motion"] = "the video has a single frame."
+    elif found.motion.last_over_first is None:
+        found.skipped["motion.last_over_first"] = (
+            "nothing moves in the first 15 % of the frames, or nothing was measured there."
+        )
     found.methods["motion"] = {
         "method": "mean length of DIS optical flow (OpenCV, medium preset), pixels of the video a "
         "frame; freezes: no cell of the picture changes for 0.3 s",
@@ -233,27 +242,37 @@ def _consistency(found: Evaluation) -> None:
 
 
 def _controls(found: Evaluation, progress: Progress) -> None:
-    inputs, placed = found.inputs, found.inputs.controls
+    placed = found.inputs.controls
     if isinstance(placed, str):
         found.skipped["control"] = placed
         return
     if controllability.frames_with_controls(placed, found.num_frames) == 0:
         found.skipped["control"] = "the controls end before the video begins."
         return
-    try:
-        _control_depth(found, placed, progress)
-        progress.start("tracks", controllability.MOST_TRACKED_FILES)
-        found.tracks = controllability.measure_tracks(
-            inputs.video,
-            found.num_frames,
-            placed,
-            tell=lambda count: progress.advance("tracks", count),
-        )
-        progress.finish("tracks")
-    except (MediaError, ControlError) as error:
-        found.troubles.append(error)
-        found.skipped["control"] = error.message
-        return
+    for measure, names in (
+        (_control_depth, ("control.depth_l1", "control.depth_correlation")),
+        (_control_tracks, ("control.track_error",)),
+    ):
+        try:
+            measure(found, placed, progress)
+        except (MediaError, ControlError) as error:
+            found.troubles.append(error)
+            found.skipped |= dict.fromkeys(names, error.message)
+    if found.depth is None and found.tracks is None:
+        found.skipped["control"] = found.skipped["control.depth_l1"]
+
+
+def _control_tracks(
+    found: Evaluation, placed: controllability.PlacedControls, progress: Progress
+) -> None:
+    progress.start("tracks", controllability.MOST_TRACKED_FILES)
+    found.tracks = controllability.measure_tracks(
+        found.inputs.video,
+        found.num_frames,
+        placed,
+        tell=lambda count: progress.advance("tracks", count),
+    )
+    progress.finish("tracks")
     if found.tracks is None:
         found.skipped["control.track_error"] = (
             "the grid of tracked points is not known: no normalization.json names it."
@@ -294,6 +313,10 @@ def _control_depth(
         reason = "no picture with a control has a depth that is a number."
         found.skipped["control.depth_l1"] = found.skipped["control.depth_correlation"] = reason
         return
+    if found.depth.correlation is None:
+        found.skipped["control.depth_correlation"] = (
+            "the depth of the video, or of its control, is the same everywhere."
+        )
     found.methods["control.depth"] = {
         "method": "depth estimated anew; one scale (not negative) and shift a video",
         "model": found.depth.model,

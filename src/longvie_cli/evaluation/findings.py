@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from longvie_cli.evaluation.evaluation import Evaluation
 from longvie_cli.evaluation.seams import VISIBLE_SCORE
 from longvie_cli.timeline import timecode
@@ -146,16 +148,21 @@ def _consistency(found: Evaluation) -> list[Finding]:
 def _control(found: Evaluation) -> list[Finding]:
     said = []
     depth, tracks = found.depth, found.tracks
-    if depth is not None and found.inputs.estimator_fits and depth.correlation < DEPTH_CORRELATION:
-        worst = int(depth.frames[int(depth.correlations.argmin())])
+    agreed = None if depth is None else depth.correlation
+    if (
+        depth is not None
+        and agreed is not None
+        and found.inputs.estimator_fits
+        and agreed < DEPTH_CORRELATION
+    ):
+        numbers = np.nan_to_num(depth.correlations, nan=np.inf)
+        worst = int(depth.frames[int(numbers.argmin())])
         text = (
             "near and far are the other way round than the control has them"
-            if depth.correlation < 0
+            if agreed < 0
             else "the depth follows its control loosely"
         )
-        said.append(
-            Finding("control.depth_correlation", f"{text} ({depth.correlation:.2f}).", worst)
-        )
+        said.append(Finding("control.depth_correlation", f"{text} ({agreed:.2f}).", worst))
     video = found.inputs.video
     if tracks is not None and tracks.error > TRACK_ERROR_SHARE * max(video.height, video.width):
         worst = tracks.first_frames[max(range(len(tracks.errors)), key=tracks.errors.__getitem__)]

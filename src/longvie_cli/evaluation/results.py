@@ -129,9 +129,10 @@ def _metrics(found: Evaluation) -> dict[str, Any]:
     metrics["jumps"] = [_step(found, step) for step in found.jumps]
     if found.motion is not None:
         motion = found.motion
+        ratio = motion.last_over_first
         metrics["motion"] = {
             "mean": motion.mean,
-            "last_over_first": motion.last_over_first,
+            **({} if ratio is None else {"last_over_first": ratio}),
             "freezes": [
                 {
                     "first_frame": freeze.first_frame,
@@ -166,10 +167,13 @@ def _metrics(found: Evaluation) -> dict[str, Any]:
 def _control(found: Evaluation) -> dict[str, Any]:
     control: dict[str, Any] = {}
     if found.depth is not None:
-        control |= {
-            "depth_l1": found.depth.l1,
+        correlations = {
             "depth_correlation": found.depth.correlation,
             "depth_correlation_elsewhere": found.depth.correlation_elsewhere,
+        }
+        control |= {
+            "depth_l1": found.depth.l1,
+            **{name: value for name, value in correlations.items() if value is not None},
             "depth_reliable": found.inputs.estimator_fits,
         }
     if found.tracks is not None:
@@ -181,10 +185,11 @@ def _control(found: Evaluation) -> dict[str, Any]:
 
 
 def _drift(drift: Drift) -> dict[str, Any]:
+    change = {} if drift.change is None else {"change": drift.change}
     return {
         "start": drift.start,
         "end": drift.end,
-        "change": drift.change,
+        **change,
         "slope_per_minute": drift.slope_per_minute,
     }
 
@@ -251,7 +256,8 @@ def _shown_against(found: Evaluation) -> dict[str, str]:
     if found.depth is not None:
         depth = found.depth
         sure = "" if found.inputs.estimator_fits else ", unreliable"
-        shown["depth"] = f"L1 {depth.l1:.3f}, correlation {depth.correlation:.2f}{sure}"
+        agreed = "-" if depth.correlation is None else f"{depth.correlation:.2f}"
+        shown["depth"] = f"L1 {depth.l1:.3f}, correlation {agreed}{sure}"
     if found.tracks is not None:
         tracks = found.tracks
         still = f"{tracks.error_if_still:.2f} if nothing moved"

@@ -73,3 +73,11 @@ def test_depth_agrees_up_to_scale_and_shift_but_not_upside_down() -> None:
     expected = np.corrcoef(noisy.ravel(), nearness.ravel())[0, 1]
     assert between.correlation == pytest.approx(expected, abs=1e-5)
     assert _agreement(frames, np.full_like(nearness, np.nan), nearness, "m") is None
+    # What is flat has no correlation, and 0 would say that it is known to be none.
+    for one, other in (
+        (np.full_like(nearness, 0.3), nearness),
+        (nearness, np.full_like(nearness, 0.7)),
+    ):
+        flat = _agreement(frames, one, other, "m")
+        assert flat is not None
+        assert flat.correlation is None and np.isnan(flat.correlations).all()
