@@ -262,6 +262,7 @@ def test_one_frame_and_one_colour_are_videos_too(longvie, tmp_path: Path) -> Non
     assert "last_over_first" not in found["metrics"]["motion"]
     assert {"drift.luma.change", "motion.last_over_first"} <= set(found["skipped"])
     assert [freeze["frames"] for freeze in found["metrics"]["motion"]["freezes"]] == [20]
+    assert found["metrics"]["reference"]["psnr"] == 100
     assert all(math.isfinite(number) for number in _numbers(found))
     run_ffmpeg("-i", tmp_path / "flat.mp4", "-frames:v", "1", tmp_path / "one.mp4")
     one = longvie("evaluate", "one.mp4", "--json").fields
@@ -297,3 +298,10 @@ def test_broken_tracks_do_not_hinder_the_depth(
     assert "depth_correlation" in outcome.fields["metrics"]["control"]
     assert outcome.fields["skipped"]["control.track_error"] == "track_0000.mp4: gone."
     assert "control" not in outcome.fields["skipped"]
+
+
+def test_pictures_too_small_for_ssim_are_shown_without_it(longvie, tmp_path: Path) -> None:
+    write(tmp_path / "small.mp4", sliding(10, height=10, width=18))
+    shown = longvie("evaluate", "small.mp4", "--reference", "small.mp4").out
+    assert "PSNR" in shown and "identical" in shown
+    assert "nan" not in shown and "reference.ssim: pictures of less than 11 pixels" in shown

@@ -18,6 +18,9 @@ from longvie_cli.evaluation.seams import Step
 from longvie_cli.result import aligned
 
 _DIGITS = 6
+# The same pictures have an infinite PSNR, which JSON lacks: they stand at this number of dB, and no
+# others above it.
+MOST_PSNR = 100.0
 
 
 def as_json(found: Evaluation) -> dict[str, Any]:
@@ -103,7 +106,7 @@ def clip_values(found: Evaluation, clip: VideoClip) -> dict[str, float | None]:
         values["track_error"] = clip_means(clip, np.array(found.tracks.first_frames), errors)
     if found.scores is not None and found.alignment is not None and found.alignment.fps is None:
         error = clip_means(clip, found.scores.frames, found.scores.squared_errors)
-        values["psnr"] = None if error is None else psnr_of(error)
+        values["psnr"] = None if error is None else _psnr(psnr_of(error))
         values["ssim"] = clip_means(clip, found.scores.frames, found.scores.ssim)
     return values
 
@@ -154,7 +157,7 @@ def _metrics(found: Evaluation) -> dict[str, Any]:
     if found.scores is not None:
         scores = found.scores
         metrics["reference"] = {
-            "psnr": scores.psnr,
+            "psnr": _psnr(scores.psnr),
             "identical": scores.psnr is None,
         }
         if np.isfinite(scores.ssim).any():
@@ -182,6 +185,10 @@ def _control(found: Evaluation) -> dict[str, Any]:
             "track_error_if_still": found.tracks.error_if_still,
         }
     return control
+
+
+def _psnr(decibels: float | None) -> float:
+    return MOST_PSNR if decibels is None else min(MOST_PSNR, decibels)
 
 
 def _drift(drift: Drift) -> dict[str, Any]:
@@ -265,7 +272,8 @@ def _shown_against(found: Evaluation) -> dict[str, str]:
     if found.scores is not None:
         psnr = found.scores.psnr
         shown["PSNR"] = "identical" if psnr is None else f"{psnr:.2f} dB"
-        shown["SSIM"] = f"{found.scores.ssim.mean():.4f}"
+        if np.isfinite(found.scores.ssim).any():
+            shown["SSIM"] = f"{found.scores.ssim.mean():.4f}"
     if found.vmaf is not None:
         shown["VMAF"] = f"{found.vmaf:.1f}"
     return shown
