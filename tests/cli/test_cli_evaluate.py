@@ -263,6 +263,7 @@ def test_one_frame_and_one_colour_are_videos_too(longvie, tmp_path: Path) -> Non
     assert {"drift.luma.change", "motion.last_over_first"} <= set(found["skipped"])
     assert [freeze["frames"] for freeze in found["metrics"]["motion"]["freezes"]] == [20]
     assert found["metrics"]["reference"]["psnr"] == 100
+    assert "of one colour" in found["skipped"]["reference.vmaf"]
     assert all(math.isfinite(number) for number in _numbers(found))
     run_ffmpeg("-i", tmp_path / "flat.mp4", "-frames:v", "1", tmp_path / "one.mp4")
     one = longvie("evaluate", "one.mp4", "--json").fields

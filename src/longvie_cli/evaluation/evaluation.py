@@ -382,6 +382,9 @@ def _vmaf(found: Evaluation, alignment: reference.Alignment, progress: Progress)
     if alignment.fit == "crop":
         found.skipped[name] = "the reference has another aspect."
         return
+    if found.scores is not None and found.scores.detail < _LEAST["contrast"]:
+        found.skipped[name] = "the reference is of one colour: to VMAF, white is like black."
+        return
     pixels = alignment.num_frames * found.inputs.video.height * found.inputs.video.width
     every = max(1, -(-pixels // _VMAF_PIXELS))
     progress.message(f"{found.inputs.video.path.name}: VMAF of {alignment.num_frames} frames")

@@ -83,11 +83,13 @@ class ReferenceScores:
         frames: Which frames were compared, counted at the rate of the alignment.
         squared_errors: Mean squared error of each, RGB in levels of 255.
         ssim: Structural similarity of each, mean of R, G and B.
+        detail: Standard deviation of the reference within a picture, levels of 255, at most.
     """
 
     frames: NDArray[np.int64]
     squared_errors: NDArray[np.float64]
     ssim: NDArray[np.float64]
+    detail: float
 
     @property
     def psnr(self) -> float | None:
@@ -153,13 +155,15 @@ def compare(
         MediaError: A file cannot be read.
     """
     errors, similarities = [], []
+    detail = 0.0
     for one, other in _sampled_pairs(alignment):
         difference = one.astype(np.float32) - other.astype(np.float32)
         errors.append(float(np.mean(np.square(difference), dtype=np.float64)))
         similarities.append(structural_similarity(one, other))
+        detail = max(detail, float(other.std(axis=(0, 1)).max()))
         tell(1)
     frames = np.arange(len(errors)) * alignment.step
-    return ReferenceScores(frames, np.array(errors), np.array(similarities))
+    return ReferenceScores(frames, np.array(errors), np.array(similarities), detail)
 
 
 def structural_similarity(one: Frame, other: Frame) -> float:
