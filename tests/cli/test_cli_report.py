@@ -275,3 +275,13 @@ def test_a_codec_that_browsers_do_not_play_gets_no_player(longvie, tmp_path: Pat
     text = (tmp_path / "r.html").read_text()
     assert _Page(text).all("video") == []
     assert 'href="old.mp4"' in text
+
+
+def test_a_link_is_called_by_its_own_name(longvie, tmp_path: Path) -> None:
+    (tmp_path / "private").mkdir()
+    write(tmp_path / "private" / "a.mp4", sliding(10))
+    (tmp_path / "shown.mp4").symlink_to(tmp_path / "private" / "a.mp4")
+    assert longvie("evaluate", "shown.mp4", "--report", "r.html").code == 0
+    text = (tmp_path / "r.html").read_text()
+    assert [video["src"] for video in _Page(text).all("video")] == ["shown.mp4"]
+    assert "private" not in text

@@ -277,7 +277,8 @@ def _url(subject: Subject, report: Path) -> str:
     video = subject.video.path
     if subject.is_temporary:
         return ""
-    relative = os.path.relpath(video.resolve(), report.resolve().parent)
+    # By its own name where it is a link: what that leads to need not go along with the report.
+    relative = os.path.relpath(video.parent.resolve() / video.name, report.parent.resolve())
     return quote(relative.replace(os.sep, "/").encode("utf-8", "surrogateescape"))
 
 
