@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from longvie_cli.media.scenes import soft_histogram
+
 if TYPE_CHECKING:
     from cv2.typing import MatLike
 
@@ -55,9 +57,9 @@ def describe_picture(lab: MatLike) -> NDArray[np.float16]:
     Args:
         lab: CIELAB, float32 [height, width, 3].
     """
-    light = _soft_counts([lab[..., 0] / 100 * _LIGHT_BINS], _LIGHT_BINS)
+    light = soft_histogram([lab[..., 0] / 100 * _LIGHT_BINS], _LIGHT_BINS)
     plane = [(lab[..., channel] / _CHROMA + 1) / 2 * _HUE_BINS for channel in (1, 2)]
-    hues = _soft_counts(plane, _HUE_BINS)
+    hues = soft_histogram(plane, _HUE_BINS)
     colours = np.sqrt(np.concatenate([light, hues]) / 4)
     structure = np.sqrt(_directions(lab[..., 0]) / 2)
     return np.concatenate([colours, structure]).astype(np.float16)
@@ -94,24 +96,6 @@ def measure_consistency(
         )
         found.append(Gap(gap, float(min(1.0, cosines.mean())), count))
     return tuple(found)
-
-
-def _soft_counts(places: list[MatLike], bins: int) -> NDArray[np.float64]:
-    """Return the share of pixels in each bin of a grid with an axis for each of `places`.
-
-    A pixel between the middles of two bins counts in both, so that pictures glide from bin to bin.
-    """
-    cells = np.zeros(places[0].size, np.intp)[None]
-    weights = np.ones(cells.shape, np.float32)
-    for place in places:
-        middle = np.clip(place.ravel() - np.float32(0.5), 0, bins - 1)
-        below = np.minimum(middle.astype(np.intp), bins - 2)
-        above = (middle - below).astype(np.float32)
-        cells = np.concatenate([cells * bins + below, cells * bins + below + 1])
-        weights = np.concatenate([weights * (1 - above), weights * above])
-    counted = np.bincount(cells.ravel(), weights.ravel(), minlength=bins ** len(places))
-    shares: NDArray[np.float64] = counted / counted.sum()
-    return shares
 
 
 def _directions(light: MatLike) -> NDArray[np.float64]:

@@ -117,8 +117,9 @@ def align(video: SourceVideo, reference: SourceVideo) -> tuple[Alignment, list[s
     else:
         fps = max(1, round(min(video.fps, reference.fps)))
         rate = float(fps)
-        lengths = tuple(  # type: ignore[assignment]  # two of them
-            max(1, round(each.duration_seconds * fps)) for each in (video, reference)
+        lengths = (
+            max(1, round(video.duration_seconds * fps)),
+            max(1, round(reference.duration_seconds * fps)),
         )
         said.append(
             f"{name}: {reference.fps:.4g} frames a second, the video {video.fps:.4g}; both are "

@@ -237,17 +237,17 @@ def _look(frame: Frame) -> _Look:
     values = frame.astype(np.float32) / np.float32(255)
     grey = values @ np.array([0.299, 0.587, 0.114], np.float32)
     blue, red = values[..., 2] - grey, values[..., 0] - grey
-    greys = _shares([grey * np.float32(_GREY_BINS)], _GREY_BINS)
+    greys = soft_histogram([grey * np.float32(_GREY_BINS)], _GREY_BINS)
     # Hues of ordinary pictures lie close to grey: the middle of the plane gets the bins.
     planes = [(plane * 2 + np.float32(0.5)) * np.float32(_COLOUR_BINS) for plane in (blue, red)]
-    hues = _shares(planes, _COLOUR_BINS)
+    hues = soft_histogram(planes, _COLOUR_BINS)
     colours = np.concatenate([greys, hues])
     rows, columns = (size // 4 for size in frame.shape[:2])
     shapes = values[: rows * 4, : columns * 4].reshape(rows, 4, columns, 4, 3).mean(axis=(1, 3))
     return _Look(colours, shapes.astype(np.float32))
 
 
-def _shares(places: list[NDArray[np.float32]], bins: int) -> NDArray[np.float32]:
+def soft_histogram(places: list[NDArray[np.float32]], bins: int) -> NDArray[np.float32]:
     """Return the share of pixels in each bin of a grid with one axis for each of `places`.
 
     A pixel between the middles of two bins counts in both: whole pictures glide over a border in a

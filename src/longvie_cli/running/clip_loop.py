@@ -220,7 +220,7 @@ def _told_before(
     from longvie_cli.models.carrying import Carrying
 
     job, before = making.job, None
-    if not spec.starts_scene:
+    if not spec.starts_scene and job.preset.image_condition == "carried":
         before = job.prompts[spec.index - 1] if spec.index else job.start.prompt
     words = None if before is None else generator.words(before)
     return replace(known or Carrying(), words_before=words)
@@ -320,7 +320,8 @@ def _load_generator(making: _Making) -> ClipGenerator:
 
     job, progress = making.job, making.progress
     sampling = replace(job.sampling, offload=making.offload)
-    before = [] if job.start.prompt is None else [job.start.prompt]
+    carries = job.preset.image_condition == "carried"
+    before = [job.start.prompt] if carries and job.start.prompt is not None else []
     negative = [] if sampling.guidance_scale == 1 else [sampling.negative_prompt]
     # Before the transformer is loaded: the two are never in memory together.
     embeds = prompt_embeds(
